@@ -1,0 +1,36 @@
+"""Evolutionary search for sparse neural networks at initialization."""
+
+from evoprune._version import __version__
+from evoprune.algorithms import Result, k_starts
+from evoprune.data import Data
+from evoprune.errors import EvopruneError, InputError, RunError
+from evoprune.evaluate import Evaluation, Evaluator
+from evoprune.fitness import register_fitness
+from evoprune.initialize import layer_survivors, random_mask
+from evoprune.mask import Collapse, Fitness, Mask
+from evoprune.problem import Problem, Recipe
+from evoprune.run import Run
+from evoprune.toolbox import make_statistics, make_toolbox
+
+__all__ = [
+    "Collapse",
+    "Data",
+    "Evaluation",
+    "Evaluator",
+    "EvopruneError",
+    "Fitness",
+    "InputError",
+    "Mask",
+    "Problem",
+    "Recipe",
+    "Result",
+    "Run",
+    "RunError",
+    "__version__",
+    "k_starts",
+    "layer_survivors",
+    "make_statistics",
+    "make_toolbox",
+    "random_mask",
+    "register_fitness",
+]

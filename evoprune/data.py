@@ -1,0 +1,308 @@
+"""Data sets by name, a user's own tensors, and the seeded split into train, validation and test."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evoprune import seeds
+from evoprune.errors import InputError, look_up
+
+Pair: TypeAlias = tuple[Tensor, Tensor]
+
+_IDX_FILES = {
+    "train images": "train-images-idx3-ubyte",
+    "train labels": "train-labels-idx1-ubyte",
+    "test images": "t10k-images-idx3-ubyte",
+    "test labels": "t10k-labels-idx1-ubyte",
+}
+
+
+@dataclass(frozen=True)
+class _Published:
+    """Where a data set of four IDX files is published, with the MD5 sums of the gzip'd files."""
+
+    url: str
+    torchvision_folder: str
+    md5: dict[str, str]
+
+
+_PUBLISHED = {
+    "mnist": _Published(
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "MNIST/raw",
+        {
+            "train images": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "train labels": "d53e105ee54ea40749a09fcbcd1e9432",
+            "test images": "9fb629c4189551a2d022fa330f9573f3",
+            "test labels": "ec29112dd5afa0611ce80d1b7f02629c",
+        },
+    ),
+    "fashion-mnist": _Published(
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "FashionMNIST/raw",
+        {
+            "train images": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "train labels": "25c81989df183df01b3e8a0aad5dffbe",
+            "test images": "bef4ecab320f06d8554ea6380940ec79",
+            "test labels": "bb300cfdad3c16e7a12a480ee83cd310",
+        },
+    ),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Inputs and targets for training, validation (selection) and test (touched once, at the end).
+
+    Attributes:
+        train: Inputs [n, ...] and targets [n, ...], as tensors or numpy arrays. Targets of an integer type are
+            class labels; others are regression targets.
+        validation: Likewise, or None: split off from ``train``.
+        test: Likewise, or None: split off from ``train``.
+        name: What records call it.
+
+    Raises:
+        InputError: A pair is empty, or its inputs and targets differ in length.
+    """
+
+    train: Pair
+    validation: Pair | None = None
+    test: Pair | None = None
+    name: str = "custom"
+
+    def __post_init__(self) -> None:
+        for part in ("train", "validation", "test"):
+            pair = getattr(self, part)
+            if pair is not None:
+                object.__setattr__(self, part, _as_pair(pair, part))
+
+    def split(self, seed: int, validation_fraction: float = 0.1, test_fraction: float = 0.2) -> Data:
+        """Returns the data with every part present.
+
+        A missing part is split off from ``train``, stratified by class where targets are classes. A part that
+        is present stays as it is.
+
+        Args:
+            seed: The problem's seed; its ``split`` stream is used.
+            validation_fraction: Fraction of the given training examples that becomes the validation set.
+            test_fraction: Fraction of the given training examples that becomes the test set.
+
+        Raises:
+            InputError: A fraction outside (0, 1), or too few examples to split.
+        """
+        total = len(self.train[0])
+        sizes = {}
+        for part, fraction in (("test", test_fraction), ("validation", validation_fraction)):
+            if getattr(self, part) is None:
+                if not 0 < fraction < 1:
+                    raise InputError(f"{part} fraction is {fraction}; expected a number between 0 and 1.")
+                sizes[part] = max(1, round(fraction * total))
+        if sum(sizes.values()) >= total:
+            raise InputError(
+                f"{total} training examples cannot be split into training and {sizes}; "
+                f"give more examples, smaller fractions, or the parts themselves."
+            )
+        rng = np.random.RandomState(seeds.integer(seed, "split") % 2**32)
+        data = self
+        for part, size in sizes.items():
+            kept, taken = _split_indices(data.train[1], size, rng)
+            x, y = data.train
+            data = replace(data, train=(x[kept], y[kept]), **{part: (x[taken], y[taken])})
+        return data
+
+    def to(self, device: str | torch.device) -> Data:
+        """Returns the data on a device."""
+        return replace(self, **{part: (x.to(device), y.to(device)) for part, (x, y) in self.parts().items()})
+
+    def parts(self) -> dict[str, Pair]:
+        """Returns the parts that are present, by name."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: pair for name, pair in parts.items() if pair is not None}
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+    normalize: bool = True,
+) -> Data:
+    """Loads a data set by name and splits it.
+
+    Args:
+        name: ``digits`` (scikit-learn's 1,797 images of 8 x 8, embedded), ``mnist`` or ``fashion-mnist``
+            (60,000 + 10,000 images of 28 x 28; the published test set stays the test set).
+        data_dir: Folder with the four IDX files, gzip'd or plain: the files themselves, in a sub-folder named
+            after the data set, or where torchvision keeps them. Without it the environment variable
+            ``EVOPRUNE_DATA`` is used, and without that they are downloaded once and cached.
+        seed: Seeds the split.
+        validation_fraction: See :meth:`Data.split`.
+        test_fraction: See :meth:`Data.split`; only for data without a published test set.
+        normalize: Subtract the mean of the training pixels and divide by their standard deviation. Otherwise
+            pixels lie in [0, 1].
+
+    Returns:
+        Float32 images [n, 1, height, width] and int64 labels [n].
+
+    Raises:
+        InputError: An unknown name, or a file that is missing, truncated or foreign.
+    """
+    raw, white = look_up("data set", name, LOADERS)(name, data_dir)
+    data = raw.split(seed, validation_fraction, test_fraction)
+    mean, std = _pixel_statistics(data.train[0]) if normalize else (0.0, float(white))
+    # part by part: a data set is never in memory twice as floats
+    return replace(data, **{part: (x.float().sub_(mean).div_(std), y) for part, (x, y) in data.parts().items()})
+
+
+def find_idx_folder(name: str, data_dir: Path) -> Path | None:
+    """Returns the folder below ``data_dir`` that holds a data set's IDX files, or None."""
+    for folder in (data_dir / name, data_dir / _PUBLISHED[name].torchvision_folder, data_dir):
+        if any((folder / f"{stem}{end}").is_file() for stem in _IDX_FILES.values() for end in ("", ".gz")):
+            return folder
+    return None
+
+
+def read_idx(path: Path, dimensions: int) -> np.ndarray[Any, Any]:
+    """Reads an IDX file of unsigned bytes, gzip'd (``.gz``) or plain.
+
+    Args:
+        path: The file.
+        dimensions: 3 for images [n, height, width], 1 for labels [n].
+
+    Raises:
+        InputError: The file is missing, truncated, or no IDX file of that kind.
+    """
+    cure = "fetch it anew, or name another folder with --data-dir or EVOPRUNE_DATA"
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error}; {cure}.") from error
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path} is truncated or damaged ({error}); expected a whole gzip file; {cure}.") from error
+    header = 4 + 4 * dimensions
+    magic = bytes([0, 0, 8, dimensions])
+    if len(content) < header or content[:4] != magic:
+        raise InputError(
+            f"{path} is not an IDX file of {dimensions}-dimensional unsigned bytes: it starts with "
+            f"{content[:4].hex() or 'nothing'}, expected {magic.hex()}; {cure}."
+        )
+    shape = np.frombuffer(content, ">u4", dimensions, offset=4).astype(np.int64)
+    if len(content) != header + int(shape.prod()):
+        raise InputError(
+            f"{path} is truncated or damaged: {len(content):,} bytes, expected {header + int(shape.prod()):,} "
+            f"for the shape {tuple(shape.tolist())} that it states; {cure}."
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _load_digits(name: str, data_dir: object) -> tuple[Data, int]:
+    from sklearn.datasets import load_digits  # heavy, and needed by this data set alone
+
+    digits = load_digits()
+    images = torch.from_numpy(digits.images.astype(np.uint8))[:, None]
+    return Data(train=(images, torch.from_numpy(digits.target)), name=name), 16
+
+
+def _load_idx(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Data, int]:
+    folder = _idx_folder(name, data_dir)
+    arrays = {}
+    for part, stem in _IDX_FILES.items():
+        found = [path for path in (folder / stem, folder / f"{stem}.gz") if path.is_file()]
+        if not found:
+            raise InputError(f"{folder} has no {stem} or {stem}.gz; put it beside the other files of {name}.")
+        arrays[part] = read_idx(found[0], 3 if part.endswith("images") else 1)
+    pairs = {}
+    for part in ("train", "test"):
+        images, labels = arrays[f"{part} images"], arrays[f"{part} labels"]
+        if len(images) != len(labels):
+            raise InputError(f"{folder}: {len(images)} {part} images but {len(labels)} labels; fetch both anew.")
+        if images.shape[1:] != arrays["train images"].shape[1:]:
+            raise InputError(f"{folder}: test images of another size than the training images; fetch both anew.")
+        pairs[part] = (torch.from_numpy(images.copy())[:, None], torch.from_numpy(labels.astype(np.int64)))
+    return Data(train=pairs["train"], test=pairs["test"], name=name), 255
+
+
+def _idx_folder(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
+    given = data_dir or os.environ.get("EVOPRUNE_DATA")
+    if not given:
+        return _download(name)
+    path = Path(given).expanduser()
+    folder = find_idx_folder(name, path)
+    if folder is None:
+        raise InputError(
+            f"no IDX files of {name} in {path} ({'which exists' if path.is_dir() else 'no such folder'}); expected "
+            f"{', '.join(_IDX_FILES.values())} (each plain or .gz) there, in {name}/ or in "
+            f"{_PUBLISHED[name].torchvision_folder}/. Leave out --data-dir and EVOPRUNE_DATA to download them."
+        )
+    return folder
+
+
+def _download(name: str) -> Path:
+    import pooch  # needed only where nothing is at hand
+
+    published = _PUBLISHED[name]
+    registry = {f"{stem}.gz": f"md5:{published.md5[part]}" for part, stem in _IDX_FILES.items()}
+    cache = pooch.create(pooch.os_cache("evoprune") / name, published.url, registry=registry, retry_if_failed=1)
+    for file in registry:
+        try:
+            cache.fetch(file, progressbar=True)
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
+            raise InputError(
+                f"cannot download {published.url}{file}: {error}. Fetch the four files by other means and name "
+                f"their folder with --data-dir or EVOPRUNE_DATA."
+            ) from error
+    return Path(cache.abspath)
+
+
+LOADERS = {"digits": _load_digits, "mnist": _load_idx, "fashion-mnist": _load_idx}
+
+
+def _as_pair(pair: Any, part: str) -> Pair:
+    try:
+        x, y = (torch.as_tensor(values) for values in pair)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{part} is {type(pair).__name__}; expected (inputs, targets) as tensors or arrays.") from error
+    if x.ndim < 2 or y.ndim < 1 or len(x) != len(y) or len(x) == 0:
+        raise InputError(
+            f"{part} has inputs {tuple(x.shape)} and targets {tuple(y.shape)}; expected [n, ...] and [n, ...] "
+            f"with the same n > 0."
+        )
+    if is_labels(y):
+        y = y.long()
+    return x, y
+
+
+def is_labels(y: Tensor) -> bool:
+    """Tells class labels (an integer type) from regression targets."""
+    return not (y.is_floating_point() or y.is_complex())
+
+
+def _split_indices(y: Tensor, size: int, rng: np.random.RandomState) -> tuple[Tensor, Tensor]:
+    from sklearn.model_selection import train_test_split  # heavy: only where something is split
+
+    labels = y.numpy() if is_labels(y) and y.ndim == 1 else None
+    try:
+        kept, taken = train_test_split(np.arange(len(y)), test_size=size, random_state=rng, stratify=labels)
+    except ValueError as error:
+        raise InputError(f"cannot split {size} of {len(y)} examples off by class: {error}.") from error
+    return torch.from_numpy(np.sort(kept)), torch.from_numpy(np.sort(taken))
+
+
+def _pixel_statistics(images: Tensor) -> tuple[float, float]:
+    # over the histogram of the 256 byte values: exact, and without a float copy of the images
+    counts = torch.bincount(images.flatten(), minlength=256).double()
+    values = torch.arange(256, dtype=torch.float64)
+    mean = float((counts * values).sum() / counts.sum())
+    variance = float((counts * (values - mean) ** 2).sum() / counts.sum())
+    return mean, variance**0.5

@@ -1,0 +1,42 @@
+"""Errors that a user can mend, and the look-up of names that a user gives.
+
+Scripts print these without a traceback; anything else is a defect of the program and shows one.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class EvopruneError(Exception):
+    """What was given, what was expected, and the cure."""
+
+
+class InputError(EvopruneError, ValueError):
+    """A value of the user's that cannot be served."""
+
+
+class RunError(EvopruneError, RuntimeError):
+    """A run that could not go on; what it had finished is on disk."""
+
+
+def look_up(kind: str, name: str, registry: Mapping[str, T]) -> T:
+    """Returns ``registry[name]``.
+
+    Args:
+        kind: What the names stand for, in the singular, for the message.
+        name: The name the user gave.
+        registry: The known names.
+
+    Raises:
+        InputError: The name is unknown; the message lists the known ones and the nearest.
+    """
+    if name in registry:
+        return registry[name]
+    near = difflib.get_close_matches(str(name), registry, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise InputError(f"unknown {kind} {name!r}; expected one of: {', '.join(sorted(registry))}.{hint}")

@@ -1,0 +1,115 @@
+"""Fitness: what a brief training says of a mask. Larger is fitter.
+
+A *term* is a number measured on each trained network; a *fitness* is made of terms. Workers return the raw terms; the origin
+makes the fitness of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evoprune.errors import InputError, look_up
+from evoprune.train import Measured, Trained
+
+Term: TypeAlias = Callable[[Trained, Measured], NDArray[np.float64]]
+Terms: TypeAlias = Mapping[str, float]
+
+FAILED = -math.inf
+
+
+@dataclass(frozen=True)
+class FitnessFunction:
+    """A fitness of one or several terms.
+
+    Attributes:
+        name: Its name in the registry.
+        terms: One term: the fitness is the term. Several: their sum, each divided by its mean over the initial population.
+    """
+
+    name: str
+    terms: tuple[str, ...]
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether divisors are needed: with several terms."""
+        return len(self.terms) > 1
+
+    def calibrate(self, population: Sequence[Terms]) -> dict[str, float]:
+        """Returns the divisors: the mean of each term over an initial population, all of it finite.
+
+        A mean of zero gives 1, so that the term adds nothing.
+        """
+        if not self.needs_calibration:
+            return {}
+        return {term: float(np.mean([terms[term] for terms in population])) or 1.0 for term in self.terms}
+
+    def value(self, terms: Terms, divisors: Mapping[str, float]) -> float:
+        """Returns the fitness of finite terms.
+
+        Raises:
+            InputError: Several terms, and no divisors yet.
+        """
+        if not self.needs_calibration:
+            return terms[self.terms[0]]
+        if not divisors:
+            raise InputError(
+                f"fitness {self.name!r} is relative to an initial population, and none was evaluated yet; call "
+                f"evaluator.evaluate(population) first, or evaluate with toolbox.map."
+            )
+        return sum(terms[term] / divisors[term] for term in self.terms)
+
+
+def magnitude(trained: Trained, validation: Measured) -> NDArray[np.float64]:
+    """Sum over the survivors of |w| at the end of the brief training (arXiv:2209.02201, as this project reads it)."""
+    return trained.population.survivor_sums([weight.abs() for weight in trained.population.weights])
+
+
+def gradient(trained: Trained, validation: Measured) -> NDArray[np.float64]:
+    """Sum over the steps of the last epoch and over the survivors of |g| (arXiv:2209.02201, as this project reads it)."""
+    return trained.population.survivor_sums(trained.gradients)
+
+
+def loss(trained: Trained, validation: Measured) -> NDArray[np.float64]:
+    """Minus the validation loss: the control."""
+    return -validation.loss
+
+
+TERMS: dict[str, Term] = {"magnitude": magnitude, "gradient": gradient, "loss": loss}
+FITNESS: dict[str, FitnessFunction] = {
+    "magnitude": FitnessFunction("magnitude", ("magnitude",)),
+    "gradient": FitnessFunction("gradient", ("gradient",)),
+    "combined": FitnessFunction("combined", ("magnitude", "gradient")),
+    "loss": FitnessFunction("loss", ("loss",)),
+}
+
+
+_BUILT_IN = frozenset({*TERMS, *FITNESS})
+
+
+def register_fitness(name: str, made_of: Term | Sequence[str]) -> None:
+    """Adds a fitness of the user's own, by name.
+
+    Call it where every worker comes by: at the top of the script, not under ``if __name__ == "__main__"``.
+
+    Args:
+        name: The name, for ``fitness=`` and ``--fitness``.
+        made_of: A function (trained, validation) -> values [K], larger is fitter; or names of terms, whose values are
+            added, each divided by its mean over the initial population.
+
+    Raises:
+        InputError: The name is that of a built-in one, or a term is unknown.
+    """
+    if name in _BUILT_IN:
+        raise InputError(f"fitness {name!r} is built in; choose another name.")
+    if callable(made_of):
+        TERMS[name] = made_of
+        made_of = (name,)
+    for term in made_of:
+        look_up("fitness term", term, TERMS)
+    FITNESS[name] = FitnessFunction(name, tuple(made_of))

@@ -1,0 +1,269 @@
+"""Mask: which of a network's prunable weights survive; a DEAP individual, and its file format."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from deap import base
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from evoprune.errors import InputError
+
+if TYPE_CHECKING:
+    from evoprune.problem import Problem
+
+Bits: TypeAlias = NDArray[np.bool_]
+
+
+class Fitness(base.Fitness):  # type: ignore[misc]
+    """DEAP's fitness with one objective, to be maximised."""
+
+    weights = (1.0,)
+
+
+class Mask:
+    """Which of a network's prunable weights survive.
+
+    An ordinary DEAP individual: it has a ``fitness``, a length, items and slices. A slice is a copy, never a view,
+    so that operators which swap slices are right. Other attributes may be set on it and travel with it.
+
+    Args:
+        bits: True where a weight survives, over all prunable weights in the order of ``shapes``, each in C order: an
+            array [n] of booleans. It is copied.
+        shapes: Shape by parameter name.
+
+    Attributes:
+        bits: The array [n] of booleans; operators may change it in place.
+        shapes: Shape by parameter name, as in the network's ``state_dict``.
+        fitness: A :class:`Fitness`, not valid until it is given values.
+
+    Raises:
+        InputError: ``bits`` are not booleans, or not as many as the shapes have elements.
+    """
+
+    __hash__ = None  # type: ignore[assignment]  # it is mutable, and == compares what it holds
+
+    def __init__(self, bits: Bits, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        n = sum(math.prod(shape) for shape in self.shapes.values())
+        self.bits: Bits = np.array(bits)
+        if self.bits.dtype != np.bool_ or self.bits.shape != (n,):
+            raise InputError(f"bits are {self.bits.dtype} {self.bits.shape}; expected bool ({n},) for {self.shapes}.")
+        self.fitness = Fitness()
+
+    @classmethod
+    def from_layers(cls, layers: Mapping[str, Bits | Tensor]) -> Mask:
+        """Returns the mask of boolean arrays or tensors by parameter name, in ``named_parameters`` order."""
+        arrays = {name: np.asarray(torch.as_tensor(layer).cpu()) for name, layer in layers.items()}
+        flat = [array.reshape(-1) for array in arrays.values()]
+        return cls(np.concatenate(flat), {name: array.shape for name, array in arrays.items()})
+
+    @property
+    def layers(self) -> dict[str, Bits]:
+        """Boolean arrays of the weights' shapes by parameter name: copies."""
+        ends = np.cumsum([math.prod(shape) for shape in self.shapes.values()])[:-1]
+        parts = np.split(self.bits, ends)
+        return {name: part.reshape(shape).copy() for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+    @property
+    def survivors(self) -> int:
+        """Number of weights kept."""
+        return int(np.count_nonzero(self.bits))
+
+    @property
+    def density(self) -> float:
+        """Fraction of the prunable weights kept."""
+        return self.survivors / len(self.bits)
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of the prunable weights removed."""
+        return 1 - self.density
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of names, shapes and bits, in hex: equal for equal masks."""
+        digest = hashlib.sha256(repr(self.shapes).encode())
+        digest.update(np.packbits(self.bits).data)
+        return digest.hexdigest()
+
+    def iou(self, other: Mask) -> float:
+        """Returns intersection over union of the survivors, from 0 to 1 (1 for two empty masks).
+
+        Raises:
+            InputError: The other mask is for another network.
+        """
+        other.require(self.shapes)
+        union = np.count_nonzero(self.bits | other.bits)
+        return float(np.count_nonzero(self.bits & other.bits) / union) if union else 1.0
+
+    def require(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Checks that the mask fits a network.
+
+        Args:
+            shapes: Shape of the network's prunable weights by name, as in ``problem.shapes``.
+
+        Raises:
+            InputError: It does not; the message names the first difference.
+        """
+        expected = {name: tuple(shape) for name, shape in shapes.items()}
+        if list(expected.items()) == list(self.shapes.items()):
+            return
+        names = [*expected, *(name for name in self.shapes if name not in expected)]
+        for name in names:
+            if expected.get(name) != self.shapes.get(name):
+                raise InputError(
+                    f"the mask does not fit the network: {name} is {self.shapes.get(name, 'absent')} in the mask, "
+                    f"{expected.get(name, 'absent or excluded')} in the network."
+                )
+        raise InputError(f"the mask orders its layers {list(self.shapes)}, the network {list(expected)}.")
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes an ``.npz`` without pickle: for each parameter, ``<name>/bits`` and ``<name>/shape``.
+
+        ``bits`` are ``numpy.packbits`` of the boolean array in C order.
+        """
+        arrays: dict[str, Any] = {}
+        for name, layer in self.layers.items():
+            arrays[f"{name}/bits"] = np.packbits(layer)
+            arrays[f"{name}/shape"] = np.array(layer.shape, np.int64)
+        with Path(path).open("wb") as file:
+            np.savez(file, **arrays)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], problem: Problem | None = None) -> Mask:
+        """Reads what :meth:`save` wrote.
+
+        Args:
+            path: The file.
+            problem: The problem whose network the mask is for; None does not check.
+
+        Raises:
+            InputError: The file is missing or no mask, or the mask does not fit the network.
+        """
+        layers = {}
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                for name in (key.removesuffix("/bits") for key in file.files if key.endswith("/bits")):
+                    shape = tuple(int(length) for length in file[f"{name}/shape"])
+                    flat = np.unpackbits(file[f"{name}/bits"], count=math.prod(shape)).astype(bool)
+                    layers[name] = flat.reshape(shape)
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise InputError(f"cannot read a mask from {path}: {error}.") from error
+        if not layers:
+            raise InputError(f"{path} holds no mask; expected an .npz that Mask.save wrote.")
+        mask = cls.from_layers(layers)
+        if problem is not None:
+            mask.require(problem.shapes)
+        return mask
+
+    def collapse(self, problem: Problem) -> Collapse:
+        """Reports what the mask cuts off: layers without survivors, and outputs that no path reaches."""
+        self.require(problem.shapes)
+        layers = self.layers
+        empty = tuple(name for name, layer in layers.items() if not layer.any())
+        return Collapse(empty, _unreached_outputs(problem.network(), layers, problem.data.train[0][:1]))
+
+    def __len__(self) -> int:
+        return len(self.bits)
+
+    def __getitem__(self, key: Any) -> Any:
+        item = self.bits[key]
+        return item.copy() if isinstance(item, np.ndarray) else bool(item)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.bits[key] = value
+
+    def __iter__(self) -> Iterator[bool]:
+        return iter(self.bits.tolist())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mask):
+            return NotImplemented
+        return self.shapes == other.shapes and np.array_equal(self.bits, other.bits)
+
+    def __repr__(self) -> str:
+        return f"Mask({self.survivors:,} of {len(self):,} weights, sparsity {self.sparsity:.4f}, {self.fitness})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"bits": np.packbits(self.bits).tobytes()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        n = sum(math.prod(shape) for shape in state["shapes"].values())
+        bits = np.unpackbits(np.frombuffer(state["bits"], np.uint8), count=n).astype(bool)
+        self.__dict__.update(state | {"bits": bits})
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """What a mask cuts off; false when nothing.
+
+    Attributes:
+        empty_layers: Names of the weights without a survivor.
+        unreached_outputs: Indices of the network's outputs (flattened) that no path from an input reaches: constants.
+    """
+
+    empty_layers: tuple[str, ...]
+    unreached_outputs: tuple[int, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.empty_layers or self.unreached_outputs)
+
+    def __str__(self) -> str:
+        parts = []
+        if self.empty_layers:
+            parts.append(f"no survivors in {', '.join(self.empty_layers)}")
+        if self.unreached_outputs:
+            shown = ", ".join(map(str, self.unreached_outputs[:10]))
+            more = ", ..." if len(self.unreached_outputs) > 10 else ""
+            parts.append(f"no path to {len(self.unreached_outputs)} outputs ({shown}{more})")
+        return "; ".join(parts) or "none"
+
+
+def diversity(masks: list[Mask]) -> float:
+    """Returns 1 - the mean pairwise IoU of a population, from 0 (all equal) to 1 (disjoint); NaN for fewer than two."""
+    if len(masks) < 2:
+        return math.nan
+    bits = np.stack([mask.bits for mask in masks]).astype(np.float32)
+    common = (bits @ bits.T).astype(np.float64)
+    sizes = np.diagonal(common)
+    union = sizes[:, None] + sizes[None, :] - common
+    iou = np.divide(common, union, out=np.ones_like(common), where=union > 0)
+    return float(1 - iou[np.triu_indices(len(masks), 1)].mean())
+
+
+def _unreached_outputs(network: nn.Module, layers: Mapping[str, Bits], x: Tensor) -> tuple[int, ...]:
+    """Sends a one through the surviving connections.
+
+    Every layer with weights passes on 1 where a one comes in over a survivor; biases are left out; every other layer
+    that keeps its input's shape passes its input on, and the rest (flattening, pooling) run as they are.
+    """
+    network = network.to("cpu", torch.float64).eval()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            if name in layers:
+                parameter.copy_(torch.from_numpy(layers[name]))
+        for module in network.modules():
+            if not any(module.children()):
+                module.register_forward_hook(_pass_ones)
+        # inputs of an integer type are indices, which keep their values
+        reached = network(torch.ones_like(x, dtype=torch.float64, device="cpu") if x.is_floating_point() else x.cpu())
+    return tuple(torch.nonzero(reached.flatten() <= 0).flatten().tolist())
+
+
+def _pass_ones(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+    if not isinstance(output, Tensor):
+        return output
+    if isinstance(getattr(module, "weight", None), Tensor) and module.weight.ndim > 1:
+        return (output > 0).double()
+    return inputs[0] if inputs and inputs[0].shape == output.shape else output

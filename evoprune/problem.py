@@ -1,0 +1,405 @@
+"""Problem: a network, data, a loss and a training recipe; the initial weights W0 and what of them is prunable."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import inspect
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from evoprune import data as datasets
+from evoprune import models, seeds
+from evoprune.data import Data, Pair
+from evoprune.errors import InputError, look_up
+
+Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+LOSSES: dict[str, Loss] = {
+    "cross-entropy": F.cross_entropy,
+    "mse": F.mse_loss,
+    "reconstruction": F.mse_loss,  # the target is the input
+}
+
+# Fraction of the learning rate at a progress in [0, 1) through all steps of all epochs.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+    "linear": lambda progress: 1 - progress,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained.
+
+    Attributes:
+        epochs: Epochs of the full training.
+        batch_size: Examples a step; an epoch's last batch may be smaller.
+        optimizer: Name of a class in ``torch.optim``.
+        lr: Learning rate at the start.
+        momentum: Momentum; None means 0.9 for an optimiser that has the option, and nothing for others.
+        weight_decay: Weight decay; also of the biases, as in ``torch.optim``.
+        schedule: ``cosine``, ``linear`` or ``constant``: one schedule over all steps of all epochs.
+        options: Further keyword arguments of the optimiser.
+
+    Raises:
+        InputError: A value out of range, or an optimiser or option that ``torch.optim`` has not.
+    """
+
+    epochs: int = 15
+    batch_size: int = 64
+    optimizer: str = "SGD"
+    lr: float = 0.05
+    momentum: float | None = None
+    weight_decay: float = 5e-4
+    schedule: str = "cosine"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}; expected a positive integer.")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise InputError(f"lr is {self.lr}; expected a positive number, such as 0.05.")
+        look_up("schedule", self.schedule, SCHEDULES)
+        self.make_optimizer([nn.Parameter(torch.zeros(2, 2))])
+
+    def make_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """Returns the optimiser over some parameters.
+
+        Raises:
+            InputError: The optimiser is unknown, needs a closure, or refuses an option.
+        """
+        kind = look_up("optimizer", self.optimizer, optimizers())
+        arguments = {"lr": self.lr, "weight_decay": self.weight_decay, **self.options}
+        if self.momentum is not None:
+            arguments["momentum"] = self.momentum
+        elif "momentum" in inspect.signature(kind).parameters:
+            arguments.setdefault("momentum", 0.9)
+        try:
+            return kind(parameters, **arguments)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"torch.optim.{self.optimizer} refuses {arguments}: {error}.") from error
+
+    def learning_rate(self, step: int, steps_per_epoch: int) -> float:
+        """Returns the learning rate of a step counted from the start of training."""
+        return self.lr * SCHEDULES[self.schedule](step / (steps_per_epoch * self.epochs))
+
+
+def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
+    """Returns the optimisers of ``torch.optim`` that train with dense gradients and no closure, by name."""
+    found = {
+        name: kind
+        for name, kind in vars(torch.optim).items()
+        if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)
+    }
+    return {name: kind for name, kind in found.items() if name not in ("Optimizer", "LBFGS", "SparseAdam")}
+
+
+class Problem:
+    """What is pruned: a network with its initial weights W0, data, a loss and a training recipe.
+
+    A problem is a value: nothing changes it after it is made, and equal problems have equal hashes. One that is made
+    of names alone pickles as those names; another pickles its module and tensors.
+
+    Args:
+        model: Name of a model (see :data:`evoprune.models.MODELS`), a ``torch.nn.Module`` (copied, never changed), or a
+            function that takes nothing and returns one.
+        data: Name of a data set (see :func:`evoprune.data.load`) or a :class:`evoprune.data.Data`.
+        recipe: How networks are trained.
+        loss: ``cross-entropy``, ``mse``, ``reconstruction`` (mean squared error against the input), or a function
+            (outputs, targets) -> mean loss of the batch, a scalar tensor. None: the named model's own; for others
+            cross-entropy where the targets are class labels, else mse.
+        seed: Seeds W0, the split of the data, and all that a run draws unless the run is given its own.
+        exclude: Names of parameters or modules that stay dense.
+        initialization: See :func:`evoprune.models.initialize`. None: ``kaiming`` for a named model, ``given`` for a
+            module or function of the user's own (the function is called under the seed).
+        w0_density: Scale W0 for this density: one number for all prunable weights, or one by parameter name. These
+            are constants of the problem, the same for every mask. None: no scaling.
+        widths: Hidden widths, for the models ``mlp`` and ``autoencoder``.
+        data_dir: See :func:`evoprune.data.load`.
+        validation_fraction: See :meth:`evoprune.data.Data.split`.
+        test_fraction: See :meth:`evoprune.data.Data.split`.
+        normalize: See :func:`evoprune.data.load`.
+        dtype: ``float32`` or ``float64``: the network's and the inputs'.
+        device: Where networks are trained, such as ``cpu`` or ``cuda``.
+
+    Attributes:
+        shapes: Shape of the prunable weights by parameter name, in ``named_parameters`` order.
+        data: The split data, on the device.
+
+    Raises:
+        InputError: A value that cannot be served, or a network, data and loss that do not fit together: one training
+            step is tried on a copy.
+    """
+
+    def __init__(
+        self,
+        model: str | nn.Module | Callable[[], nn.Module] = "lenet-300-100",
+        data: str | Data = "digits",
+        recipe: Recipe | None = None,
+        *,
+        loss: str | Loss | None = None,
+        seed: int = 0,
+        exclude: Sequence[str] = (),
+        initialization: str | None = None,
+        w0_density: float | Mapping[str, float] | None = None,
+        widths: Sequence[int] | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        validation_fraction: float = 0.1,
+        test_fraction: float = 0.2,
+        normalize: bool = True,
+        dtype: str = "float32",
+        device: str = "cpu",
+    ) -> None:
+        named = isinstance(model, str)
+        if named:
+            models.look_up("model", model, models.MODELS)  # before the data are loaded
+        if not named and widths is not None:
+            raise InputError(f"widths are {widths}; they go with a model by name, not with a module of your own.")
+        self.recipe = recipe or Recipe()
+        self.seed = seeds.check_seed(seed)
+        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        self.initialization = initialization or ("kaiming" if named else "given")
+        self.w0_density = w0_density
+        self.device = _check_device(device)
+        self.dtype = look_up("dtype", dtype, {"float32": torch.float32, "float64": torch.float64})
+        self._model = model if named or not isinstance(model, nn.Module) else copy.deepcopy(model)
+        self._data = data
+        self._widths = None if widths is None else tuple(widths)
+        self._split = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
+        self._data_dir = data_dir
+        self._normalize = normalize
+        self.data = self._load_data()
+        self._template = self._initial_network()
+        self.shapes: dict[str, torch.Size] = models.prunable(self._template, self.exclude)
+        self._scale_w0()
+        self.loss_name, self._loss = self._choose_loss(loss)
+        self._rehearse()
+
+    @property
+    def prunable_count(self) -> int:
+        """Number of prunable weights, n."""
+        return sum(shape.numel() for shape in self.shapes.values())
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether accuracy is defined: the targets are class labels and the network is to predict them."""
+        return self.loss_name != "reconstruction" and datasets.is_labels(self.data.train[1])
+
+    def network(self) -> nn.Module:
+        """Returns a new network at W0, its buffers afresh, in training mode, on the device."""
+        return copy.deepcopy(self._template)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Returns the mean loss of a batch, a scalar."""
+        return self._loss(outputs, targets)
+
+    def part(self, name: str) -> Pair:
+        """Returns inputs and what the outputs are compared with, of ``train``, ``validation`` or ``test``."""
+        x, y = self.data.parts()[name]
+        return (x, x) if self.loss_name == "reconstruction" else (x, y)
+
+    @cached_property
+    def chance_loss(self) -> float | None:
+        """Validation loss of the best prediction that ignores the input; None under a loss of the user's own.
+
+        For cross-entropy the entropy of the validation classes in nats; for squared errors the variance of the targets
+        around their mean, over all elements.
+        """
+        _, target = self.part("validation")
+        if self.loss_name == "cross-entropy" and datasets.is_labels(target):
+            frequencies = torch.bincount(target.flatten()).double() / target.numel()
+            return float(torch.special.entr(frequencies).sum())
+        if self.loss_name in ("mse", "reconstruction"):
+            return float((target.double() - target.double().mean(0)).square().mean())
+        return None
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over W0, buffers, data, recipe, loss, seed, the prunable names and the module's repr, in hex."""
+        digest = hashlib.sha256()
+        facts = [
+            repr(self._template), asdict(self.recipe), self.loss_name, self.seed, list(self.shapes),
+            str(self.dtype), self.device,
+        ]  # fmt: skip
+        digest.update(json.dumps(facts, sort_keys=True, default=repr).encode())
+        tensors = {f"W0 {name}": t for name, t in self._template.state_dict().items()}
+        for part, (x, y) in self.data.parts().items():
+            tensors |= {f"{part} inputs": x, f"{part} targets": y}
+        for name, tensor in tensors.items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def config(self) -> dict[str, Any]:
+        """Returns what the problem is made of, as JSON values; :meth:`from_config` is its inverse.
+
+        A module, tensors or loss of the user's own are named by their class, for the record only.
+        """
+        return {
+            "model": self._model if isinstance(self._model, str) else _describe(self._model),
+            "data": self._data if isinstance(self._data, str) else self._data.name,
+            "recipe": asdict(self.recipe),
+            "loss": self.loss_name,
+            "seed": self.seed,
+            "exclude": list(self.exclude),
+            "initialization": self.initialization,
+            "w0_density": dict(self.w0_density) if isinstance(self.w0_density, Mapping) else self.w0_density,
+            "widths": None if self._widths is None else list(self._widths),
+            **self._split,
+            "normalize": self._normalize,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": self.device,
+        }
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        *,
+        model: nn.Module | Callable[[], nn.Module] | None = None,
+        data: Data | None = None,
+        loss: Loss | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+    ) -> Problem:
+        """Makes the problem that a configuration describes.
+
+        Args:
+            config: What :meth:`config` returned.
+            model: The module or function, where the problem had one of the user's own.
+            data: The data, likewise.
+            loss: The loss function, likewise.
+            data_dir: See :func:`evoprune.data.load`; a place, so not part of the configuration.
+        """
+        values = dict(config)
+        values["recipe"] = Recipe(**values["recipe"])
+        given = {"model": model, "data": data, "loss": loss, "data_dir": data_dir}
+        return cls(**values | {name: value for name, value in given.items() if value is not None})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        own = {
+            "model": None if isinstance(self._model, str) else self._model,
+            "data": None if isinstance(self._data, str) else self._data,
+            "loss": self._loss if self.loss_name not in LOSSES else None,
+            "data_dir": None if self._data_dir is None else os.path.abspath(self._data_dir),  # noqa: PTH100
+        }
+        return _unpickle, (self.config(), own)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Problem) and self.hash == other.hash
+
+    def __hash__(self) -> int:
+        return int(self.hash[:15], 16)
+
+    def _load_data(self) -> Data:
+        if isinstance(self._data, str):
+            data = datasets.load(
+                self._data, data_dir=self._data_dir, seed=self.seed, normalize=self._normalize, **self._split
+            )
+        elif isinstance(self._data, Data):
+            data = self._data.split(self.seed, **self._split)
+        else:
+            raise InputError(f"data is {type(self._data).__name__}; expected a name or ep.Data(train=(x, y)).")
+        cast = {
+            part: tuple(t.to(self.dtype) if t.is_floating_point() else t for t in pair)
+            for part, pair in data.parts().items()
+        }
+        return Data(**cast, name=data.name).to(self.device)  # type: ignore[arg-type]
+
+    def _initial_network(self) -> nn.Module:
+        x, y = self.data.train
+        seed = seeds.integer(self.seed, "weights")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if isinstance(self._model, str):
+                targets = [target for _, target in self.data.parts().values()]
+                classes = 1 + max(int(t.max()) for t in targets) if datasets.is_labels(y) else y[0].numel()
+                network = models.build(self._model, x.shape[1:], classes, self._widths)
+            elif isinstance(self._model, nn.Module):
+                network = copy.deepcopy(self._model)
+            else:
+                network = self._model()
+        if not isinstance(network, nn.Module):
+            raise InputError(f"model made {type(network).__name__}; expected a torch.nn.Module.")
+        network = network.to(self.dtype)
+        models.initialize(network, self.initialization, seed)
+        return network.to(self.device).train()
+
+    def _scale_w0(self) -> None:
+        if self.w0_density is None:
+            return
+        each = self.w0_density if isinstance(self.w0_density, Mapping) else dict.fromkeys(self.shapes, self.w0_density)
+        models.scale_for_density(self._template, dict(each))
+
+    def _choose_loss(self, loss: str | Loss | None) -> tuple[str, Loss]:
+        if loss is None:
+            if isinstance(self._model, str):
+                loss = models.MODELS[self._model].loss
+            else:
+                loss = "cross-entropy" if datasets.is_labels(self.data.train[1]) else "mse"
+        if isinstance(loss, str):
+            return loss, look_up("loss", loss, LOSSES)
+        return _describe(loss), loss
+
+    def _rehearse(self) -> None:
+        """Tries one training step on a copy, so that what does not fit is said before any long work."""
+        network = self.network()
+        x, target = self.part("train")
+        # the smallest batch of an epoch: a last batch of one example is what batch normalisation refuses
+        size = len(x) % self.recipe.batch_size or self.recipe.batch_size
+        try:
+            with torch.random.fork_rng(devices=[]):
+                outputs = network(x[:size])
+                self._check_labels(outputs)
+                loss = self.loss(outputs, target[:size])
+                if loss.ndim != 0:
+                    raise InputError(f"the loss has shape {tuple(loss.shape)}; expected the batch's mean, a scalar.")
+                loss.backward()
+                self.recipe.make_optimizer(list(network.parameters())).step()
+        except InputError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a user's own module raises
+            raise InputError(
+                f"one training step failed on inputs {tuple(x[:size].shape)} ({x.dtype}) and targets "
+                f"{tuple(target[:size].shape)} ({target.dtype}) with loss {self.loss_name!r}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def _check_labels(self, outputs: Tensor) -> None:
+        if self.loss_name != "cross-entropy" or not datasets.is_labels(self.data.train[1]):
+            return
+        for part, (_, y) in self.data.parts().items():
+            if int(y.min()) < 0 or int(y.max()) >= outputs.shape[1]:
+                raise InputError(
+                    f"{part} has labels from {int(y.min())} to {int(y.max())}, but the network has "
+                    f"{outputs.shape[1]} outputs; expected labels from 0 to {outputs.shape[1] - 1}."
+                )
+
+
+def _unpickle(config: Mapping[str, Any], own: Mapping[str, Any]) -> Problem:
+    return Problem.from_config(config, **own)
+
+
+def _describe(thing: object) -> str:
+    kind = thing if inspect.isfunction(thing) or inspect.isclass(thing) else type(thing)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _check_device(device: str) -> str:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} cannot be used here: {error}. Expected 'cpu', or 'cuda' with a GPU.") from error
+    return device

@@ -1,0 +1,165 @@
+"""Files of a run: JSON, CSV tables and safetensors, written atomically and read without pickle."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from evoprune.errors import InputError
+from evoprune.evaluate import Evaluation
+from evoprune.fitness import TERMS
+
+_PLAIN_COLUMNS = ("validation_loss", "validation_accuracy", "status", "note", "worker", "seconds")
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Reads a JSON object; None where there is no such file.
+
+    Raises:
+        InputError: The file cannot be read, or is no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}; remove it, or choose another --out.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object; expected what evoprune wrote; remove it.")
+    return content
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes JSON atomically; numbers that are not finite become null."""
+    write_atomically(path, (json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replaces a file's content: after a crash it is the old or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes safetensors atomically; tied tensors are written out."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}, temporary)
+    temporary.replace(path)
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a CSV table atomically; numbers that are not finite become empty."""
+    write_atomically(path, _csv_text(columns, rows).encode())
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """Reads a CSV table; numbers become floats, empty cells NaN, other text stays.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    try:
+        with path.open(newline="") as file:
+            return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error}; expected the folder of a run.") from error
+
+
+def read_evaluations(folder: Path) -> list[tuple[int, Evaluation]]:
+    """Reads ``evaluations.csv``: each evaluation with its generation.
+
+    Raises:
+        InputError: There is no such file, or it has other columns.
+    """
+    path = folder / "evaluations.csv"
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [_evaluation(row) for row in rows]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error!r}; expected the records of a run of this version.") from error
+
+
+def append_evaluations(path: Path, gen: int, evaluations: Iterable[Evaluation]) -> None:
+    """Appends rows to ``evaluations.csv``, with one write; they are on disk when this returns."""
+    columns = ["gen", "mask", "seed", *TERMS, *_PLAIN_COLUMNS]
+    rows = [
+        {"gen": gen, "mask": e.mask, "seed": e.seed, **e.terms, **{name: getattr(e, name) for name in _PLAIN_COLUMNS}}
+        for e in evaluations
+    ]
+    text = _csv_text(columns, rows, header=not path.exists() or path.stat().st_size == 0)
+    with path.open("ab", buffering=0) as file:
+        file.write(text.encode())
+        os.fsync(file.fileno())
+
+
+def drop_torn_row(path: Path) -> None:
+    """Cuts off what a process left of a row when it was killed while writing."""
+    if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
+        write_atomically(path, content[: content.rfind(b"\n") + 1])
+
+
+def _evaluation(row: Mapping[str, str]) -> tuple[int, Evaluation]:
+    def number(cell: str) -> float:
+        return float(cell) if cell else math.nan
+
+    terms = {name: number(row[name]) for name in row if name not in {"gen", "mask", "seed", *_PLAIN_COLUMNS}}
+    evaluation = Evaluation(
+        mask=row["mask"],
+        seed=int(row["seed"]),
+        terms=terms,
+        validation_loss=number(row["validation_loss"]),
+        validation_accuracy=number(row["validation_accuracy"]),
+        status=row["status"],
+        note=row["note"],
+        worker=row["worker"],
+        seconds=number(row["seconds"]),
+    )
+    return int(row["gen"]), evaluation
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, float):
+        return repr(float(value)) if math.isfinite(value) else ""
+    return value
+
+
+def _number(cell: str) -> Any:
+    if not cell:
+        return math.nan
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
+def _csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], header: bool = True) -> str:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows({key: _cell(row[key]) for key in columns} for row in rows)
+    return buffer.getvalue()
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, Mapping):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return content

@@ -1,0 +1,239 @@
+"""The run folder: settings, records, finished steps, result; written by the origin alone, and resumed from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import load_file
+from torch import Tensor
+
+from evoprune import records
+from evoprune.errors import InputError
+from evoprune.evaluate import Evaluation
+
+SCHEMA = 1
+GENERATION_COLUMNS = ("gen", "nevals", "min", "mean", "max", "std", "diversity", "seconds")
+_PACKAGES = ("evoprune", "deap", "numpy", "safetensors", "scikit-learn", "scipy", "scoop", "torch")
+
+
+@dataclass
+class Run:
+    """A run folder. Nothing is written before it is entered as a context; then it is locked until the context ends.
+
+    Attributes:
+        folder: The folder.
+        method: Name of the method.
+        settings: All that decides the result, as JSON values: what is compared when a run is resumed.
+        execution: What does not decide it, or only in the last bits: threads, workers, paths.
+        evaluations: Finished evaluations by mask hash.
+        divisors: The fitness's divisors, once calibrated.
+    """
+
+    folder: Path
+    method: str
+    settings: Mapping[str, Any]
+    execution: dict[str, Any]
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    divisors: dict[str, float] = field(default_factory=dict)
+    problem_hash: str | None = None
+
+    @classmethod
+    def plan(
+        cls,
+        folder: str | os.PathLike[str],
+        method: str,
+        settings: Mapping[str, Any],
+        execution: Mapping[str, Any] | None = None,
+        force: bool = False,
+    ) -> Run:
+        """Returns the run of a folder, new or to be resumed, without writing anything.
+
+        A run that is resumed keeps its own number of threads.
+
+        Args:
+            folder: The folder; need not exist.
+            method: Name of the method.
+            settings: All that decides the result, as JSON values.
+            execution: What does not.
+            force: Start over where the folder holds a run with other settings.
+
+        Raises:
+            InputError: The folder holds another run, or something else, or cannot be read.
+        """
+        run = cls(Path(folder), method, json.loads(json.dumps(settings)), dict(execution or {}))
+        before = records.read_json(run.folder / "config.json")
+        if before is None:
+            if not force and run.folder.is_dir() and any(run.folder.iterdir()):
+                raise InputError(f"{folder} holds files but no run; choose another --out, or --force to use it.")
+            return run
+        difference = _difference(before, run)
+        if difference and not force:
+            raise InputError(
+                f"{folder} holds another run: {difference}. Choose another --out, or --force to start over."
+            )
+        if difference:
+            return run
+        run.execution |= {key: value for key, value in before["execution"].items() if key == "threads"}
+        run.divisors = before["divisors"]
+        run.problem_hash = before["problem_hash"]
+        return run
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What ``result.json`` says, None before the run is finished."""
+        config = records.read_json(self.folder / "config.json")
+        return None if config is None or _difference(config, self) else records.read_json(self.folder / "result.json")
+
+    def open(self, problem_hash: str) -> Run:
+        """Sets the problem that the run is about; to be called before the run is entered.
+
+        Raises:
+            InputError: The run that is to be resumed was about another: data, code or versions have changed.
+        """
+        if self.problem_hash not in (None, problem_hash):
+            raise InputError(
+                f"{self.folder} was started on a problem with hash {self.problem_hash}, now it is {problem_hash}: the "
+                f"data or the versions of the libraries have changed. Restore them, or --force to start over."
+            )
+        self.problem_hash = problem_hash
+        return self
+
+    def __enter__(self) -> Run:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.folder / ".lock")
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InputError(f"{self.folder} is in use by another process; wait for it, or choose another --out.") from error
+        except OSError as error:
+            raise InputError(f"cannot write to {self.folder}: {error}; choose another --out.") from error
+        before = records.read_json(self.folder / "config.json")
+        if before is not None and _difference(before, self):
+            self._clear()
+        self._save_config()
+        records.write_json(self.folder / "environment.json", environment(self.settings.get("device"), self.execution))
+        self.evaluations = self._read_evaluations()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def record(self, gen: int, evaluations: Iterable[Evaluation]) -> None:
+        """Appends evaluations to ``evaluations.csv``; they are on disk when this returns."""
+        records.append_evaluations(self.folder / "evaluations.csv", gen, evaluations)
+
+    def calibrated(self, divisors: Mapping[str, float]) -> None:
+        """Keeps the fitness's divisors."""
+        if dict(divisors) != self.divisors:
+            self.divisors = dict(divisors)
+            self._save_config()
+
+    def write_generations(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes ``generations.csv``."""
+        records.write_table(self.folder / "generations.csv", GENERATION_COLUMNS, rows)
+
+    def step(
+        self, name: str, compute: Callable[[], tuple[dict[str, Any], dict[str, Tensor]]]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Returns what a step computes: JSON values and tensors; a step that was finished before is read back.
+
+        Args:
+            name: The step's name, unique in the run.
+            compute: Does it.
+        """
+        folder = self.folder / "checkpoint"
+        facts = records.read_json(folder / f"{name}.json")
+        if facts is not None:
+            return facts, load_file(folder / f"{name}.safetensors")
+        folder.mkdir(exist_ok=True)
+        facts, tensors = compute()
+        records.save_tensors(folder / f"{name}.safetensors", tensors)
+        records.write_json(folder / f"{name}.json", facts)  # last: it says that the step is finished
+        return records.read_json(folder / f"{name}.json") or {}, tensors
+
+    def _save_config(self) -> None:
+        config = {
+            "schema": SCHEMA,
+            "method": self.method,
+            "settings": self.settings,
+            "execution": self.execution,
+            "divisors": self.divisors,
+            "problem_hash": self.problem_hash,
+        }
+        records.write_json(self.folder / "config.json", config)
+
+    def _clear(self) -> None:
+        """Removes the files of the run that was here before, and only those."""
+        for path in [*self.folder.glob("checkpoint/*"), *self.folder.glob("*.png")]:
+            path.unlink()
+        for name in (
+            "config.json", "evaluations.csv", "generations.csv", "history.csv", "result.json", "mask.npz",
+            "model.safetensors",
+        ):  # fmt: skip
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _read_evaluations(self) -> dict[str, Evaluation]:
+        path = self.folder / "evaluations.csv"
+        records.drop_torn_row(path)
+        return {e.mask: e for _, e in records.read_evaluations(self.folder)} if path.exists() else {}
+
+
+def settings_hash(settings: Mapping[str, Any]) -> str:
+    """Returns eight hexadecimal digits that tell settings apart."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def environment(device: str | None, execution: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns versions, machine, device, threads and the git commit of the working folder, as JSON values."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "device": torch.cuda.get_device_name() if device and device.startswith("cuda") else device,
+        "threads": execution.get("threads"),
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _difference(config: Mapping[str, Any], run: Run) -> str:
+    if config.get("schema") != SCHEMA:
+        return f"its records have schema {config.get('schema')}, this version writes {SCHEMA}"
+    if config["method"] != run.method:
+        return f"its method is {config['method']}, now {run.method}"
+    before, now = config["settings"], run.settings
+    parts = [
+        f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
+        for key in dict.fromkeys([*before, *now])
+        if before.get(key) != now.get(key)
+    ]
+    return ", ".join(parts)

@@ -1,0 +1,59 @@
+"""Random streams: every draw of a run comes from a named child of one seed.
+
+A stream that gains or loses a draw leaves the others as they were, so that, say, another number of starts
+does not change the initial weights.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from evoprune.errors import InputError
+
+# The position in this tuple is the child's spawn key: append, never reorder.
+STREAMS = ("weights", "split", "order", "masks", "variation", "selection", "restart")
+
+
+def check_seed(seed: int) -> int:
+    """Returns the seed.
+
+    Raises:
+        InputError: It is not a non-negative integer.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise InputError(f"seed is {seed!r}; expected a non-negative integer, such as 0.")
+    return int(seed)
+
+
+def sequence(seed: int, name: str) -> np.random.SeedSequence:
+    """Returns the named child of ``SeedSequence(seed)``."""
+    return np.random.SeedSequence(check_seed(seed), spawn_key=(STREAMS.index(name),))
+
+
+def generator(seed: int, name: str) -> np.random.Generator:
+    """Returns numpy's default generator on the named stream."""
+    return np.random.default_rng(sequence(seed, name))
+
+
+def integer(seed: int, name: str) -> int:
+    """Returns one integer in [0, 2**63) of the named stream, for a library that takes a plain seed."""
+    return int(sequence(seed, name).generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextmanager
+def global_random(stream: random.Random) -> Iterator[None]:
+    """Lets code that draws from the global ``random``, as DEAP's operators do, draw from a stream of ours.
+
+    The global state is restored afterwards, and the stream remembers how far it was used.
+    """
+    before = random.getstate()
+    random.setstate(stream.getstate())
+    try:
+        yield
+    finally:
+        stream.setstate(random.getstate())
+        random.setstate(before)

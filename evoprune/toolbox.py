@@ -1,0 +1,111 @@
+"""A DEAP toolbox for a problem."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+import numpy as np
+from deap import base, tools
+
+from evoprune import seeds
+from evoprune.evaluate import Evaluation, Evaluator
+from evoprune.initialize import layer_survivors, random_mask
+from evoprune.mask import Mask
+from evoprune.parallel import ChunkedMap, choose_workers
+from evoprune.problem import Problem
+
+
+def make_toolbox(
+    problem: Problem,
+    *,
+    sparsity: float = 0.9,
+    layer_densities: str = "erk",
+    fitness: str = "magnitude",
+    fitness_epochs: int = 2,
+    seed: int | None = None,
+    engine: str = "module",
+    workers: str = "auto",
+    threads: int = 1,
+    chunk_size: int = 8,
+    known: MutableMapping[str, Evaluation] | None = None,
+    divisors: Mapping[str, float] | None = None,
+    on_result: Callable[[list[Evaluation]], None] | None = None,
+) -> base.Toolbox:
+    """Returns a ``deap.base.Toolbox`` with ``individual``, ``population``, ``evaluate``, ``map`` and ``select``.
+
+    ``mate`` and ``mutate`` are for the caller to register; DEAP's algorithms then run on it unchanged. The map sends whole
+    chunks of masks to the workers; another map (the built-in one, ``futures.map``, a pool's) may be registered in its place
+    and sends one mask a call.
+
+    Args:
+        problem: The problem.
+        sparsity: Fraction of the prunable weights to remove, in [0, 1).
+        layer_densities: See :func:`evoprune.initialize.layer_survivors`.
+        fitness: See :data:`evoprune.fitness.FITNESS`.
+        fitness_epochs: Epochs of the brief training.
+        seed: Seed of the run; None takes the problem's.
+        engine: See :data:`evoprune.engines.ENGINES`.
+        workers: See :func:`evoprune.parallel.choose_workers`.
+        threads: See :class:`evoprune.evaluate.Evaluator`.
+        chunk_size: Likewise.
+        known: Likewise.
+        divisors: Likewise.
+        on_result: See :meth:`evoprune.evaluate.Evaluator.evaluate`.
+
+    Raises:
+        InputError: A value out of range or an unknown name.
+    """
+    seed = problem.seed if seed is None else seeds.check_seed(seed)
+    layer_survivors(problem.shapes, sparsity, layer_densities, np.random.default_rng(0))  # refuses bad values now
+    evaluator = Evaluator(
+        problem,
+        fitness=fitness,
+        epochs=fitness_epochs,
+        engine=engine,
+        threads=threads,
+        chunk_size=chunk_size,
+        seed=seed,
+        known=known,
+        divisors=divisors,
+    )
+    masks = seeds.generator(seed, "masks")
+    selection = random.Random(seeds.integer(seed, "selection"))
+    toolbox = base.Toolbox()
+    toolbox.register("individual", random_mask, problem.shapes, sparsity, masks, layer_densities)
+    toolbox.register("population", tools.initRepeat, list, toolbox.individual)
+    toolbox.register("evaluate", evaluator)
+    toolbox.register("map", ChunkedMap(choose_workers(workers), on_result))
+    toolbox.register("select", seeded(tools.selTournament, selection), tournsize=3)
+    return toolbox
+
+
+def seeded(operator: Callable[..., Any], stream: random.Random) -> Callable[..., Any]:
+    """Returns the operator, drawing from a stream where DEAP's draws from the global ``random``."""
+
+    @functools.wraps(operator)
+    def call(*arguments: Any, **options: Any) -> Any:
+        with seeds.global_random(stream):
+            return operator(*arguments, **options)
+
+    return call
+
+
+def make_statistics() -> tools.Statistics:
+    """Returns DEAP's statistics of the fitness: min, mean, max and std over the finite values (NaN for none)."""
+    statistics = tools.Statistics(fitness_of)
+    for name, function in (("min", np.min), ("mean", np.mean), ("max", np.max), ("std", np.std)):
+        statistics.register(name, _over_finite, function)
+    return statistics
+
+
+def fitness_of(mask: Mask) -> float:
+    """Returns the mask's first fitness value."""
+    return float(mask.fitness.values[0])
+
+
+def _over_finite(function: Callable[[Any], Any], values: Any) -> float:
+    finite = np.array([value for value in values if np.isfinite(value)])
+    return float(function(finite)) if finite.size else float("nan")
