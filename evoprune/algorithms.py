@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from deap import base, tools
-from scipy import stats
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from evoprune import seeds
+from evoprune import records, seeds
 from evoprune.errors import InputError, RunError
-from evoprune.evaluate import FAILURE, NO_BETTER_THAN_CHANCE, Evaluation, Evaluator
-from evoprune.final import FinalTraining, train_fully
+from evoprune.evaluate import FAILURE, NO_BETTER_THAN_CHANCE, BriefTraining, Evaluation, Evaluator
+from evoprune.final import HISTORY_COLUMNS, FinalTraining, train_fully
 from evoprune.mask import Mask, diversity
 from evoprune.problem import Problem
-from evoprune.run import Run
+from evoprune.run import GENERATION_COLUMNS, Run
 from evoprune.toolbox import fitness_of, make_statistics, make_toolbox
 
 
@@ -60,7 +61,8 @@ def k_starts(
     workers: str = "auto",
     threads: int = 1,
     chunk_size: int = 8,
-    run: Run | None = None,
+    out: str | os.PathLike[str] | None = None,
+    force: bool = False,
     progress: bool = False,
 ) -> Result:
     """Trains k random sparse networks briefly from W0, and the fittest fully (arXiv:2209.02201).
@@ -87,62 +89,73 @@ def k_starts(
         workers: See :func:`evoprune.parallel.choose_workers`.
         threads: Threads that torch uses in every process.
         chunk_size: Masks that are evaluated together where the engine takes several at a time.
-        run: Run folder to record in and resume from.
+        out: Run folder to record in and, where it holds this run already, to resume from; None records nothing.
+        force: Start over where ``out`` holds a run with other settings.
         progress: Show progress bars on standard error.
 
     Returns:
         The winner, its trained network, the controls and the records.
 
     Raises:
-        InputError: A value out of range or an unknown name.
+        InputError: A value out of range, an unknown name, or an ``out`` that holds another run or cannot be written.
         RunError: Every evaluation failed.
     """
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise InputError(f"k is {k!r}; expected the number of starts, at least 1.")
     seed = problem.seed if seed is None else seeds.check_seed(seed)
-    toolbox = make_toolbox(
-        problem,
-        sparsity=sparsity,
-        layer_densities=layer_densities,
-        fitness=fitness,
-        fitness_epochs=fitness_epochs,
-        seed=seed,
-        engine=engine,
-        workers=workers,
-        threads=threads,
-        chunk_size=chunk_size,
-        known={} if run is None else run.evaluations,
-        divisors=None if run is None else run.divisors,
-    )
+    search: dict[str, Any] = {
+        "sparsity": sparsity,
+        "layer_densities": layer_densities,
+        "fitness": fitness,
+        "fitness_epochs": fitness_epochs,
+        "seed": seed,
+        "engine": engine,
+        "chunk_size": chunk_size,
+    }
+    toolbox = make_toolbox(problem, **search, workers=workers, threads=threads)
+    settings = {"problem": problem.config(), **search, "k": k, "restart": restart}
+    run = None if out is None else Run.plan(out, "kstarts", settings, {"workers": workers, "threads": threads}, force)
+    with nullcontext() if run is None else run.of(problem):
+        if run is not None:
+            toolbox.evaluate.func.resume(run.evaluations, run.divisors, run.execution["threads"])
+        result = _k_starts(problem, toolbox, k, restart, seed, run, progress)
+        if run is not None and not run.finished:
+            save(run, result)
+    return result
+
+
+def _k_starts(
+    problem: Problem, toolbox: base.Toolbox, k: int, restart: bool, seed: int, run: Run | None, progress: bool
+) -> Result:
+    brief = toolbox.evaluate.func.brief
     population = toolbox.population(n=k)
     evaluations = evaluate_generation(toolbox, population, 0, run, progress)
     logbook = tools.Logbook()
-    logbook.header = ["gen", "nevals", "min", "mean", "max", "std", "diversity", "seconds"]
+    logbook.header = list(GENERATION_COLUMNS)
     log_generation(logbook, population, evaluations, 0, run)
     require_a_survivor(evaluations, run)
     chosen = _winner_and_controls(population, evaluations, seed)
-    order = seeds.integer(seed, "restart") if restart else evaluations[0].seed
-    trainings = train_chosen(problem, chosen, engine, order, threads, run, progress)
-    model = problem.network()
+    order = seeds.integer(seed, "restart") if restart else brief.seed
+    trainings = train_chosen(problem, chosen, brief, order, run, progress)
+    model = problem.network().eval()
     model.load_state_dict(trainings["winner"].state)
-    search_epochs = len({mask.hash for mask in population}) * fitness_epochs
-    rest = problem.recipe.epochs - (0 if restart else fitness_epochs)
+    search_epochs = len({mask.hash for mask in population}) * brief.epochs
+    described = {role: describe_training(problem, chosen[role], trainings[role]) for role in chosen}
     summary = {
         "method": "kstarts",
         **describe_problem(problem, seed),
-        **describe_winner(problem, chosen["winner"], trainings["winner"]),
+        **described.pop("winner"),
         "k": k,
-        "fitness": fitness,
+        "fitness": toolbox.evaluate.func.fitness.name,
         "winner_fitness": fitness_of(chosen["winner"]),
+        "winner_status": next(e.status for e in evaluations if e.mask == chosen["winner"].hash),
         "search_epochs": search_epochs,
-        "total_epochs": search_epochs + rest,
-        "seconds": sum(e.seconds for e in evaluations) + sum(t.seconds for t in _distinct(chosen, trainings)),
+        "total_epochs": search_epochs + problem.recipe.epochs - (0 if restart else brief.epochs),
+        "seconds": sum(e.seconds for e in evaluations) + trainings["winner"].seconds,
         "spearman_rho": rank_correlation(population, evaluations),
         "failed": sum(e.status == FAILURE for e in evaluations),
         "no_better_than_chance": sum(e.status == NO_BETTER_THAN_CHANCE for e in evaluations),
-        "controls": {
-            role: describe_winner(problem, chosen[role], trainings[role]) for role in trainings if role != "winner"
-        },
+        "controls": described,
     }
     return Result(chosen["winner"], model, logbook, population, evaluations, trainings, summary)
 
@@ -204,9 +217,8 @@ def require_a_survivor(evaluations: Sequence[Evaluation], run: Run | None) -> No
 def train_chosen(
     problem: Problem,
     chosen: dict[str, Mask],
-    engine: str,
+    brief: BriefTraining,
     order: int,
-    threads: int,
     run: Run | None,
     progress: bool,
 ) -> dict[str, FinalTraining]:
@@ -215,13 +227,16 @@ def train_chosen(
     trainings = {}
     epochs = problem.recipe.epochs
     with tqdm(total=epochs * len(chosen), desc="training", unit="epoch", disable=not progress) as bar:
+
+        def advance() -> None:
+            bar.update()
+
         for role, mask in chosen.items():
             bar.set_postfix_str(role)
             if mask.hash not in done:
 
                 def compute(mask: Mask = mask) -> tuple[dict[str, Any], dict[str, Tensor]]:
-                    training = train_fully(problem, mask, engine, order, threads, on_epoch=lambda: bar.update() and None)
-                    facts = asdict(training)
+                    facts = asdict(train_fully(problem, mask, brief.engine, order, brief.threads, advance))
                     return facts, facts.pop("state")
 
                 facts, state = compute() if run is None else run.step(mask.hash, compute)
@@ -237,7 +252,7 @@ def describe_problem(problem: Problem, seed: int) -> dict[str, Any]:
     return {"data": config["data"], "model": config["model"], "seed": seed}
 
 
-def describe_winner(problem: Problem, mask: Mask, training: FinalTraining) -> dict[str, Any]:
+def describe_training(problem: Problem, mask: Mask, training: FinalTraining) -> dict[str, Any]:
     """Returns what a result says of a fully trained mask."""
     chance = problem.chance_loss
     return {
@@ -245,6 +260,7 @@ def describe_winner(problem: Problem, mask: Mask, training: FinalTraining) -> di
         "sparsity": mask.sparsity,
         "survivors": mask.survivors,
         "collapse": str(mask.collapse(problem)),
+        "layers": {name: [int(layer.sum()), layer.size] for name, layer in mask.layers.items()},
         "test_accuracy": training.test_accuracy,
         "test_loss": training.test_loss,
         "validation_accuracy": training.validation_accuracy,
@@ -266,6 +282,8 @@ def rank_correlation(population: Sequence[Mask], evaluations: Sequence[Evaluatio
     values = np.array(pairs).T
     if len(pairs) < 3 or np.ptp(values, axis=1).min() == 0:
         return math.nan
+    from scipy import stats  # slow to import, and no worker needs it
+
     return float(stats.spearmanr(*values).statistic)
 
 
@@ -279,5 +297,10 @@ def _winner_and_controls(population: list[Mask], evaluations: list[Evaluation], 
     }
 
 
-def _distinct(chosen: dict[str, Mask], trainings: dict[str, FinalTraining]) -> list[FinalTraining]:
-    return list({chosen[role].hash: training for role, training in trainings.items()}.values())
+def save(run: Run, result: Result) -> None:
+    """Writes what a search found into the run folder; ``result.json`` last, which says that the run is finished."""
+    rows = [{"role": role, **row} for role, training in result.trainings.items() for row in training.history]
+    records.write_table(run.folder / "history.csv", ["role", *HISTORY_COLUMNS], rows)
+    result.mask.save(run.folder / "mask.npz")
+    records.save_tensors(run.folder / "model.safetensors", result.model.state_dict())
+    records.write_json(run.folder / "result.json", result.summary)

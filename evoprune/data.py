@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -116,12 +117,16 @@ class Data:
         for part, size in sizes.items():
             kept, taken = _split_indices(data.train[1], size, rng)
             x, y = data.train
-            data = replace(data, train=(x[kept], y[kept]), **{part: (x[taken], y[taken])})
+            data = data.with_parts({"train": (x[kept], y[kept]), part: (x[taken], y[taken])})
         return data
 
     def to(self, device: str | torch.device) -> Data:
         """Returns the data on a device."""
-        return replace(self, **{part: (x.to(device), y.to(device)) for part, (x, y) in self.parts().items()})
+        return self.with_parts({part: (x.to(device), y.to(device)) for part, (x, y) in self.parts().items()})
+
+    def with_parts(self, parts: Mapping[str, Pair]) -> Data:
+        """Returns the data with some parts replaced."""
+        return Data(**{**self.parts(), **parts}, name=self.name)
 
     def parts(self) -> dict[str, Pair]:
         """Returns the parts that are present, by name."""
@@ -162,7 +167,7 @@ def load(
     data = raw.split(seed, validation_fraction, test_fraction)
     mean, std = _pixel_statistics(data.train[0]) if normalize else (0.0, float(white))
     # part by part: a data set is never in memory twice as floats
-    return replace(data, **{part: (x.float().sub_(mean).div_(std), y) for part, (x, y) in data.parts().items()})
+    return data.with_parts({part: (x.float().sub_(mean).div_(std), y) for part, (x, y) in data.parts().items()})
 
 
 def find_idx_folder(name: str, data_dir: Path) -> Path | None:

@@ -7,9 +7,9 @@ import pickle
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import getpid
 from typing import Any, TypeAlias, TypeVar
 
@@ -100,8 +100,6 @@ class Evaluator:
             numbers of threads.
         chunk_size: Masks that are evaluated together; never depends on the number of workers.
         seed: The run's seed; None takes the problem's.
-        known: Finished evaluations by mask hash; new ones are added.
-        divisors: Divisors of a fitness of several terms, of a run that is resumed; None: those of the first population.
 
     Raises:
         InputError: A value out of range or an unknown name.
@@ -120,8 +118,6 @@ class Evaluator:
         threads: int = 1,
         chunk_size: int = 8,
         seed: int | None = None,
-        known: MutableMapping[str, Evaluation] | None = None,
-        divisors: Mapping[str, float] | None = None,
     ) -> None:
         for name, value in (("fitness_epochs", epochs), ("threads", threads), ("chunk_size", chunk_size)):
             if not isinstance(value, int) or value < 1:
@@ -136,9 +132,20 @@ class Evaluator:
         self.problem = problem
         self.fitness = look_up("fitness", fitness, FITNESS)
         self.brief = BriefTraining(epochs, order, engine, threads, chunk_size)
-        self.known = {} if known is None else known
-        self.divisors = dict(divisors or {})
+        self.known: dict[str, Evaluation] = {}
+        self.divisors: dict[str, float] = {}
         self._payload: bytes | None = None
+
+    def resume(self, known: Mapping[str, Evaluation], divisors: Mapping[str, float], threads: int) -> None:
+        """Goes on from what a run has recorded.
+
+        Args:
+            known: Finished evaluations by mask hash.
+            divisors: Divisors of the fitness; empty where it was not calibrated yet.
+            threads: The run's threads.
+        """
+        self.known, self.divisors = dict(known), dict(divisors)
+        self.brief = replace(self.brief, threads=threads)
 
     def __call__(self, mask: Mask) -> tuple[float]:
         """Returns the fitness of one mask, as DEAP wants it.
@@ -288,9 +295,7 @@ def _unpickle(problem_hash: str, payload: bytes, fitness: Any, brief: BriefTrain
     return evaluator
 
 
-def _train_group(
-    problem: Problem, masks: Chunk, brief: BriefTraining
-) -> list[tuple[dict[str, float], float, float, str]]:
+def _train_group(problem: Problem, masks: Chunk, brief: BriefTraining) -> list[tuple[dict[str, float], float, float, str]]:
     population = ENGINES[brief.engine].build(problem, masks)
     trained = train(population, problem, brief.epochs, brief.seed)
     validation = measure(population, problem, "validation")
@@ -311,7 +316,7 @@ def _status(problem: Problem, mask: Mask, values: Mapping[str, float], reason: s
     if reason or wrong:
         return FAILURE, reason or "; ".join(wrong)
     try:
-        collapse = str(mask.collapse(problem) or "")
+        collapse = str(mask.collapse(problem))
     except Exception as error:  # noqa: BLE001 - a module that the report cannot follow was trained all the same
         collapse = f"collapse not known: {_reason(error)}"
     chance = problem.chance_loss

@@ -226,7 +226,7 @@ class Collapse:
             shown = ", ".join(map(str, self.unreached_outputs[:10]))
             more = ", ..." if len(self.unreached_outputs) > 10 else ""
             parts.append(f"no path to {len(self.unreached_outputs)} outputs ({shown}{more})")
-        return "; ".join(parts) or "none"
+        return "; ".join(parts)
 
 
 def diversity(masks: list[Mask]) -> float:
@@ -264,6 +264,7 @@ def _unreached_outputs(network: nn.Module, layers: Mapping[str, Bits], x: Tensor
 def _pass_ones(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
     if not isinstance(output, Tensor):
         return output
-    if isinstance(getattr(module, "weight", None), Tensor) and module.weight.ndim > 1:
+    weight = getattr(module, "weight", None)
+    if isinstance(weight, Tensor) and weight.ndim > 1:
         return (output > 0).double()
     return inputs[0] if inputs and inputs[0].shape == output.shape else output

@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ def mlp(input_shape: Sequence[int], classes: int, widths: Sequence[int]) -> nn.S
     """
     sizes = [math.prod(input_shape), *widths, classes]
     layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
-    for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True), start=1):
+    for i, (fan_in, fan_out) in enumerate(pairwise(sizes), start=1):
         layers[f"fc{i}"] = nn.Linear(fan_in, fan_out)
         if i < len(sizes) - 1:
             layers[f"relu{i}"] = nn.ReLU()
@@ -145,8 +146,9 @@ def initialize(network: nn.Module, method: str, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in network.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            reset = getattr(module, "reset_parameters", None)
+            if reset is not None:
+                reset()
             if isinstance(module, PRUNABLE_MODULES):
                 draw(module.weight, module.bias)
 

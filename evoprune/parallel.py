@@ -126,14 +126,10 @@ class ChunkedMap:
 
     Args:
         workers: Who evaluates.
-        on_result: See :meth:`evoprune.evaluate.Evaluator.evaluate`.
     """
 
-    def __init__(
-        self, workers: Workers = serial, on_result: Callable[[list[Evaluation]], None] | None = None
-    ) -> None:
+    def __init__(self, workers: Workers = serial) -> None:
         self.workers = workers
-        self.on_result = on_result
 
     def __call__(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> list[Any]:
         """Returns ``list(map(function, *iterables))``."""
@@ -143,4 +139,4 @@ class ChunkedMap:
         if not isinstance(evaluator, Evaluator):
             return list(map(function, *iterables))
         (masks,) = iterables
-        return [(evaluator.value(e),) for e in evaluator.evaluate(masks, self.workers, self.on_result)]
+        return [(evaluator.value(e),) for e in evaluator.evaluate(masks, self.workers)]

@@ -164,9 +164,9 @@ class Problem:
         device: str = "cpu",
     ) -> None:
         named = isinstance(model, str)
-        if named:
-            models.look_up("model", model, models.MODELS)  # before the data are loaded
-        if not named and widths is not None:
+        if isinstance(model, str):
+            look_up("model", model, models.MODELS)  # before the data are loaded
+        elif widths is not None:
             raise InputError(f"widths are {widths}; they go with a model by name, not with a module of your own.")
         self.recipe = recipe or Recipe()
         self.seed = seeds.check_seed(seed)
@@ -305,18 +305,15 @@ class Problem:
 
     def _load_data(self) -> Data:
         if isinstance(self._data, str):
-            data = datasets.load(
-                self._data, data_dir=self._data_dir, seed=self.seed, normalize=self._normalize, **self._split
-            )
+            data = datasets.load(self._data, data_dir=self._data_dir, seed=self.seed, normalize=self._normalize, **self._split)
         elif isinstance(self._data, Data):
             data = self._data.split(self.seed, **self._split)
         else:
             raise InputError(f"data is {type(self._data).__name__}; expected a name or ep.Data(train=(x, y)).")
-        cast = {
-            part: tuple(t.to(self.dtype) if t.is_floating_point() else t for t in pair)
-            for part, pair in data.parts().items()
-        }
-        return Data(**cast, name=data.name).to(self.device)  # type: ignore[arg-type]
+        return data.with_parts({part: (self._cast(x), self._cast(y)) for part, (x, y) in data.parts().items()}).to(self.device)
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
     def _initial_network(self) -> nn.Module:
         x, y = self.data.train
@@ -366,11 +363,11 @@ class Problem:
                 loss = self.loss(outputs, target[:size])
                 if loss.ndim != 0:
                     raise InputError(f"the loss has shape {tuple(loss.shape)}; expected the batch's mean, a scalar.")
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 self.recipe.make_optimizer(list(network.parameters())).step()
         except InputError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever a user's own module raises
+        except Exception as error:
             raise InputError(
                 f"one training step failed on inputs {tuple(x[:size].shape)} ({x.dtype}) and targets "
                 f"{tuple(target[:size].shape)} ({target.dtype}) with loss {self.loss_name!r}: "

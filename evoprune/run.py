@@ -22,6 +22,7 @@ from torch import Tensor
 from evoprune import records
 from evoprune.errors import InputError
 from evoprune.evaluate import Evaluation
+from evoprune.problem import Problem
 
 SCHEMA = 1
 GENERATION_COLUMNS = ("gen", "nevals", "min", "mean", "max", "std", "diversity", "seconds")
@@ -48,6 +49,7 @@ class Run:
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     divisors: dict[str, float] = field(default_factory=dict)
     problem_hash: str | None = None
+    device: str = "cpu"
 
     @classmethod
     def plan(
@@ -80,9 +82,7 @@ class Run:
             return run
         difference = _difference(before, run)
         if difference and not force:
-            raise InputError(
-                f"{folder} holds another run: {difference}. Choose another --out, or --force to start over."
-            )
+            raise InputError(f"{folder} holds another run: {difference}. Choose another --out, or --force to start over.")
         if difference:
             return run
         run.execution |= {key: value for key, value in before["execution"].items() if key == "threads"}
@@ -91,23 +91,22 @@ class Run:
         return run
 
     @property
-    def result(self) -> dict[str, Any] | None:
-        """What ``result.json`` says, None before the run is finished."""
-        config = records.read_json(self.folder / "config.json")
-        return None if config is None or _difference(config, self) else records.read_json(self.folder / "result.json")
+    def finished(self) -> bool:
+        """Whether ``result.json`` is there, which is written last."""
+        return (self.folder / "result.json").exists()
 
-    def open(self, problem_hash: str) -> Run:
+    def of(self, problem: Problem) -> Run:
         """Sets the problem that the run is about; to be called before the run is entered.
 
         Raises:
             InputError: The run that is to be resumed was about another: data, code or versions have changed.
         """
-        if self.problem_hash not in (None, problem_hash):
+        if self.problem_hash not in (None, problem.hash):
             raise InputError(
-                f"{self.folder} was started on a problem with hash {self.problem_hash}, now it is {problem_hash}: the "
+                f"{self.folder} was started on a problem with hash {self.problem_hash}, now it is {problem.hash}: the "
                 f"data or the versions of the libraries have changed. Restore them, or --force to start over."
             )
-        self.problem_hash = problem_hash
+        self.problem_hash, self.device = problem.hash, problem.device
         return self
 
     def __enter__(self) -> Run:
@@ -122,14 +121,15 @@ class Run:
         before = records.read_json(self.folder / "config.json")
         if before is not None and _difference(before, self):
             self._clear()
+        if self.finished:
+            self.evaluations = self._read_evaluations()
+            return self
         self._save_config()
-        records.write_json(self.folder / "environment.json", environment(self.settings.get("device"), self.execution))
+        records.write_json(self.folder / "environment.json", environment(self.device, self.execution))
         self.evaluations = self._read_evaluations()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lock.release()
 
     def record(self, gen: int, evaluations: Iterable[Evaluation]) -> None:
@@ -199,7 +199,7 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
 
 def environment(device: str | None, execution: Mapping[str, Any]) -> dict[str, Any]:
     """Returns versions, machine, device, threads and the git commit of the working folder, as JSON values."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
@@ -230,10 +230,17 @@ def _difference(config: Mapping[str, Any], run: Run) -> str:
         return f"its records have schema {config.get('schema')}, this version writes {SCHEMA}"
     if config["method"] != run.method:
         return f"its method is {config['method']}, now {run.method}"
-    before, now = config["settings"], run.settings
+    before, now = _flat(config["settings"]), _flat(run.settings)
     parts = [
         f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
         for key in dict.fromkeys([*before, *now])
         if before.get(key) != now.get(key)
     ]
     return ", ".join(parts)
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from deap import base, tools
 
 from evoprune import seeds
-from evoprune.evaluate import Evaluation, Evaluator
+from evoprune.evaluate import Evaluator
 from evoprune.initialize import layer_survivors, random_mask
 from evoprune.mask import Mask
 from evoprune.parallel import ChunkedMap, choose_workers
@@ -30,9 +30,6 @@ def make_toolbox(
     workers: str = "auto",
     threads: int = 1,
     chunk_size: int = 8,
-    known: MutableMapping[str, Evaluation] | None = None,
-    divisors: Mapping[str, float] | None = None,
-    on_result: Callable[[list[Evaluation]], None] | None = None,
 ) -> base.Toolbox:
     """Returns a ``deap.base.Toolbox`` with ``individual``, ``population``, ``evaluate``, ``map`` and ``select``.
 
@@ -51,9 +48,6 @@ def make_toolbox(
         workers: See :func:`evoprune.parallel.choose_workers`.
         threads: See :class:`evoprune.evaluate.Evaluator`.
         chunk_size: Likewise.
-        known: Likewise.
-        divisors: Likewise.
-        on_result: See :meth:`evoprune.evaluate.Evaluator.evaluate`.
 
     Raises:
         InputError: A value out of range or an unknown name.
@@ -68,8 +62,6 @@ def make_toolbox(
         threads=threads,
         chunk_size=chunk_size,
         seed=seed,
-        known=known,
-        divisors=divisors,
     )
     masks = seeds.generator(seed, "masks")
     selection = random.Random(seeds.integer(seed, "selection"))
@@ -77,7 +69,7 @@ def make_toolbox(
     toolbox.register("individual", random_mask, problem.shapes, sparsity, masks, layer_densities)
     toolbox.register("population", tools.initRepeat, list, toolbox.individual)
     toolbox.register("evaluate", evaluator)
-    toolbox.register("map", ChunkedMap(choose_workers(workers), on_result))
+    toolbox.register("map", ChunkedMap(choose_workers(workers)))
     toolbox.register("select", seeded(tools.selTournament, selection), tournsize=3)
     return toolbox
 

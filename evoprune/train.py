@@ -115,7 +115,7 @@ def individual_losses(problem: Problem, outputs: Tensor, target: Tensor) -> Tens
 def batch_order(n: int, batch: int, seed: int, epoch: int, device: torch.device) -> Iterator[Tensor]:
     """Yields the row numbers of each batch of an epoch: a permutation that depends on seed and epoch alone."""
     order = np.random.default_rng([seed, epoch]).permutation(n)
-    yield from torch.from_numpy(order).to(device).split(batch)
+    yield from torch.split(torch.from_numpy(order).to(device), batch)
 
 
 @contextmanager

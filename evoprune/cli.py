@@ -1,0 +1,184 @@
+"""What the experiment scripts share: options, the course of a run, and its messages."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from evoprune import plot, records
+from evoprune.algorithms import Result
+from evoprune.errors import EvopruneError, RunError
+from evoprune.problem import Problem, Recipe
+from evoprune.run import settings_hash
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of every experiment."""
+
+    data: str = "digits"
+    """Data set: digits (embedded), mnist or fashion-mnist."""
+    model: str = "lenet-300-100"
+    """Network: lenet-300-100, mlp or autoencoder."""
+    widths: tuple[int, ...] | None = None
+    """Hidden widths of mlp (None: 128 64) or autoencoder (None: 256 64, mirrored in the decoder)."""
+    sparsity: float = 0.9
+    """Fraction of the prunable weights to remove, at least 0 and below 1."""
+    layer_densities: str = "varied"
+    """How the survivors of a random mask spread over the layers: uniform (the same density everywhere, the plainest reading
+    of the paper), erk (Erdős-Rényi-Kernel), or varied (ERK's densities times random factors drawn for each start)."""
+    exclude: tuple[str, ...] = ()
+    """Names of parameters or modules that stay dense, such as fc3."""
+    fitness: str = "magnitude"
+    """What a brief training is scored by: magnitude (sum over the survivors of |w|), gradient (sum over the last epoch's
+    steps and the survivors of |g|), combined (both, each divided by its mean over the initial population), or loss (minus the
+    validation loss: the control)."""
+    fitness_epochs: int = 2
+    """Epochs of the brief training: the first of --epochs."""
+    epochs: int = 15
+    """Epochs of the full training, the brief training included."""
+    batch_size: int = 64
+    """Examples a step."""
+    optimizer: str = "SGD"
+    """Name of a class in torch.optim."""
+    lr: float = 0.05
+    """Learning rate at the start."""
+    momentum: float | None = None
+    """Momentum; None: 0.9 for an optimizer that has it."""
+    weight_decay: float = 5e-4
+    """Weight decay."""
+    schedule: str = "cosine"
+    """Learning rate over all steps of all epochs: cosine, linear or constant."""
+    initialization: str = "kaiming"
+    """Initial weights: kaiming or xavier (both normal, zero biases), or pytorch (each layer's own default)."""
+    w0_density: float | None = None
+    """Scale the initial weights by 1 / sqrt of this density, the same for every mask. None: not scaled."""
+    seed: int = 0
+    """Seed of everything drawn: weights, split, order of batches, masks, choices."""
+    validation_fraction: float = 0.1
+    """Fraction of the training examples that is split off to select on."""
+    test_fraction: float = 0.2
+    """Fraction split off as test set, for data that come without one (digits)."""
+    normalize: bool = True
+    """Shift and scale the pixels to mean 0 and standard deviation 1 (of the training pixels); else they lie in 0 to 1."""
+    dtype: str = "float32"
+    """Number format of weights and inputs: float32 or float64."""
+    device: str = "cpu"
+    """Where networks are trained: cpu or cuda."""
+    engine: str = "module"
+    """How masked networks are trained: module (one after another, any network)."""
+    chunk_size: int = 8
+    """Masks that are trained together, where the engine can."""
+    workers: str = "auto"
+    """Who evaluates: serial, scoop, or auto (SCOOP under `python -m scoop`, else serial). Not a setting: the result is the
+    same."""
+    threads: int = 1
+    """Threads of torch in every evaluating process. A resumed run keeps its own."""
+    data_dir: Path | None = None
+    """Folder of the data files; None: the environment variable EVOPRUNE_DATA, else they are downloaded and cached."""
+    out: Path | None = None
+    """Folder of the run; None: runs/METHOD-DATA-HASH of the settings. Running again resumes it."""
+    force: bool = False
+    """Start over where --out holds a run with other settings."""
+
+
+NOT_SETTINGS = ("workers", "threads", "data_dir", "out", "force")
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+def make_problem(options: Options) -> Problem:
+    """Returns the problem that the options describe."""
+    recipe = {field.name for field in dataclasses.fields(Recipe)}
+    names = (
+        "model", "data", "widths", "exclude", "initialization", "w0_density", "seed", "validation_fraction",
+        "test_fraction", "normalize", "dtype", "device", "data_dir",
+    )  # fmt: skip
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    return Problem(
+        recipe=Recipe(**{name: value for name, value in values.items() if name in recipe}),
+        **{name: values[name] for name in names},
+    )
+
+
+def main(
+    method: str, kind: type[OptionsT], search: Callable[[Problem, OptionsT, Path], Result], description: str | None
+) -> None:
+    """Runs an experiment script: options, search, result, figures.
+
+    Ends the process with status 0; 1 for an error of the run, 2 for one of the user's, 130 for Ctrl-C.
+
+    Args:
+        method: Name of the method, as in records.
+        kind: The script's options.
+        search: Does the search and records it in a run folder.
+        description: For ``--help``.
+    """
+    options = tyro.cli(kind, description=description)
+    try:
+        _experiment(method, options, search)
+    except (EvopruneError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1 if isinstance(error, RunError) else 2)
+    except KeyboardInterrupt:
+        print("interrupted; what is finished is on disk, and the same command resumes", file=sys.stderr)
+        sys.exit(130)
+
+
+def _experiment(method: str, options: OptionsT, search: Callable[[Problem, OptionsT, Path], Result]) -> None:
+    values = dataclasses.asdict(options)
+    settings = {name: value for name, value in values.items() if name not in NOT_SETTINGS}
+    folder = options.out or Path("runs", f"{method}-{options.data}-{settings_hash(settings)}")
+    shown = {"method": method, **values, "out": folder}
+    print("\n".join(f"{name:20} {value}" for name, value in shown.items()), end="\n\n", flush=True)
+    finished = (folder / "result.json").exists() and not options.force
+    result = search(make_problem(options), options, folder)
+    if finished:
+        print(f"{folder} is finished already:")
+    if not all((folder / f"{name}.png").exists() for name in plot.FIGURES):
+        plot.save_figures(folder)
+    _print_result(records.read_json(folder / "result.json") or result.summary, folder)
+
+
+def _print_result(result: dict[str, Any], folder: Path) -> None:
+    shown = {name: value for name, value in result.items() if not isinstance(value, dict)}
+    print("\n".join(f"{name:22} {value}" for name, value in shown.items()))
+    for role, facts in {"winner": result, **result["controls"]}.items():
+        quality = f"accuracy {facts['test_accuracy']:.4f}, " if facts["test_accuracy"] is not None else ""
+        print(f"test set, {role:11} {quality}loss {facts['test_loss']:.4f}")
+    if result["failed"]:
+        print(f"warning: {result['failed']} of {result['k']} starts failed; see evaluations.csv")
+    if result["no_better_than_chance"]:
+        print(f"warning: {result['no_better_than_chance']} of {result['k']} starts were no better than chance")
+    if result["winner_status"] != "ok" or result["better_than_chance"] is False:
+        print("warning: the winner is no better than chance; lower --lr, or choose by --fitness loss")
+    if result["collapse"]:
+        print(f"warning: the winner's mask cuts off: {result['collapse']}")
+    print(f"written to {folder}: result.json, mask.npz, model.safetensors, {', '.join(f'{f}.png' for f in plot.FIGURES)}")
+
+
+@dataclass(frozen=True)
+class PlotOptions:
+    """Options of every plot."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run."""
+    out: Path | None = None
+    """File to write, with an ending such as .png or .pdf; None: a PNG in the run's folder."""
+
+
+def plot_main(name: str, description: str | None) -> None:
+    """Draws one figure of a run, and says where it is; a user's error ends the process with status 2."""
+    options = tyro.cli(PlotOptions, description=description)
+    path = options.out or options.run / f"{name}.png"
+    try:
+        plot.FIGURES[name](options.run).savefig(path, dpi=150)
+    except (EvopruneError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(path)

@@ -1,0 +1,180 @@
+"""Figures of a run, as functions that take data and an ``Axes``; and their data, read from a run folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from evoprune import records
+from evoprune.errors import InputError
+
+# Okabe and Ito's colours, which colour-blind readers tell apart.
+COLORS = {"winner": "#D55E00", "random": "#56B4E9", "validation": "#009E73"}
+LABELS = {"winner": "winner (fittest)", "random": "random start", "validation": "least validation loss"}
+_OTHERS = "#7F7F7F"
+
+
+@dataclass(frozen=True)
+class Starts:
+    """The k starts of a run.
+
+    Attributes:
+        fitness: Fitness of each that did not fail.
+        quality: Validation accuracy of each (minus the validation loss where there is none).
+        is_accuracy: Which of the two.
+        roles: Index into them by role (winner and controls).
+        rho: Spearman's rank correlation of the two; None where it is not defined.
+        name: Name of the fitness.
+        failed: Number of starts that failed, which no figure can show.
+    """
+
+    fitness: list[float]
+    quality: list[float]
+    is_accuracy: bool
+    roles: dict[str, int]
+    rho: float | None
+    name: str
+    failed: int
+
+
+def read_starts(folder: Path) -> Starts:
+    """Reads the starts of a finished run.
+
+    Raises:
+        InputError: The folder holds no finished run.
+    """
+    config, result = _config_and_result(folder)
+    rows = [e for gen, e in records.read_evaluations(folder) if gen == 0]
+    usable = [e for e in rows if e.status != "failed"]
+    divisors = config["divisors"] or {config["settings"]["fitness"]: 1.0}
+    is_accuracy = not all(math.isnan(e.validation_accuracy) for e in usable)
+    position = {e.mask: i for i, e in enumerate(usable)}
+    chosen = {"winner": result, **result["controls"]}
+    return Starts(
+        fitness=[sum(e.terms[term] / divisor for term, divisor in divisors.items()) for e in usable],
+        quality=[e.validation_accuracy if is_accuracy else -e.validation_loss for e in usable],
+        is_accuracy=is_accuracy,
+        roles={role: position[facts["mask"]] for role, facts in chosen.items()},
+        rho=result["spearman_rho"],
+        name=result["fitness"],
+        failed=len(rows) - len(usable),
+    )
+
+
+def read_histories(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Reads ``history.csv``: the rows after each epoch, by role.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    histories: dict[str, list[dict[str, Any]]] = {}
+    for row in records.read_table(folder / "history.csv"):
+        histories.setdefault(row["role"], []).append(row)
+    return histories
+
+
+def read_layers(folder: Path) -> dict[str, dict[str, tuple[int, int]]]:
+    """Reads survivors and size of each layer, by role.
+
+    Raises:
+        InputError: The folder holds no finished run.
+    """
+    _, result = _config_and_result(folder)
+    chosen = {"winner": result, **result["controls"]}
+    return {role: {name: (kept, size) for name, (kept, size) in f["layers"].items()} for role, f in chosen.items()}
+
+
+def plot_starts(ax: Axes, starts: Starts) -> None:
+    """Draws the fitness of the k starts against their validation accuracy after the brief training."""
+    ax.scatter(starts.fitness, starts.quality, s=28, color=_OTHERS, label=f"{len(starts.fitness)} starts")
+    for size, (role, i) in zip((220, 130, 60), starts.roles.items(), strict=False):
+        point = (starts.fitness[i], starts.quality[i])
+        ax.scatter(*point, s=size, facecolors="none", edgecolors=COLORS[role], linewidths=2, label=LABELS[role])
+    rho = "not defined" if starts.rho is None else f"{starts.rho:+.2f}"
+    failed = f", {starts.failed} failed" if starts.failed else ""
+    ax.set_title(f"Spearman's ρ = {rho} (k = {len(starts.fitness)}{failed})")
+    ax.set_xlabel(f"fitness ({starts.name})")
+    ax.set_ylabel("validation accuracy" if starts.is_accuracy else "− validation loss")
+    ax.legend(fontsize="small")
+
+
+def plot_training(ax: Axes, histories: Mapping[str, Sequence[Mapping[str, Any]]], column: str) -> None:
+    """Draws one column of the training histories against the epoch, a line a role."""
+    for (role, rows), style in zip(histories.items(), ("-", "--", ":"), strict=False):
+        epochs = [row["epoch"] for row in rows]
+        values = [row[column] for row in rows]
+        ax.plot(epochs, values, style, color=COLORS[role], marker=".", label=LABELS[role], linewidth=2)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel(column.replace("_", " "))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend(fontsize="small")
+
+
+def plot_layers(ax: Axes, layers: Mapping[str, Mapping[str, tuple[int, int]]]) -> None:
+    """Draws the survivors of each layer, a bar a role, with the layer's density in percent."""
+    width = 0.8 / len(layers)
+    for i, (role, counts) in enumerate(layers.items()):
+        positions = [j + (i - (len(layers) - 1) / 2) * width for j in range(len(counts))]
+        bars = ax.bar(positions, [kept for kept, _ in counts.values()], width, color=COLORS[role], label=LABELS[role])
+        texts = [f"{100 * kept / size:.3g} %" for kept, size in counts.values()]
+        ax.bar_label(bars, texts, rotation=90, fontsize="x-small", padding=3)
+    sizes = {name: size for name, (_, size) in next(iter(layers.values())).items()}
+    ax.set_yscale("symlog", linthresh=1)
+    ax.set_ylim(0, 10 * max(kept for counts in layers.values() for kept, _ in counts.values()))
+    ax.set_xticks(range(len(sizes)), [f"{name}\nof {size:,}" for name, size in sizes.items()])
+    ax.set_ylabel("survivors")
+    ax.legend(fontsize="small")
+
+
+def starts_figure(folder: Path) -> Figure:
+    """Returns the figure of fitness against validation accuracy."""
+    figure = Figure(figsize=(6, 4.5), layout="constrained")
+    plot_starts(figure.subplots(), read_starts(folder))
+    return figure
+
+
+def training_figure(folder: Path) -> Figure:
+    """Returns the figure of loss and (where defined) accuracy by epoch."""
+    histories = read_histories(folder)
+    columns = ["train_loss", "validation_loss", "validation_accuracy"]
+    if math.isnan(next(iter(histories.values()))[-1]["validation_accuracy"]):
+        columns.pop()
+    figure = Figure(figsize=(4.5 * len(columns), 4), layout="constrained")
+    for ax, column in zip(figure.subplots(1, len(columns)), columns, strict=True):
+        plot_training(ax, histories, column)
+    return figure
+
+
+def layers_figure(folder: Path) -> Figure:
+    """Returns the figure of survivors by layer."""
+    layers = read_layers(folder)
+    figure = Figure(figsize=(max(6.0, 2.0 * len(layers["winner"])), 4.5), layout="constrained")
+    plot_layers(figure.subplots(), layers)
+    return figure
+
+
+FIGURES = {"starts": starts_figure, "training": training_figure, "layers": layers_figure}
+
+
+def save_figures(folder: Path) -> list[Path]:
+    """Writes every figure of a finished run into its folder, as PNG, and returns their paths."""
+    paths = []
+    for name, draw in FIGURES.items():
+        path = folder / f"{name}.png"
+        draw(folder).savefig(path, dpi=150)
+        paths.append(path)
+    return paths
+
+
+def _config_and_result(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    config, result = records.read_json(folder / "config.json"), records.read_json(folder / "result.json")
+    if config is None or result is None:
+        raise InputError(f"{folder} holds no finished run; expected a folder with config.json and result.json.")
+    return config, result

@@ -1,0 +1,6 @@
+"""Loss and accuracy by epoch, for the winner and the controls. Reads a run folder only."""
+
+from evoprune import cli
+
+if __name__ == "__main__":
+    cli.plot_main("training", __doc__)
