@@ -35,7 +35,7 @@ class Options:
     of the paper), erk (Erdős-Rényi-Kernel), or varied (ERK's densities times random factors drawn for each start)."""
     exclude: tuple[str, ...] = ()
     """Names of parameters or modules that stay dense, such as fc3."""
-    fitness: str = "magnitude"
+    fitness: str = "combined"
     """What a brief training is scored by: magnitude (sum over the survivors of |w|), gradient (sum over the last epoch's
     steps and the survivors of |g|), combined (both, each divided by its mean over the initial population), or loss (minus the
     validation loss: the control)."""
@@ -134,10 +134,13 @@ def _experiment(method: str, options: OptionsT, search: Callable[[Problem, Optio
     values = dataclasses.asdict(options)
     settings = {name: value for name, value in values.items() if name not in NOT_SETTINGS}
     folder = options.out or Path("runs", f"{method}-{options.data}-{settings_hash(settings)}")
-    shown = {"method": method, **values, "out": folder}
+    problem = make_problem(options)
+    config = problem.config()
+    resolved = {**config, **config["recipe"]}
+    shown = {"method": method, **values, **{name: resolved[name] for name in values if name in resolved}, "out": folder}
     print("\n".join(f"{name:20} {value}" for name, value in shown.items()), end="\n\n", flush=True)
     finished = (folder / "result.json").exists() and not options.force
-    result = search(make_problem(options), options, folder)
+    result = search(problem, options, folder)
     if finished:
         print(f"{folder} is finished already:")
     if not all((folder / f"{name}.png").exists() for name in plot.FIGURES):
@@ -149,8 +152,8 @@ def _print_result(result: dict[str, Any], folder: Path) -> None:
     shown = {name: value for name, value in result.items() if not isinstance(value, dict)}
     print("\n".join(f"{name:22} {value}" for name, value in shown.items()))
     for role, facts in {"winner": result, **result["controls"]}.items():
-        quality = f"accuracy {facts['test_accuracy']:.4f}, " if facts["test_accuracy"] is not None else ""
-        print(f"test set, {role:11} {quality}loss {facts['test_loss']:.4f}")
+        numbers = [f"{name} {facts[f'test_{name}']:.4f}" for name in ("accuracy", "loss") if facts[f"test_{name}"] is not None]
+        print(f"test set, {role:11} {', '.join(numbers) or 'diverged'}")
     if result["failed"]:
         print(f"warning: {result['failed']} of {result['k']} starts failed; see evaluations.csv")
     if result["no_better_than_chance"]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import MaxNLocator
 
 from evoprune import records
@@ -94,15 +95,16 @@ def read_layers(folder: Path) -> dict[str, dict[str, tuple[int, int]]]:
 def plot_starts(ax: Axes, starts: Starts) -> None:
     """Draws the fitness of the k starts against their validation accuracy after the brief training."""
     ax.scatter(starts.fitness, starts.quality, s=28, color=_OTHERS, label=f"{len(starts.fitness)} starts")
-    for size, (role, i) in zip((220, 130, 60), starts.roles.items(), strict=False):
-        point = (starts.fitness[i], starts.quality[i])
-        ax.scatter(*point, s=size, facecolors="none", edgecolors=COLORS[role], linewidths=2, label=LABELS[role])
+    for size, (role, i) in zip((15, 11, 7), starts.roles.items(), strict=False):  # rings, so that one start can be several
+        ring = MarkerStyle("o", fillstyle="none")
+        (line,) = ax.plot(starts.fitness[i], starts.quality[i], marker=ring, markersize=size, markeredgewidth=2, linestyle="")
+        line.set(color=COLORS[role], label=LABELS[role])
     rho = "not defined" if starts.rho is None else f"{starts.rho:+.2f}"
     failed = f", {starts.failed} failed" if starts.failed else ""
     ax.set_title(f"Spearman's ρ = {rho} (k = {len(starts.fitness)}{failed})")
     ax.set_xlabel(f"fitness ({starts.name})")
-    ax.set_ylabel("validation accuracy" if starts.is_accuracy else "− validation loss")
-    ax.legend(fontsize="small")
+    ax.set_ylabel(f"{'validation accuracy' if starts.is_accuracy else '− validation loss'} after the brief training")
+    ax.legend(fontsize="small", markerscale=0.6, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=4)
 
 
 def plot_training(ax: Axes, histories: Mapping[str, Sequence[Mapping[str, Any]]], column: str) -> None:
@@ -118,19 +120,21 @@ def plot_training(ax: Axes, histories: Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def plot_layers(ax: Axes, layers: Mapping[str, Mapping[str, tuple[int, int]]]) -> None:
-    """Draws the survivors of each layer, a bar a role, with the layer's density in percent."""
-    width = 0.8 / len(layers)
+    """Draws the survivors of each layer, a point a role, with the layer's density in percent."""
     for i, (role, counts) in enumerate(layers.items()):
-        positions = [j + (i - (len(layers) - 1) / 2) * width for j in range(len(counts))]
-        bars = ax.bar(positions, [kept for kept, _ in counts.values()], width, color=COLORS[role], label=LABELS[role])
-        texts = [f"{100 * kept / size:.3g} %" for kept, size in counts.values()]
-        ax.bar_label(bars, texts, rotation=90, fontsize="x-small", padding=3)
+        positions = [j + 0.25 * (i - (len(layers) - 1) / 2) for j in range(len(counts))]
+        ax.plot(positions, [kept for kept, _ in counts.values()], "o", color=COLORS[role], label=LABELS[role])
+        for position, (kept, size) in zip(positions, counts.values(), strict=True):
+            text = f"{100 * kept / size:.3g} %"
+            ax.annotate(text, (position, kept), (0, 7), textcoords="offset points", rotation=90, ha="center", fontsize="small")
     sizes = {name: size for name, (_, size) in next(iter(layers.values())).items()}
     ax.set_yscale("symlog", linthresh=1)
-    ax.set_ylim(0, 10 * max(kept for counts in layers.values() for kept, _ in counts.values()))
+    ax.set_ylim(0, 10 * max(sizes.values()))
+    ax.set_xlim(-0.5, len(sizes) - 0.5)
+    ax.grid(axis="y", alpha=0.3)
     ax.set_xticks(range(len(sizes)), [f"{name}\nof {size:,}" for name, size in sizes.items()])
     ax.set_ylabel("survivors")
-    ax.legend(fontsize="small")
+    ax.legend(fontsize="small", ncols=3)
 
 
 def starts_figure(folder: Path) -> Figure:

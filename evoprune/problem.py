@@ -73,6 +73,9 @@ class Recipe:
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise InputError(f"lr is {self.lr}; expected a positive number, such as 0.05.")
         look_up("schedule", self.schedule, SCHEDULES)
+        kind = look_up("optimizer", self.optimizer, optimizers())
+        if self.momentum is None and "momentum" not in self.options and "momentum" in inspect.signature(kind).parameters:
+            object.__setattr__(self, "momentum", 0.9)
         self.make_optimizer([nn.Parameter(torch.zeros(2, 2))])
 
     def make_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
@@ -85,8 +88,6 @@ class Recipe:
         arguments = {"lr": self.lr, "weight_decay": self.weight_decay, **self.options}
         if self.momentum is not None:
             arguments["momentum"] = self.momentum
-        elif "momentum" in inspect.signature(kind).parameters:
-            arguments.setdefault("momentum", 0.9)
         try:
             return kind(parameters, **arguments)
         except (TypeError, ValueError) as error:
@@ -177,7 +178,7 @@ class Problem:
         self.dtype = look_up("dtype", dtype, {"float32": torch.float32, "float64": torch.float64})
         self._model = model if named or not isinstance(model, nn.Module) else copy.deepcopy(model)
         self._data = data
-        self._widths = None if widths is None else tuple(widths)
+        self._widths = models.MODELS[model].widths if isinstance(model, str) and widths is None else widths
         self._split = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
         self._data_dir = data_dir
         self._normalize = normalize

@@ -22,7 +22,7 @@ def make_toolbox(
     problem: Problem,
     *,
     sparsity: float = 0.9,
-    layer_densities: str = "erk",
+    layer_densities: str = "varied",
     fitness: str = "magnitude",
     fitness_epochs: int = 2,
     seed: int | None = None,
@@ -41,7 +41,8 @@ def make_toolbox(
         problem: The problem.
         sparsity: Fraction of the prunable weights to remove, in [0, 1).
         layer_densities: See :func:`evoprune.initialize.layer_survivors`.
-        fitness: See :data:`evoprune.fitness.FITNESS`.
+        fitness: See :data:`evoprune.fitness.FITNESS`; one of several terms needs the toolbox's own map, which sees the initial
+            population as a whole.
         fitness_epochs: Epochs of the brief training.
         seed: Seed of the run; None takes the problem's.
         engine: See :data:`evoprune.engines.ENGINES`.

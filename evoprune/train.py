@@ -35,7 +35,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Measured:
-    """Mean loss [K], and accuracy [K] from 0 to 1 (NaN where the targets are not classes)."""
+    """Mean loss [K], and accuracy [K] from 0 to 1 (NaN where the targets are not classes, or the loss is not finite)."""
 
     loss: NDArray[np.float64]
     accuracy: NDArray[np.float64]
@@ -103,8 +103,10 @@ def measure(population: Population, problem: Problem, part: str) -> Measured:
             losses += individual_losses(problem, outputs, target[rows]).double() * len(target[rows])
             if problem.is_classification:
                 correct += _count_correct(outputs, target[rows])
-    accuracy = correct / len(x) if problem.is_classification else torch.full_like(losses, torch.nan)
-    return Measured((losses / len(x)).cpu().numpy(), accuracy.cpu().numpy())
+    if not problem.is_classification:
+        correct.fill_(torch.nan)
+    correct[~losses.isfinite()] = torch.nan  # the largest of several NaN is no prediction
+    return Measured((losses / len(x)).cpu().numpy(), (correct / len(x)).cpu().numpy())
 
 
 def individual_losses(problem: Problem, outputs: Tensor, target: Tensor) -> Tensor:
