@@ -85,7 +85,9 @@ class Recipe:
             InputError: The optimiser is unknown, needs a closure, or refuses an option.
         """
         kind = look_up("optimizer", self.optimizer, optimizers())
-        arguments = {"lr": self.lr, "weight_decay": self.weight_decay, **self.options}
+        arguments: dict[str, Any] = {"lr": self.lr, **self.options}
+        if self.weight_decay or "weight_decay" in inspect.signature(kind).parameters:  # Rprop has none
+            arguments["weight_decay"] = self.weight_decay
         if self.momentum is not None:
             arguments["momentum"] = self.momentum
         try:

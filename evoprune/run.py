@@ -143,7 +143,9 @@ class Run:
             self._save_config()
 
     def write_generations(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes ``generations.csv``."""
+        """Writes ``generations.csv``; a finished run's stays as it is."""
+        if self.finished:
+            return
         records.write_table(self.folder / "generations.csv", GENERATION_COLUMNS, rows)
 
     def step(

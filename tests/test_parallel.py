@@ -1,0 +1,113 @@
+"""The map over chunks: requests on the wire, and real SCOOP processes."""
+
+import json
+import pickle
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import python
+
+import evoprune as ep
+from evoprune import evaluate, parallel
+from evoprune.parallel import choose_workers, serial, work
+
+SCRIPT = """
+import sys, json
+import torch
+import evoprune as ep
+from evoprune.evaluate import Evaluator
+from scoop import futures
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Sequential(torch.nn.Linear(6, 40, bias=False), torch.nn.LayerNorm(40), torch.nn.ReLU())
+        self.head = torch.nn.Linear(40, 3)
+    def forward(self, x):
+        return self.head(self.inner(x))
+
+def term(trained, validation):
+    return validation.accuracy - validation.loss
+
+ep.register_fitness("mine", term)
+
+if __name__ == "__main__":
+    torch.manual_seed(1)
+    x = torch.randn(8000, 6)
+    problem = ep.Problem(model=Net(), data=ep.Data(train=(x, (x[:, 0] > 0).long())), recipe=ep.Recipe(epochs=4))
+    toolbox = ep.make_toolbox(problem, fitness="mine", fitness_epochs=4)
+    masks = toolbox.population(n=24)
+    ours = toolbox.map(toolbox.evaluate, masks)
+    workers = sorted({e.worker for e in toolbox.evaluate.func.known.values()})
+    toolbox.register("map", futures.map)
+    toolbox.evaluate.func.known.clear()
+    foreign = list(toolbox.map(toolbox.evaluate, masks[:4]))
+    print("RESULT" + json.dumps({"ours": ours, "foreign": foreign, "workers": workers, "scoop": ep.parallel.under_scoop()}))
+"""
+
+
+def masks_of(problem: ep.Problem, count: int) -> list[ep.Mask]:
+    rng = np.random.default_rng(0)
+    return [ep.random_mask(problem.shapes, 0.9, rng) for _ in range(count)]
+
+
+def test_a_worker_asks_once_for_a_problem_it_does_not_have(digits: ep.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "_problems", {})
+    evaluator = ep.Evaluator(digits, epochs=1)
+    (mask,) = masks_of(digits, 1)
+    request = (digits.hash, asdict(evaluator.brief), [np.packbits(mask.bits).tobytes()])
+    assert work(request[0], None, *request[1:]) == ("unknown problem", None)
+    outcome, (fields,) = work(request[0], evaluator.payload, *request[1:])
+    assert outcome == "ok"
+    assert work(request[0], None, *request[1:])[0] == "ok"
+    assert fields["terms"] == evaluator.evaluate([mask], serial)[0].terms
+
+
+def test_a_worker_returns_its_traceback(digits: ep.Problem) -> None:
+    outcome, text = work(digits.hash, b"rubbish", {"threads": 1}, [])
+    assert outcome == "error"
+    assert "Traceback" in text
+
+
+def test_requests_and_replies_are_small_and_plain() -> None:
+    problem = ep.Problem(data="digits", model="lenet-300-100", recipe=ep.Recipe(epochs=1))
+    evaluator = ep.Evaluator(problem, epochs=1)
+    masks = masks_of(problem, 4)
+    packed = [np.packbits(mask.bits).tobytes() for mask in masks]
+    request = pickle.dumps((problem.hash, evaluator.payload, asdict(evaluator.brief), packed))
+    assert len(evaluator.payload) < parallel.SMALL_PAYLOAD
+    assert len(request) < 1.1 * problem.prunable_count / 8 * len(masks) + 1500
+    evaluate.remember(problem)
+    reply = work(problem.hash, None, asdict(evaluator.brief), packed[:1])
+    json.dumps(reply)  # plain values
+    assert len(pickle.dumps(reply)) < 1000
+
+
+def test_scoop_is_not_chosen_where_it_does_not_run() -> None:
+    assert choose_workers("auto") is serial
+    with pytest.raises(ep.InputError, match="python -m scoop"):
+        choose_workers("scoop")
+    with pytest.raises(ep.InputError, match="expected auto, serial or scoop"):
+        choose_workers("dask")
+
+
+def result_of(output: str) -> dict[str, object]:
+    (line,) = [line for line in output.splitlines() if line.startswith("RESULT")]
+    return json.loads(line.removeprefix("RESULT"))
+
+
+def test_scoop_evaluates_a_module_of_the_users_own_bit_for_bit(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    code, output = python(script, folder=tmp_path)
+    assert code == 0, output
+    alone = result_of(output)
+    code, output = python("-m", "scoop", "-n", 2, script, folder=tmp_path)
+    assert code == 0, output
+    together = result_of(output)
+    assert (alone["scoop"], together["scoop"]) == (False, True)
+    assert together["ours"] == alone["ours"]
+    assert together["foreign"] == alone["foreign"] == alone["ours"][:4]
+    assert (len(alone["workers"]), len(together["workers"])) == (1, 2)
