@@ -83,7 +83,7 @@ class Data:
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
             pair = getattr(self, part)
-            if pair is not None:
+            if pair is not None or part == "train":
                 object.__setattr__(self, part, _as_pair(pair, part))
 
     def split(self, seed: int, validation_fraction: float = 0.1, test_fraction: float = 0.2) -> Data:
@@ -277,7 +277,9 @@ def _as_pair(pair: Any, part: str) -> Pair:
     try:
         x, y = (torch.as_tensor(values) for values in pair)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{part} is {type(pair).__name__}; expected (inputs, targets) as tensors or arrays.") from error
+        raise InputError(
+            f"{part} is {type(pair).__name__}; expected (inputs, targets) as tensors or arrays that torch takes: {error}."
+        ) from error
     if x.ndim < 2 or y.ndim < 1 or len(x) != len(y) or len(x) == 0:
         raise InputError(
             f"{part} has inputs {tuple(x.shape)} and targets {tuple(y.shape)}; expected [n, ...] and [n, ...] "
@@ -296,7 +298,7 @@ def is_labels(y: Tensor) -> bool:
 def _split_indices(y: Tensor, size: int, rng: np.random.RandomState) -> tuple[Tensor, Tensor]:
     from sklearn.model_selection import train_test_split  # heavy: only where something is split
 
-    labels = y.numpy() if is_labels(y) and y.ndim == 1 else None
+    labels = y.cpu().numpy() if is_labels(y) and y.ndim == 1 else None
     try:
         kept, taken = train_test_split(np.arange(len(y)), test_size=size, random_state=rng, stratify=labels)
     except ValueError as error:

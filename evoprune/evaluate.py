@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import torch
 
-from evoprune import seeds
+from evoprune import engines, seeds
 from evoprune.engines import ENGINES
 from evoprune.errors import InputError, look_up
 from evoprune.fitness import FAILED, FITNESS, TERMS
@@ -127,7 +127,7 @@ class Evaluator:
                 f"fitness_epochs is {epochs}, but the recipe has {problem.recipe.epochs} epochs; a brief training is "
                 f"the first part of the full one, so expected at most that."
             )
-        look_up("engine", engine, ENGINES)
+        engines.require(engine, problem)
         order = seeds.integer(problem.seed if seed is None else seed, "order")
         self.problem = problem
         self.fitness = look_up("fitness", fitness, FITNESS)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +55,7 @@ class Mask:
     __hash__ = None  # type: ignore[assignment]  # it is mutable, and == compares what it holds
 
     def __init__(self, bits: Bits, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        self.shapes = {name: tuple(map(int, shape)) for name, shape in shapes.items()}
         n = sum(math.prod(shape) for shape in self.shapes.values())
         self.bits: Bits = np.array(bits)
         if self.bits.dtype != np.bool_ or self.bits.shape != (n,):
@@ -152,12 +154,17 @@ class Mask:
         """
         layers = {}
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with Path(path).open("rb") as stream:  # numpy leaves a damaged archive open
+                file = np.load(stream, allow_pickle=False)
+                if not isinstance(file, np.lib.npyio.NpzFile):
+                    raise ValueError("it is a plain array, expected an .npz that Mask.save wrote")
                 for name in (key.removesuffix("/bits") for key in file.files if key.endswith("/bits")):
                     shape = tuple(int(length) for length in file[f"{name}/shape"])
-                    flat = np.unpackbits(file[f"{name}/bits"], count=math.prod(shape)).astype(bool)
-                    layers[name] = flat.reshape(shape)
-        except (OSError, ValueError, KeyError, EOFError) as error:
+                    packed, n = file[f"{name}/bits"], math.prod(shape)
+                    if packed.shape != (-(-n // 8),) or min(shape, default=1) < 0:
+                        raise ValueError(f"{name} has {packed.size} bytes for the shape {shape}")
+                    layers[name] = np.unpackbits(packed, count=n).astype(bool).reshape(shape)
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise InputError(f"cannot read a mask from {path}: {error}.") from error
         if not layers:
             raise InputError(f"{path} holds no mask; expected an .npz that Mask.save wrote.")
@@ -171,7 +178,7 @@ class Mask:
         self.require(problem.shapes)
         layers = self.layers
         empty = tuple(name for name, layer in layers.items() if not layer.any())
-        return Collapse(empty, _unreached_outputs(problem.network(), layers, problem.data.train[0][:1]))
+        return Collapse(empty, _unreached_outputs(problem.network(), layers, problem.data.train[0][:16]))
 
     def __len__(self) -> int:
         return len(self.bits)
@@ -189,7 +196,7 @@ class Mask:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mask):
             return NotImplemented
-        return self.shapes == other.shapes and np.array_equal(self.bits, other.bits)
+        return list(self.shapes.items()) == list(other.shapes.items()) and np.array_equal(self.bits, other.bits)
 
     def __repr__(self) -> str:
         return f"Mask({self.survivors:,} of {len(self):,} weights, sparsity {self.sparsity:.4f}, {self.fitness})"
@@ -242,29 +249,38 @@ def diversity(masks: list[Mask]) -> float:
 
 
 def _unreached_outputs(network: nn.Module, layers: Mapping[str, Bits], x: Tensor) -> tuple[int, ...]:
-    """Sends a one through the surviving connections.
+    """Sends examples through the surviving connections: an output that is the same for all of them is not reached.
 
-    Every layer with weights passes on 1 where a one comes in over a survivor; biases are left out; every other layer
-    that keeps its input's shape passes its input on, and the rest (flattening, pooling) run as they are.
+    The weights are drawn anew, so that no path cancels or vanishes. Every layer with weights has its output scaled,
+    every other layer that keeps its input's shape passes its input on, and the rest (flattening, pooling, functions) run
+    as they are.
     """
     network = network.to("cpu", torch.float64).eval()
+    for module in network.modules():
+        if not any(module.children()):
+            module.register_forward_hook(_pass_on)
+    draws = torch.Generator().manual_seed(0)
+    # inputs of an integer type are indices, which keep their values
+    inputs = torch.randn(x.shape, generator=draws, dtype=torch.float64) if x.is_floating_point() else x.cpu()
+    reached = torch.tensor(False)
     with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-            if name in layers:
-                parameter.copy_(torch.from_numpy(layers[name]))
-        for module in network.modules():
-            if not any(module.children()):
-                module.register_forward_hook(_pass_ones)
-        # inputs of an integer type are indices, which keep their values
-        reached = network(torch.ones_like(x, dtype=torch.float64, device="cpu") if x.is_floating_point() else x.cpu())
-    return tuple(torch.nonzero(reached.flatten() <= 0).flatten().tolist())
+        # positive weights keep a chain of functional ReLU alive, mixed signs one that negates; neither reaches what is cut off
+        for positive in (True, False):
+            for name, parameter in network.named_parameters():
+                parameter.normal_(generator=draws)
+                if positive:
+                    parameter.copy_(torch.zeros(()) if name.endswith("bias") else parameter.abs())
+                if name in layers:
+                    parameter.mul_(torch.from_numpy(layers[name]))
+            outputs = network(inputs)
+            reached = reached | (outputs.amax(0) - outputs.amin(0) > 1e-9 * outputs.abs().amax(0))
+    return tuple(torch.nonzero(~reached.flatten()).flatten().tolist())
 
 
-def _pass_ones(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+def _pass_on(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
     if not isinstance(output, Tensor):
         return output
     weight = getattr(module, "weight", None)
     if isinstance(weight, Tensor) and weight.ndim > 1:
-        return (output > 0).double()
+        return output / output.abs().amax().clamp(min=1e-300)
     return inputs[0] if inputs and inputs[0].shape == output.shape else output

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import inspect
 import json
@@ -70,8 +71,12 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is {value!r}; expected a positive integer.")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise InputError(f"lr is {self.lr}; expected a positive number, such as 0.05.")
+        if not (_is_finite(self.lr) and self.lr > 0):
+            raise InputError(f"lr is {self.lr!r}; expected a positive number, such as 0.05.")
+        for name in ("momentum", "weight_decay"):
+            value = getattr(self, name)
+            if value is not None and not _is_finite(value):
+                raise InputError(f"{name} is {value!r}; expected a number, such as {0.9 if name == 'momentum' else 5e-4}.")
         look_up("schedule", self.schedule, SCHEDULES)
         kind = look_up("optimizer", self.optimizer, optimizers())
         if self.momentum is None and "momentum" not in self.options and "momentum" in inspect.signature(kind).parameters:
@@ -98,6 +103,10 @@ class Recipe:
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
         """Returns the learning rate of a step counted from the start of training."""
         return self.lr * SCHEDULES[self.schedule](step / (steps_per_epoch * self.epochs))
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
@@ -179,7 +188,7 @@ class Problem:
         self.device = _check_device(device)
         self.dtype = look_up("dtype", dtype, {"float32": torch.float32, "float64": torch.float64})
         self._model = model if named or not isinstance(model, nn.Module) else copy.deepcopy(model)
-        self._data = data
+        self._data = _copied(data) if isinstance(data, Data) else data
         self._widths = models.MODELS[model].widths if isinstance(model, str) and widths is None else widths
         self._split = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
         self._data_dir = data_dir
@@ -234,11 +243,14 @@ class Problem:
         """SHA-256 over W0, buffers, data, recipe, loss, seed, the prunable names and the module's repr, in hex."""
         digest = hashlib.sha256()
         facts = [
-            repr(self._template), asdict(self.recipe), self.loss_name, self.seed, list(self.shapes),
+            repr(self._template), asdict(self.recipe), self.loss_name, _facts(self._loss), self.seed, list(self.shapes),
             str(self.dtype), self.device,
         ]  # fmt: skip
         digest.update(json.dumps(facts, sort_keys=True, default=repr).encode())
         tensors = {f"W0 {name}": t for name, t in self._template.state_dict().items()}
+        tensors |= {f"buffer {name}": t for name, t in self._template.named_buffers()}  # those not saved, too
+        if isinstance(self._loss, nn.Module):
+            tensors |= {f"loss {name}": t for name, t in self._loss.state_dict().items()}
         for part, (x, y) in self.data.parts().items():
             tensors |= {f"{part} inputs": x, f"{part} targets": y}
         for name, tensor in tensors.items():
@@ -296,7 +308,7 @@ class Problem:
             "model": None if isinstance(self._model, str) else self._model,
             "data": None if isinstance(self._data, str) else self._data,
             "loss": self._loss if self.loss_name not in LOSSES else None,
-            "data_dir": None if self._data_dir is None else os.path.abspath(self._data_dir),  # noqa: PTH100
+            "data_dir": None if self._data_dir is None else os.path.abspath(os.path.expanduser(self._data_dir)),  # noqa: PTH100, PTH111
         }
         return _unpickle, (self.config(), own)
 
@@ -330,12 +342,22 @@ class Problem:
             elif isinstance(self._model, nn.Module):
                 network = copy.deepcopy(self._model)
             else:
-                network = self._model()
+                network = self._call(self._model)
         if not isinstance(network, nn.Module):
             raise InputError(f"model made {type(network).__name__}; expected a torch.nn.Module.")
         network = network.to(self.dtype)
         models.initialize(network, self.initialization, seed)
         return network.to(self.device).train()
+
+    def _call(self, make: Any) -> Any:
+        if not callable(make):
+            raise InputError(
+                f"model is {type(make).__name__}; expected a name, a torch.nn.Module, or a function that makes one."
+            )
+        try:
+            return make()
+        except Exception as error:
+            raise InputError(f"the model function {_describe(make)} failed: {type(error).__name__}: {error}") from error
 
     def _scale_w0(self) -> None:
         if self.w0_density is None:
@@ -358,6 +380,7 @@ class Problem:
         network = self.network()
         x, target = self.part("train")
         # the smallest batch of an epoch: a last batch of one example is what batch normalisation refuses
+        where = "train"
         size = len(x) % self.recipe.batch_size or self.recipe.batch_size
         try:
             with torch.random.fork_rng(devices=[]):
@@ -368,11 +391,15 @@ class Problem:
                     raise InputError(f"the loss has shape {tuple(loss.shape)}; expected the batch's mean, a scalar.")
                 loss.backward()  # type: ignore[no-untyped-call]
                 self.recipe.make_optimizer(list(network.parameters())).step()
+                for part in ("validation", "test"):
+                    where, (x, target) = part, self.part(part)
+                    with torch.no_grad():
+                        self.loss(network.eval()(x[:size]), target[:size])
         except InputError:
             raise
         except Exception as error:
             raise InputError(
-                f"one training step failed on inputs {tuple(x[:size].shape)} ({x.dtype}) and targets "
+                f"one training step failed on {where} inputs {tuple(x[:size].shape)} ({x.dtype}) and targets "
                 f"{tuple(target[:size].shape)} ({target.dtype}) with loss {self.loss_name!r}: "
                 f"{type(error).__name__}: {error}"
             ) from error
@@ -390,6 +417,20 @@ class Problem:
 
 def _unpickle(config: Mapping[str, Any], own: Mapping[str, Any]) -> Problem:
     return Problem.from_config(config, **own)
+
+
+def _copied(data: Data) -> Data:
+    """Returns the data with tensors of its own."""
+    return data.with_parts({part: (x.clone(), y.clone()) for part, (x, y) in data.parts().items()})
+
+
+def _facts(thing: object) -> Any:
+    """Returns what tells a loss from others of its kind: what it binds, or the settings of its module."""
+    if isinstance(thing, functools.partial):
+        return [_facts(thing.func), repr(thing.args), repr(sorted(thing.keywords.items()))]
+    if isinstance(thing, nn.Module):
+        return [repr(thing), repr(sorted((k, v) for k, v in vars(thing).items() if not k.startswith("_")))]
+    return _describe(thing)
 
 
 def _describe(thing: object) -> str:

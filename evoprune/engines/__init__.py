@@ -11,10 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evoprune.engines.module import ModulePopulation
+from evoprune.engines.sparse import SparsePopulation
+from evoprune.engines.stacked import StackedPopulation
+from evoprune.errors import InputError, look_up
+from evoprune.initialize import random_mask
 from evoprune.mask import Mask
 from evoprune.problem import Problem
 
@@ -56,6 +61,10 @@ class Population(Protocol):
         """Returns the ``state_dict`` of individual k as the problem's network would have it: dense, removed weights zero."""
 
 
+# What they do to a weight depends on other weights, which in a population may be another individual's.
+_NOT_ELEMENTWISE = ("Adafactor", "Muon")
+
+
 @dataclass(frozen=True)
 class Engine:
     """An engine's entry in the registry.
@@ -69,4 +78,39 @@ class Engine:
     capacity: int | None = None
 
 
-ENGINES = {"module": Engine(ModulePopulation, capacity=1)}
+ENGINES = {
+    "module": Engine(ModulePopulation, capacity=1),
+    "stacked": Engine(StackedPopulation),
+    "sparse": Engine(SparsePopulation),
+}
+
+
+def require(name: str, problem: Problem) -> Engine:
+    """Returns the engine of that name, if it can serve the problem.
+
+    Raises:
+        InputError: An unknown name; or the engine cannot serve the network or the optimiser. The network's own code is tried on
+            two masks, against the reference engine.
+    """
+    engine = look_up("engine", name, ENGINES)
+    if engine.capacity == 1:
+        return engine
+    if problem.recipe.optimizer in _NOT_ELEMENTWISE:
+        raise InputError(
+            f"the engine {name!r} trains all individuals in one vector, so the optimizer must work on each weight by itself; "
+            f"{problem.recipe.optimizer} does not. Use the engine 'module', or another optimizer."
+        )
+    rng = np.random.default_rng(0)
+    masks = [random_mask(problem.shapes, 0.5, rng, "uniform") for _ in range(2)]
+    x = problem.data.train[0][:3]
+    try:
+        with torch.no_grad():
+            outputs = engine.build(problem, masks).train(False)(x)
+            expected = torch.cat([ModulePopulation(problem, [mask]).train(False)(x) for mask in masks])
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"the engine {name!r} cannot follow this network: {error}. Use the engine 'module'.") from error
+    if outputs.shape != expected.shape or not torch.allclose(outputs, expected, rtol=1e-3, atol=1e-4):
+        raise InputError(f"the engine {name!r} computes another output than this network. Use the engine 'module'.")
+    return engine
