@@ -57,10 +57,10 @@ def k_starts(
     fitness_epochs: int = 2,
     restart: bool = False,
     seed: int | None = None,
-    engine: str = "module",
+    engine: str = "auto",
     workers: str = "auto",
     threads: int = 1,
-    chunk_size: int = 8,
+    chunk_size: int | None = None,
     out: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: bool = False,
@@ -85,10 +85,11 @@ def k_starts(
         fitness_epochs: Epochs of the brief training.
         restart: Train winner and controls from W0 for all epochs with another order of the batches, for comparison.
         seed: Seed of the run; None takes the problem's.
-        engine: See :data:`evoprune.engines.ENGINES`.
+        engine: See :data:`evoprune.engines.ENGINES`; ``auto`` chooses by measured costs. A resumed run keeps its own.
         workers: See :func:`evoprune.parallel.choose_workers`.
         threads: Threads that torch uses in every process.
-        chunk_size: Masks that are evaluated together where the engine takes several at a time.
+        chunk_size: Masks that are evaluated together where the engine takes several at a time. None: a quarter of the k, at
+            most 8, so that four processes find work.
         out: Run folder to record in and, where it holds this run already, to resume from; None records nothing.
         force: Start over where ``out`` holds a run with other settings.
         progress: Show progress bars on standard error.
@@ -103,6 +104,7 @@ def k_starts(
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise InputError(f"k is {k!r}; expected the number of starts, at least 1.")
     seed = problem.seed if seed is None else seeds.check_seed(seed)
+    chunk_size = max(1, min(8, k // 4)) if chunk_size is None else chunk_size
     search: dict[str, Any] = {
         "sparsity": sparsity,
         "layer_densities": layer_densities,
@@ -114,10 +116,14 @@ def k_starts(
     }
     toolbox = make_toolbox(problem, **search, workers=workers, threads=threads)
     settings = {"problem": problem.config(), **search, "k": k, "restart": restart}
-    run = None if out is None else Run.plan(out, "kstarts", settings, {"workers": workers, "threads": threads}, force)
+    evaluator: Evaluator = toolbox.evaluate.func
+    execution = {"workers": workers, "threads": threads, "engine": evaluator.brief.engine}
+    run = None if out is None else Run.plan(out, "kstarts", settings, execution, force)
     with nullcontext() if run is None else run.of(problem):
         if run is not None:
-            toolbox.evaluate.func.resume(run.evaluations, run.divisors, run.execution["threads"])
+            evaluator.resume(run.evaluations, run.divisors, run.execution["threads"], run.execution["engine"])
+        if progress:
+            tqdm.write(f"engine {evaluator.brief.engine}, {evaluator.brief.chunk} masks at a time")
         result = _k_starts(problem, toolbox, k, restart, seed, run, progress)
         if run is not None and not run.finished:
             save(run, result)
@@ -147,6 +153,7 @@ def _k_starts(
         **described.pop("winner"),
         "k": k,
         "fitness": toolbox.evaluate.func.fitness.name,
+        "engine": brief.engine,
         "winner_fitness": fitness_of(chosen["winner"]),
         "winner_status": next(e.status for e in evaluations if e.mask == chosen["winner"].hash),
         "search_epochs": search_epochs,

@@ -71,10 +71,11 @@ class Options:
     """Number format of weights and inputs: float32 or float64."""
     device: str = "cpu"
     """Where networks are trained: cpu or cuda."""
-    engine: str = "module"
-    """How masked networks are trained: module (one after another, any network)."""
-    chunk_size: int = 8
-    """Masks that are trained together, where the engine can."""
+    engine: str = "auto"
+    """How masked networks are trained: module (one after another, any network), stacked (together, dense), sparse (together, at
+    the cost of the survivors), or auto (the one with the least measured cost for network, sparsity and chunk)."""
+    chunk_size: int | None = None
+    """Masks that are trained together, where the engine can. None: a quarter of the population, at most 8."""
     workers: str = "auto"
     """Who evaluates: serial, scoop, or auto (SCOOP under `python -m scoop`, else serial). Not a setting: the result is the
     same."""
@@ -120,8 +121,13 @@ def main(
         description: For ``--help``.
     """
     options = tyro.cli(kind, description=description)
+    guard(lambda: _experiment(method, options, search))
+
+
+def guard(script: Callable[[], None]) -> None:
+    """Runs a script; an error that a user can mend, and Ctrl-C, end the process with one message and a status."""
     try:
-        _experiment(method, options, search)
+        script()
     except (EvopruneError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1 if isinstance(error, RunError) else 2)
@@ -179,9 +185,5 @@ def plot_main(name: str, description: str | None) -> None:
     """Draws one figure of a run, and says where it is; a user's error ends the process with status 2."""
     options = tyro.cli(PlotOptions, description=description)
     path = options.out or options.run / f"{name}.png"
-    try:
-        plot.FIGURES[name](options.run).savefig(path, dpi=150)
-    except (EvopruneError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    guard(lambda: plot.FIGURES[name](options.run).savefig(path, dpi=150))
     print(path)

@@ -136,16 +136,17 @@ class Evaluator:
         self.divisors: dict[str, float] = {}
         self._payload: bytes | None = None
 
-    def resume(self, known: Mapping[str, Evaluation], divisors: Mapping[str, float], threads: int) -> None:
+    def resume(self, known: Mapping[str, Evaluation], divisors: Mapping[str, float], threads: int, engine: str) -> None:
         """Goes on from what a run has recorded.
 
         Args:
             known: Finished evaluations by mask hash.
             divisors: Divisors of the fitness; empty where it was not calibrated yet.
             threads: The run's threads.
+            engine: The run's engine.
         """
         self.known, self.divisors = dict(known), dict(divisors)
-        self.brief = replace(self.brief, threads=threads)
+        self.brief = replace(self.brief, threads=threads, engine=engine)
 
     def __call__(self, mask: Mask) -> tuple[float]:
         """Returns the fitness of one mask, as DEAP wants it.

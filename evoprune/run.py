@@ -62,7 +62,7 @@ class Run:
     ) -> Run:
         """Returns the run of a folder, new or to be resumed, without writing anything.
 
-        A run that is resumed keeps its own number of threads.
+        A run that is resumed keeps its own number of threads and its engine.
 
         Args:
             folder: The folder; need not exist.
@@ -85,7 +85,7 @@ class Run:
             raise InputError(f"{folder} holds another run: {difference}. Choose another --out, or --force to start over.")
         if difference:
             return run
-        run.execution |= {key: value for key, value in before["execution"].items() if key == "threads"}
+        run.execution |= {key: value for key, value in before["execution"].items() if key in ("threads", "engine")}
         run.divisors = before["divisors"]
         run.problem_hash = before["problem_hash"]
         return run

@@ -11,6 +11,7 @@ import numpy as np
 from deap import base, tools
 
 from evoprune import seeds
+from evoprune.engines import auto
 from evoprune.evaluate import Evaluator
 from evoprune.initialize import layer_survivors, random_mask
 from evoprune.mask import Mask
@@ -26,7 +27,7 @@ def make_toolbox(
     fitness: str = "magnitude",
     fitness_epochs: int = 2,
     seed: int | None = None,
-    engine: str = "module",
+    engine: str = "auto",
     workers: str = "auto",
     threads: int = 1,
     chunk_size: int = 8,
@@ -45,7 +46,7 @@ def make_toolbox(
             population as a whole.
         fitness_epochs: Epochs of the brief training.
         seed: Seed of the run; None takes the problem's.
-        engine: See :data:`evoprune.engines.ENGINES`.
+        engine: See :data:`evoprune.engines.ENGINES`; ``auto`` chooses by measured costs.
         workers: See :func:`evoprune.parallel.choose_workers`.
         threads: See :class:`evoprune.evaluate.Evaluator`.
         chunk_size: Likewise.
@@ -59,7 +60,7 @@ def make_toolbox(
         problem,
         fitness=fitness,
         epochs=fitness_epochs,
-        engine=engine,
+        engine=auto.resolve(engine, problem, sparsity, chunk_size),
         threads=threads,
         chunk_size=chunk_size,
         seed=seed,

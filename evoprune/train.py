@@ -60,7 +60,8 @@ def train(
         after_epoch: Called after each epoch with the number of epochs trained and that epoch's mean training loss [K].
     """
     x, target = problem.part("train")
-    optimizer = problem.recipe.make_optimizer(list(population.parameters()))
+    parameters = list(population.parameters())
+    optimizer = problem.recipe.make_optimizer(parameters)
     batch = problem.recipe.batch_size
     steps = -(-len(x) // batch)
     gradients = [torch.zeros_like(weight) for weight in population.weights]
@@ -73,8 +74,10 @@ def train(
             for step, rows in enumerate(batch_order(len(x), batch, seed, epoch, x.device)):
                 for group in optimizer.param_groups:
                     group["lr"] = problem.recipe.learning_rate(epoch * steps + step, steps)
-                optimizer.zero_grad(set_to_none=True)
-                loss = individual_losses(problem, population(x[rows]), target[rows])
+                for parameter in parameters:
+                    parameter.grad = None
+                outputs = population(x.index_select(0, rows))
+                loss = individual_losses(problem, outputs, target.index_select(0, rows))
                 loss.sum().backward()  # type: ignore[no-untyped-call]
                 population.mask_gradients()
                 if accumulate:
@@ -111,6 +114,11 @@ def measure(population: Population, problem: Problem, part: str) -> Measured:
 
 def individual_losses(problem: Problem, outputs: Tensor, target: Tensor) -> Tensor:
     """Returns the mean loss [K] of outputs [K, batch, ...] against one target [batch, ...]."""
+    if problem.loss_name == "cross-entropy" and outputs.ndim == 3 and target.ndim == 1:
+        logarithms = outputs.transpose(1, 2).log_softmax(1)  # classes in the middle, as the sparse engine's memory has them
+        return -logarithms.gather(1, target.expand(len(outputs), 1, -1)).squeeze(1).mean(1)
+    if problem.loss_name in ("mse", "reconstruction"):
+        return (outputs - target).square().flatten(1).mean(1)
     return torch.stack([problem.loss(output, target) for output in outputs])
 
 

@@ -1,13 +1,27 @@
+"""Engines against the reference engine, ``module``; whatever is registered is tested."""
+
+import json
+from collections.abc import Callable, Sequence
+from itertools import chain
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import evoprune as ep
-from evoprune.engines import ENGINES
+from evoprune.engines import ENGINES, auto, csr, require
 from evoprune.engines.module import ModulePopulation
+from evoprune.engines.sparse import SparsePopulation
+from evoprune.evaluate import torch_threads
+from evoprune.fitness import TERMS
+from evoprune.models import MODELS
 from evoprune.problem import optimizers
 from evoprune.train import measure, train
+
+POPULATIONS = sorted(name for name, engine in ENGINES.items() if engine.capacity is None)
+WIDTHS = {"mlp": (40, 30), "autoencoder": (30, 10)}
 
 
 def masks_of(problem: ep.Problem, count: int, sparsity: float = 0.8) -> list[ep.Mask]:
@@ -83,3 +97,250 @@ def test_buffers_start_afresh_for_every_individual(tensors: ep.Data, engine: str
     assert first.state(0)["1.running_mean"].any()
     assert not second.state(0)["1.running_mean"].any()
     assert np.isfinite(measure(first, problem, "validation").loss).all()
+
+
+class Residual(nn.Module):
+    """Nested, with a layer without bias, layer normalisation, functional ReLU and a residual connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 12, bias=False)
+        self.block = nn.ModuleDict({"norm": nn.LayerNorm(12), "linear": nn.Linear(12, 12)})
+        self.drop = nn.Dropout(0.3)
+        self.last = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x.flatten(1)))
+        x = x + torch.tanh(self.block["linear"](self.block["norm"](x)))
+        return self.last(self.drop(x))
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "residual": Residual,
+    "sequential": lambda: nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 9, bias=False), nn.GELU(), nn.Linear(9, 3)),
+    "norm first": lambda: nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 9), nn.ReLU(), nn.Flatten(), nn.Linear(9, 3)),
+    "one activation twice": lambda: (lambda relu: nn.Sequential(nn.Linear(6, 9), relu, nn.Linear(9, 9), relu, nn.Linear(9, 3)))(
+        nn.ReLU()
+    ),
+    "noise on the input": lambda: nn.Sequential(nn.Dropout(0.2), nn.Linear(6, 9), nn.Tanh(), nn.Dropout(0.5), nn.Linear(9, 3)),
+}
+
+
+def terms(problem: ep.Problem, engine: str, masks: Sequence[ep.Mask], epochs: int = 1) -> np.ndarray:
+    """Returns every fitness term of every mask, [terms, K]."""
+    size = ENGINES[engine].capacity or len(masks)
+    columns = []
+    with torch_threads(1):
+        for start in range(0, len(masks), size):
+            population = ENGINES[engine].build(problem, masks[start : start + size])
+            trained = train(population, problem, epochs, seed=3)
+            validation = measure(population, problem, "validation")
+            columns.append([term(trained, validation) for term in TERMS.values()])
+    return np.concatenate(columns, axis=1)
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("model", sorted(MODELS))
+@pytest.mark.parametrize("engine", POPULATIONS)
+def test_equal_to_the_reference_in_float64(engine: str, model: str, optimizer: str) -> None:
+    recipe = ep.Recipe(epochs=1, optimizer=optimizer, lr=0.05 if optimizer == "SGD" else 1e-3)
+    problem = ep.Problem(model, recipe=recipe, dtype="float64", widths=WIDTHS.get(model))
+    masks = [ep.random_mask(problem.shapes, s, np.random.default_rng(i), "varied") for i, s in enumerate((0.5, 0.9, 0.95))]
+    np.testing.assert_allclose(terms(problem, engine, masks), terms(problem, "module", masks), rtol=1e-9)
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("model", sorted(MODELS))
+@pytest.mark.parametrize("engine", POPULATIONS)
+def test_close_to_the_reference_in_float32_after_20_steps(engine: str, model: str, optimizer: str) -> None:
+    recipe = ep.Recipe(epochs=1, optimizer=optimizer, lr=0.05 if optimizer == "SGD" else 1e-3)
+    problem = ep.Problem(model, recipe=recipe, widths=WIDTHS.get(model))  # the digits: 20 batches of 64
+    masks = masks_of(problem, 3, 0.9)
+    assert len(problem.data.train[0]) // 64 + 1 == 20
+    np.testing.assert_allclose(terms(problem, engine, masks), terms(problem, "module", masks), rtol=1e-4)
+
+
+@pytest.mark.parametrize("network", sorted(NETWORKS))
+@pytest.mark.parametrize("engine", POPULATIONS)
+def test_networks_of_the_users_own(engine: str, network: str, tensors: ep.Data) -> None:
+    torch.manual_seed(0)
+    problem = ep.Problem(NETWORKS[network](), tensors, ep.Recipe(epochs=2, batch_size=16), dtype="float64")
+    assert require(engine, problem) is ENGINES[engine]
+    masks = masks_of(problem, 3, 0.4)
+    expected = terms(problem, "module", masks, epochs=2)
+    np.testing.assert_allclose(terms(problem, engine, masks, epochs=2), expected, rtol=1e-9)
+    population = ENGINES[engine].build(problem, masks)
+    assert list(population.state(2)) == list(problem.network().state_dict())
+
+
+@pytest.mark.parametrize("engine", POPULATIONS)
+def test_an_excluded_layer_is_dense_and_trained(engine: str, tensors: ep.Data) -> None:
+    problem = ep.Problem(Residual(), tensors, ep.Recipe(epochs=1, batch_size=16), dtype="float64", exclude=["block"])
+    masks = masks_of(problem, 2, 0.5)
+    np.testing.assert_allclose(terms(problem, engine, masks), terms(problem, "module", masks), rtol=1e-9)
+    population = ENGINES[engine].build(problem, masks)
+    train(population, problem, 1, seed=0)
+    before, after = problem.network().state_dict()["block.linear.weight"], population.state(1)["block.linear.weight"]
+    assert (after != before).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("engine", ["module", "sparse"])
+def test_company_and_threads_change_no_bit(engine: str, threads: int, dtype: str) -> None:
+    problem = ep.Problem(recipe=ep.Recipe(epochs=1, batch_size=50), dtype=dtype)
+    masks = masks_of(problem, 5, 0.95)
+    together = terms(problem, engine, masks)
+    with torch_threads(threads):
+        (alone,) = terms(problem, engine, masks[3:4]).T
+    assert together[:, 3].tolist() == alone.tolist()
+
+
+def wrong_layer(masks: list[ep.Mask]) -> list[ep.Mask]:
+    """Moves the masks of two layers of the same shape to one another."""
+    layers = [mask.layers for mask in masks]
+    return [ep.Mask.from_layers({**m, "fc2.weight": m["fc3.weight"], "fc3.weight": m["fc2.weight"]}) for m in layers]
+
+
+@pytest.mark.parametrize("engine", POPULATIONS)
+def test_the_comparison_sees_a_mask_on_the_wrong_layer(engine: str) -> None:
+    problem = ep.Problem("mlp", widths=(20, 20, 20), recipe=ep.Recipe(epochs=1), dtype="float64")
+    masks = masks_of(problem, 2)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        np.testing.assert_allclose(terms(problem, engine, wrong_layer(masks)), terms(problem, "module", masks), rtol=1e-4)
+
+
+def test_the_comparison_sees_a_leak_between_individuals(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = ep.Problem("mlp", widths=(20, 20), recipe=ep.Recipe(epochs=1), dtype="float64")
+    masks = masks_of(problem, 3)
+
+    class Leaky(csr.Pattern):
+        """Every individual reads the first one's hidden units."""
+
+        def __init__(self, indices: Tensor, counts: Sequence[int], shape: tuple[int, int], shared: bool) -> None:
+            super().__init__(indices, counts, shape, shared)
+            if not shared:
+                self.col = self.col % shape[1]
+
+    monkeypatch.setattr("evoprune.engines.sparse.Pattern", Leaky)
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
+        np.testing.assert_allclose(terms(problem, "sparse", masks), terms(problem, "module", masks), rtol=1e-4)
+
+
+def test_the_parameter_is_the_survivors_and_the_biases(digits: ep.Problem) -> None:
+    masks = masks_of(digits, 4, 0.9)
+    population = SparsePopulation(digits, masks)
+    biases = sum(p.numel() for name, p in digits.network().named_parameters() if name.endswith("bias"))
+    (flat,) = population.parameters()
+    assert flat.numel() == sum(mask.survivors for mask in masks) + 4 * biases
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+@pytest.mark.parametrize("engine", sorted(ENGINES))
+def test_weights_removed_in_the_middle_of_training_stay_zero(engine: str, optimizer: str) -> None:
+    recipe = ep.Recipe(epochs=1, optimizer=optimizer, lr=0.01)
+    problem = ep.Problem("mlp", widths=(20, 10), recipe=recipe, dtype="float64")
+    masks = masks_of(problem, 2)
+    smaller = [
+        ep.Mask(mask.bits & (np.random.default_rng(k).random(len(mask)) < 0.5), mask.shapes) for k, mask in enumerate(masks)
+    ]
+    found = [two_halves(problem, engine, group, less) for group, less in groups(engine, masks, smaller)]
+    expected = [two_halves(problem, "module", group, less) for group, less in groups("module", masks, smaller)]
+    for state, reference, mask in zip(chain(*found), chain(*expected), smaller, strict=True):
+        for name, layer in mask.layers.items():
+            assert not state[name][torch.from_numpy(~layer)].any()
+            torch.testing.assert_close(state[name], reference[name], rtol=1e-9, atol=1e-12)
+
+
+def groups(engine: str, *masks: list[ep.Mask]) -> list[tuple[list[ep.Mask], ...]]:
+    size = ENGINES[engine].capacity or len(masks[0])
+    return [tuple(m[start : start + size] for m in masks) for start in range(0, len(masks[0]), size)]
+
+
+def two_halves(problem: ep.Problem, engine: str, masks: list[ep.Mask], smaller: list[ep.Mask]) -> list[dict[str, Tensor]]:
+    """Takes ten steps with the masks, removes what the smaller ones lack, and takes ten more."""
+    population = ENGINES[engine].build(problem, masks)
+    optimizer = problem.recipe.make_optimizer(list(population.parameters()))
+    x, y = problem.data.train
+    for step in range(20):
+        if step == 10:
+            gone = [mask.bits & ~less.bits for mask, less in zip(masks, smaller, strict=True)]
+            population.remove(where(population, masks, gone), optimizer)
+        rows = slice(step * 32, (step + 1) * 32)
+        optimizer.zero_grad()
+        sum(problem.loss(output, y[rows]) for output in population(x[rows])).backward()
+        population.mask_gradients()
+        optimizer.step()
+        population.mask_weights()
+    return [population.state(k) for k in range(len(masks))]
+
+
+def where(population: object, masks: list[ep.Mask], gone: list[np.ndarray]) -> list[Tensor]:
+    """Returns what is gone in the layout of the population's weights."""
+    layers = [ep.Mask(bits, mask.shapes).layers for bits, mask in zip(gone, masks, strict=True)]
+    if isinstance(population, SparsePopulation):
+        population._hand_out(torch.zeros_like(population.flat, dtype=torch.bool))
+        for name, layer in zip(masks[0].shapes, population.pruned, strict=True):
+            kept = [m.layers[name] for m in masks]
+            layer.tensors["weight"] = torch.from_numpy(np.concatenate([g[name][k] for g, k in zip(layers, kept, strict=True)]))
+        return [torch.cat([layer.tensors[name].reshape(-1) for layer, name in population.slots])]
+    stacked = [torch.from_numpy(np.stack([layer[name] for layer in layers])) for name in masks[0].shapes]
+    return stacked if not isinstance(population, ModulePopulation) else [tensor[0] for tensor in stacked]
+
+
+def test_convolutions_are_for_the_other_engines() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    problem = ep.Problem(network, ep.Problem().data, ep.Recipe(epochs=1), dtype="float64")
+    with pytest.raises(ep.InputError, match=r"0 is Conv2d; the engine 'sparse' has no convolutions yet"):
+        require("sparse", problem)
+    masks = masks_of(problem, 2)
+    np.testing.assert_allclose(terms(problem, "stacked", masks), terms(problem, "module", masks), rtol=1e-9)
+    assert auto.choose(problem, 0.99, 16) in ("module", "stacked")
+
+
+class Reshaping(nn.Sequential):
+    """Takes the first dimension for the batch, behind a linear layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self[1](self[0](x).reshape(x.shape[0], -1))
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)), "1 is BatchNorm1d; the engine 'sparse' serves"),
+        (nn.Sequential(nn.Linear(6, 8), nn.Softmax(dim=1), nn.Linear(8, 3)), "1 is Softmax"),
+        (Reshaping(nn.Linear(6, 8), nn.Linear(8, 3)), "computes another output than this network"),
+    ],
+)
+def test_a_network_that_sparse_cannot_serve_is_refused_up_front(network: nn.Module, message: str, tensors: ep.Data) -> None:
+    problem = ep.Problem(network, tensors)
+    with pytest.raises(ep.InputError, match=message):
+        ep.make_toolbox(problem, engine="sparse")
+    assert ep.make_toolbox(problem, engine="auto").evaluate.func.brief.engine != "sparse"
+
+
+@pytest.mark.parametrize("engine", POPULATIONS)
+def test_an_optimizer_that_looks_at_whole_tensors_is_refused(engine: str) -> None:
+    problem = ep.Problem("mlp", recipe=ep.Recipe(optimizer="Adafactor"))
+    with pytest.raises(ep.InputError, match="must work on each weight by itself"):
+        require(engine, problem)
+
+
+def test_auto_takes_the_least_cost_that_can_serve(digits: ep.Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = tmp_path / "costs.json"
+    monkeypatch.setattr(auto, "COSTS", costs)
+    # a step costs 3 a network one after another, 1 and a dense part together, or 2 and a sparse part
+    costs.write_text(json.dumps({"cpu": {"module": [0, 3, 0, 0], "stacked": [1, 0, 1e-3, 0], "sparse": [2, 0, 0, 1e-3]}}))
+    n = digits.prunable_count * digits.recipe.batch_size
+    assert auto.features(digits, 0.75, 4) == [1.0, 4.0, 4.0 * n, 1.0 * n]
+    assert auto.choose(digits, 0.999, 8) == "sparse"
+    assert auto.choose(digits, 0.0, 1) == "module"
+    assert auto.resolve("stacked", digits, 0.5, 1) == "stacked"
+
+
+def test_auto_without_mkl_takes_another_engine(digits: ep.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    with pytest.raises(ep.InputError, match="no MKL"):
+        require("sparse", digits)
+    assert auto.choose(digits, 0.99, 16) != "sparse"

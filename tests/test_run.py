@@ -87,10 +87,10 @@ def test_a_changed_problem_is_refused(tmp_path: Path, digits: ep.Problem, tensor
 
 
 def test_a_resumed_run_keeps_its_threads(tmp_path: Path, digits: ep.Problem) -> None:
-    with Run.plan(tmp_path / "run", "kstarts", SETTINGS, {"threads": 1, "workers": "serial"}).of(digits):
+    with Run.plan(tmp_path / "run", "kstarts", SETTINGS, {"threads": 1, "workers": "serial", "engine": "module"}).of(digits):
         pass
-    resumed = Run.plan(tmp_path / "run", "kstarts", SETTINGS, {"threads": 2, "workers": "scoop"})
-    assert resumed.execution == {"threads": 1, "workers": "scoop"}
+    resumed = Run.plan(tmp_path / "run", "kstarts", SETTINGS, {"threads": 2, "workers": "scoop", "engine": "sparse"})
+    assert resumed.execution == {"threads": 1, "workers": "scoop", "engine": "module"}
 
 
 def test_one_process_at_a_time(tmp_path: Path, digits: ep.Problem) -> None:

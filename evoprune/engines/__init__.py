@@ -50,6 +50,9 @@ class Population(Protocol):
     def mask_weights(self) -> None:
         """Sets removed weights to exactly zero, after the optimiser's step."""
 
+    def remove(self, removed: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
+        """Removes survivors for good in the middle of training: those where ``removed``, shaped like ``weights``, is true."""
+
     def survivor_sums(self, tensors: Sequence[Tensor]) -> NDArray[np.float64]:
         """Sums tensors shaped like ``weights`` over each individual's survivors.
 

@@ -57,25 +57,31 @@ class Pattern:
 
 
 class Product(torch.autograd.Function):
-    """Sparse matrix times dense, with the gradients of values, input and bias."""
+    """Sparse matrix times dense plus bias, then ReLU where asked; with the gradients of values, input and bias."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, pattern: Pattern) -> Tensor:
-        """Returns the product, [rows, batch]."""
-        ctx.pattern = pattern
-        ctx.save_for_backward(x, values)
+    def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, pattern: Pattern, relu: bool) -> Tensor:
+        """Returns [rows, batch]."""
         y = pattern.times(values, x)
-        return y if bias is None else y.add_(bias.unsqueeze(1))
+        if bias is not None:
+            y.add_(bias.unsqueeze(1))
+        if relu:
+            y.relu_()
+        ctx.pattern, ctx.relu = pattern, relu
+        ctx.save_for_backward(x, values, y if relu else None)
+        return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         """Returns the gradients of x, values and bias."""
-        x, values = ctx.saved_tensors
+        x, values, y = ctx.saved_tensors
+        dy = torch.ops.aten.threshold_backward(dy, y, 0) if ctx.relu else dy
         dy = dy.contiguous()
         return (
             ctx.pattern.transposed_times(values, dy) if ctx.needs_input_grad[0] else None,
             ctx.pattern.sampled(dy, x) if ctx.needs_input_grad[1] else None,
             dy.sum(1) if ctx.needs_input_grad[2] else None,
+            None,
             None,
         )
 

@@ -55,6 +55,12 @@ class ModulePopulation(nn.Module):
         for weight, removed in zip(self.weights, self.removed, strict=True):
             weight.masked_fill_(removed, 0.0)
 
+    def remove(self, removed: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
+        """Removes survivors for good, in the middle of training."""
+        for before, now in zip(self.removed, removed, strict=True):
+            before |= now
+        self.mask_weights()
+
     def survivor_sums(self, tensors: Sequence[Tensor]) -> NDArray[np.float64]:
         """Returns the sum over the survivors, [1]."""
         total = 0.0

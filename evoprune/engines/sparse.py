@@ -55,13 +55,22 @@ class SparsePopulation(nn.Module):
             for name, layer in mask.layers.items():
                 survivors[name].append(np.flatnonzero(layer))
         self.layers = _replace_modules(self.network, survivors, self.size)
+        self.slots = [(layer, name) for layer in dict.fromkeys(self.layers.values()) for name in layer.tensors]
+        self.flat = nn.Parameter(torch.cat([layer.tensors[name].reshape(-1) for layer, name in self.slots]))
+        self.weights = [self.flat]
         by_name = {f"{name}.weight": layer for name, layer in self.layers.items() if isinstance(layer, SparseLinear)}
         self.pruned = [by_name[name] for name in problem.shapes]
-        self.weights = [layer.values for layer in self.pruned]
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns outputs [K, batch, ...]."""
+        self._hand_out(self.flat)
         return self.network(x)  # type: ignore[no-any-return]
+
+    def _hand_out(self, flat: Tensor) -> None:
+        """Gives the layers their parts of the one parameter, so that the optimiser has one tensor and autograd one ``cat``."""
+        tensors = [layer.tensors[name] for layer, name in self.slots]
+        for (layer, name), old, new in zip(self.slots, tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
+            layer.tensors[name] = new.view(old.shape)
 
     def mask_gradients(self) -> None:
         """Removed weights have no gradient."""
@@ -71,14 +80,15 @@ class SparsePopulation(nn.Module):
 
     def survivor_sums(self, tensors: Sequence[Tensor]) -> NDArray[np.float64]:
         """Returns sums [K] over each individual's survivors."""
-        totals = np.zeros(self.size)
-        for tensor, layer in zip(tensors, self.pruned, strict=True):
-            values = tensor.detach().cpu().numpy().astype(np.float64)
-            totals += [values[start:stop].sum() for start, stop in layer.spans]
+        (values,) = tensors
+        self._hand_out(values.detach().to("cpu", torch.float64))
+        sums = [[part.numpy().sum() for part in layer.split()] for layer in self.pruned]
+        totals: NDArray[np.float64] = np.array(sums, np.float64).sum(axis=0)
         return totals
 
     def state(self, k: int) -> dict[str, Tensor]:
         """Returns the dense ``state_dict`` of individual k."""
+        self._hand_out(self.flat.detach())
         state = {name: tensor.clone() for name, tensor in self.dense.items()}
         for prefix, layer in self.layers.items():
             state |= {f"{prefix}.{name}": tensor for name, tensor in layer.individual(k).items()}
@@ -89,88 +99,95 @@ class SparsePopulation(nn.Module):
         """Removes survivors for good, in the middle of training.
 
         Args:
-            removed: For each of ``weights``, True where the weight goes.
+            removed: For the one of ``weights``, True where the weight goes; what is not prunable stays.
             optimizer: The optimiser that trains the population; what it remembers of the others is kept.
         """
-        for layer, gone in zip(self.pruned, removed, strict=True):
-            layer.keep(~gone, optimizer)
+        kept = []
+        self._hand_out(~removed[0])
+        for layer, name in self.slots:
+            prunable = name == "weight" and layer in self.pruned
+            kept.append(layer.tensors[name].reshape(-1) if prunable else torch.ones_like(layer.tensors[name]).reshape(-1))
+        for layer in self.pruned:
+            layer.keep(layer.tensors["weight"])
+        keep = torch.cat(kept)
+        memories = optimizer.state[self.flat]
+        for name, memory in memories.items():
+            if isinstance(memory, Tensor) and memory.shape == keep.shape:
+                memories[name] = memory[keep]
+        self.flat.data = self.flat.data[keep]
+        self.flat.grad = None
 
 
 class SparseLinear(nn.Module):
     """The linear layers of K individuals as one sparse matrix.
 
     Args:
-        weight: W0 of the dense layer, [out, in].
-        bias: Its bias [out], or None.
+        linear: The dense layer, at W0.
         survivors: For each individual, the flat indices of its surviving weights, ascending.
+        relu: Apply ReLU to the output, in place.
+
+    Attributes:
+        tensors: The surviving values (``weight``), of individual 0, then 1, ..., each row by row; and ``bias`` [K * out].
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, survivors: Sequence[NDArray[np.int64]]) -> None:
+    def __init__(self, linear: nn.Linear, survivors: Sequence[NDArray[np.int64]], relu: bool) -> None:
         super().__init__()
-        self.out_features, self.in_features = weight.shape
-        self.size = len(survivors)
-        self.flat = torch.from_numpy(np.concatenate(survivors)).to(weight.device)
+        self.size, self.shape, self.relu = len(survivors), (linear.out_features, linear.in_features), relu
+        self.indices = torch.from_numpy(np.concatenate(survivors)).to(linear.weight.device)
         self.counts = [len(indices) for indices in survivors]
-        self.values = nn.Parameter(weight.detach().reshape(-1)[self.flat])
-        self.bias = None if bias is None else nn.Parameter(bias.detach().repeat(self.size))
+        self.tensors: dict[str, Tensor] = {"weight": linear.weight.detach().reshape(-1)[self.indices]}
+        if linear.bias is not None:
+            self.tensors["bias"] = linear.bias.detach().repeat(self.size)
         self._pattern: Pattern | None = None
-
-    @property
-    def spans(self) -> list[tuple[int, int]]:
-        """Start and end of each individual's values."""
-        ends = np.cumsum(self.counts).tolist()
-        return list(zip([0, *ends[:-1]], ends, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns [K, batch, out] of the shared input [batch, in], or of [K, batch, in]."""
         shared = x.ndim == 2
         if self._pattern is None or self._pattern.shared != shared:
-            self._pattern = Pattern(self.flat, self.counts, (self.out_features, self.in_features), shared)
-        columns = x.t().contiguous() if shared else x.transpose(1, 2).reshape(self.size * self.in_features, -1)
-        y: Tensor = Product.apply(columns, self.values, self.bias, self._pattern)  # type: ignore[no-untyped-call]
-        return y.view(self.size, self.out_features, -1).transpose(1, 2)
+            self._pattern = Pattern(self.indices, self.counts, self.shape, shared)
+        columns = x.t().contiguous() if shared else x.transpose(1, 2).reshape(self.size * self.shape[1], -1)
+        y: Tensor = Product.apply(columns, self.tensors["weight"], self.tensors.get("bias"), self._pattern, self.relu)  # type: ignore[no-untyped-call]
+        return y.view(self.size, self.shape[0], -1).transpose(1, 2)
+
+    def split(self) -> tuple[Tensor, ...]:
+        """Returns each individual's values."""
+        return torch.split(self.tensors["weight"], self.counts)
 
     def individual(self, k: int) -> dict[str, Tensor]:
         """Returns the dense parameters of individual k."""
-        start, stop = self.spans[k]
-        weight = self.values.new_zeros(self.out_features * self.in_features)
-        weight[self.flat[start:stop]] = self.values.detach()[start:stop]
-        tensors = {"weight": weight.view(self.out_features, self.in_features)}
-        if self.bias is not None:
-            tensors["bias"] = self.bias.detach().view(self.size, -1)[k].clone()
+        values = self.split()[k]
+        weight = values.new_zeros(self.shape[0] * self.shape[1])
+        weight[torch.split(self.indices, self.counts)[k]] = values
+        tensors = {"weight": weight.view(self.shape)}
+        if "bias" in self.tensors:
+            tensors["bias"] = self.tensors["bias"].view(self.size, -1)[k].clone()
         return tensors
 
-    def keep(self, kept: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Keeps some of the values, and what the optimiser remembers of them."""
-        self.counts = [int(kept[start:stop].sum()) for start, stop in self.spans]
-        state = optimizer.state[self.values]
-        for name, memory in state.items():
-            if isinstance(memory, Tensor) and memory.shape == self.values.shape:
-                state[name] = memory[kept]
-        self.values.data = self.values.data[kept]
-        self.values.grad = None
-        self.flat = self.flat[kept]
+    def keep(self, kept: Tensor) -> None:
+        """Keeps the survivors for which ``kept`` is true."""
+        self.counts = [int(part.sum()) for part in torch.split(kept, self.counts)]
+        self.indices = self.indices[kept]
+        self.tensors["weight"] = self.tensors["weight"][kept]
         self._pattern = None
 
 
 class PopulationLayerNorm(nn.Module):
-    """Layer normalisation over the last dimension, with scale and shift of each individual."""
+    """Layer normalisation over the last dimension, with each individual's own scale and shift, [K, 1, features]."""
 
     def __init__(self, norm: nn.LayerNorm, size: int) -> None:
         super().__init__()
         self.shape, self.eps = norm.normalized_shape, norm.eps
-        self.weight = None if norm.weight is None else nn.Parameter(norm.weight.detach().repeat(size, 1, 1))
-        self.bias = None if norm.bias is None else nn.Parameter(norm.bias.detach().repeat(size, 1, 1))
+        self.tensors = {name: parameter.detach().repeat(size, 1, 1) for name, parameter in norm.named_parameters()}
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns [K, batch, features]."""
         y = F.layer_norm(x, self.shape, eps=self.eps)
-        y = y if self.weight is None else y * self.weight
-        return y if self.bias is None else y + self.bias
+        y = y * self.tensors["weight"] if "weight" in self.tensors else y
+        return y + self.tensors["bias"] if "bias" in self.tensors else y
 
     def individual(self, k: int) -> dict[str, Tensor]:
         """Returns the parameters of individual k."""
-        return {name: p.detach()[k, 0].clone() for name, p in self.named_parameters()}
+        return {name: tensor[k, 0].clone() for name, tensor in self.tensors.items()}
 
 
 class SharedDropout(nn.Module):
@@ -186,15 +203,11 @@ class SharedDropout(nn.Module):
             return x
         return x * F.dropout(torch.ones(x.shape[-2:], dtype=x.dtype, device=x.device), self.p)
 
-    def individual(self, k: int) -> dict[str, Tensor]:
-        """Has no parameters."""
-        return {}
-
 
 class Reshape(nn.Module):
     """``Flatten`` or ``Unflatten`` behind the individuals' dimension."""
 
-    def __init__(self, reshape: nn.Flatten | nn.Unflatten) -> None:
+    def __init__(self, reshape: nn.Module) -> None:
         super().__init__()
         self.reshape = reshape
 
@@ -204,36 +217,49 @@ class Reshape(nn.Module):
         y: Tensor = self.reshape(x.reshape(size * batch, *x.shape[2:]))
         return y.view(size, batch, *y.shape[1:])
 
-    def individual(self, k: int) -> dict[str, Tensor]:
-        """Has no parameters."""
-        return {}
-
 
 def _replace_modules(
     network: nn.Module, survivors: dict[str, list[NDArray[np.int64]]], size: int
-) -> dict[str, SparseLinear | PopulationLayerNorm | SharedDropout | Reshape]:
-    """Puts the population's modules in the place of the network's, and returns them by name."""
-    replacements: dict[str, SparseLinear | PopulationLayerNorm | SharedDropout | Reshape] = {}
-    made: dict[int, SparseLinear | PopulationLayerNorm | SharedDropout | Reshape] = {}
+) -> dict[str, SparseLinear | PopulationLayerNorm]:
+    """Puts the population's modules in the place of the network's, and returns those with parameters by name."""
+    fused = _fuse_relu(network)
+    made: dict[nn.Module, nn.Module] = {}
+    layers: dict[str, SparseLinear | PopulationLayerNorm] = {}
     batched = False  # before the first linear layer there is one input, not one for each individual
     for name, module in list(network.named_modules(remove_duplicate=False)):
-        if id(module) not in made:
+        if module not in made:
+            new = module
             if isinstance(module, nn.Linear):
                 dense = [np.arange(module.weight.numel())] * size  # a layer that is excluded from pruning
-                made[id(module)] = SparseLinear(module.weight, module.bias, survivors.get(f"{name}.weight", dense))
+                new = SparseLinear(module, survivors.get(f"{name}.weight", dense), module in fused)
                 batched = True
             elif isinstance(module, nn.LayerNorm):
-                made[id(module)] = PopulationLayerNorm(module, size)
-            elif type(module) is nn.Dropout:
-                made[id(module)] = SharedDropout(module.p)
+                new = PopulationLayerNorm(module, size)
+            elif isinstance(module, nn.Dropout):
+                new = SharedDropout(module.p)
             elif isinstance(module, (nn.Flatten, nn.Unflatten)) and batched:
-                made[id(module)] = Reshape(module)
-        if id(module) in made:
+                new = Reshape(module)
+            made[module] = new
+        if isinstance(made[module], (SparseLinear, PopulationLayerNorm)):
+            layers[name] = made[module]  # type: ignore[assignment]
+        if made[module] is not module and name:
             parent, _, child = name.rpartition(".")
-            replacements[name] = made[id(module)]
-            if name:
-                setattr(network.get_submodule(parent), child, made[id(module)])
-    return replacements
+            setattr(network.get_submodule(parent), child, made[module])
+    return layers
+
+
+def _fuse_relu(network: nn.Module) -> set[nn.Module]:
+    """Takes every ReLU out that follows a linear layer in an ``nn.Sequential``, and returns those linear layers."""
+    names = [module for _, module in network.named_modules(remove_duplicate=False)]
+    fused: set[nn.Module] = set()
+    for container in network.modules():
+        if isinstance(container, nn.Sequential):
+            for i in range(len(container) - 1):
+                linear, relu = container[i], container[i + 1]
+                if isinstance(linear, nn.Linear) and type(relu) is nn.ReLU and names.count(linear) == 1:
+                    fused.add(linear)
+                    container[i + 1] = nn.Identity()
+    return fused
 
 
 def _require_supported(problem: Problem) -> None:

@@ -1,0 +1,69 @@
+"""The choice of an engine from measured costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from evoprune.engines import ENGINES, require
+from evoprune.errors import InputError
+from evoprune.problem import Problem
+
+# Written by `experiments/benchmark_engines.py --write-costs`: for each device and engine, seconds for each of ``features``.
+COSTS = Path(__file__).with_name("costs.json")
+
+
+def features(problem: Problem, sparsity: float, k: int) -> list[float]:
+    """Returns what the time of a training step is made of.
+
+    Args:
+        problem: The problem.
+        sparsity: Fraction of the prunable weights that is removed.
+        k: Number of individuals.
+
+    Returns:
+        One step; individuals; dense weights times examples, of all individuals; surviving weights times examples, likewise.
+    """
+    weights, batch = problem.prunable_count, problem.recipe.batch_size
+    return [1.0, float(k), float(k * weights * batch), k * (1 - sparsity) * weights * batch]
+
+
+def choose(problem: Problem, sparsity: float, k: int) -> str:
+    """Returns the name of the engine with the least expected time, among those that can serve the problem.
+
+    Args:
+        problem: The problem.
+        sparsity: Fraction of the prunable weights that is removed.
+        k: Number of individuals that are trained together.
+    """
+    costs = json.loads(COSTS.read_text())
+    kind = problem.device.partition(":")[0]
+    if kind not in costs:
+        # never measured here: dense products are what such devices are made for
+        order = ["stacked", "module"]
+    else:
+        values = features(problem, sparsity, k)
+        expected = {name: sum(c * v for c, v in zip(costs[kind][name], values, strict=True)) for name in costs[kind]}
+        order = sorted(expected, key=lambda name: expected[name])
+    for name in order:
+        try:
+            require(name, problem)
+        except InputError:
+            continue
+        return name
+    return "module"
+
+
+def resolve(name: str, problem: Problem, sparsity: float, k: int) -> str:
+    """Returns the engine of that name, chosen where it is ``auto``.
+
+    Raises:
+        InputError: An unknown name, or an engine that cannot serve the problem.
+    """
+    if name == "auto":
+        return choose(problem, sparsity, k)
+    require(name, problem)
+    return name
+
+
+__all__ = ["COSTS", "ENGINES", "choose", "features", "resolve"]
