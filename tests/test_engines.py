@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import evoprune as ep
 from evoprune.engines import ENGINES, auto, csr, require
+from evoprune.engines.csr import Pattern
 from evoprune.engines.module import ModulePopulation
 from evoprune.engines.sparse import SparsePopulation
 from evoprune.evaluate import torch_threads
@@ -122,6 +123,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "one activation twice": lambda: (lambda relu: nn.Sequential(nn.Linear(6, 9), relu, nn.Linear(9, 9), relu, nn.Linear(9, 3)))(
         nn.ReLU()
     ),
+    "one layer": lambda: nn.Linear(6, 3),
     "noise on the input": lambda: nn.Sequential(nn.Dropout(0.2), nn.Linear(6, 9), nn.Tanh(), nn.Dropout(0.5), nn.Linear(9, 3)),
 }
 
@@ -214,7 +216,7 @@ def test_the_comparison_sees_a_leak_between_individuals(monkeypatch: pytest.Monk
     problem = ep.Problem("mlp", widths=(20, 20), recipe=ep.Recipe(epochs=1), dtype="float64")
     masks = masks_of(problem, 3)
 
-    class Leaky(csr.Pattern):
+    class Leaky(Pattern):
         """Every individual reads the first one's hidden units."""
 
         def __init__(self, indices: Tensor, counts: Sequence[int], shape: tuple[int, int], shared: bool) -> None:
@@ -222,7 +224,7 @@ def test_the_comparison_sees_a_leak_between_individuals(monkeypatch: pytest.Monk
             if not shared:
                 self.col = self.col % shape[1]
 
-    monkeypatch.setattr("evoprune.engines.sparse.Pattern", Leaky)
+    monkeypatch.setattr(csr, "Pattern", Leaky)
     with pytest.raises(AssertionError, match="Not equal to tolerance"):
         np.testing.assert_allclose(terms(problem, "sparse", masks), terms(problem, "module", masks), rtol=1e-4)
 
@@ -279,11 +281,11 @@ def where(population: object, masks: list[ep.Mask], gone: list[np.ndarray]) -> l
     """Returns what is gone in the layout of the population's weights."""
     layers = [ep.Mask(bits, mask.shapes).layers for bits, mask in zip(gone, masks, strict=True)]
     if isinstance(population, SparsePopulation):
-        population._hand_out(torch.zeros_like(population.flat, dtype=torch.bool))
-        for name, layer in zip(masks[0].shapes, population.pruned, strict=True):
-            kept = [m.layers[name] for m in masks]
-            layer.tensors["weight"] = torch.from_numpy(np.concatenate([g[name][k] for g, k in zip(layers, kept, strict=True)]))
-        return [torch.cat([layer.tensors[name].reshape(-1) for layer, name in population.slots])]
+        removed = torch.zeros_like(population.vector, dtype=torch.bool)
+        for name, values in zip(masks[0].shapes, population.prunable_values(removed).values(), strict=True):
+            for value, mask, layer in zip(values, masks, layers, strict=True):
+                value.copy_(torch.from_numpy(layer[name][mask.layers[name]]))  # a view of ``removed``
+        return [removed]
     stacked = [torch.from_numpy(np.stack([layer[name] for layer in layers])) for name in masks[0].shapes]
     return stacked if not isinstance(population, ModulePopulation) else [tensor[0] for tensor in stacked]
 

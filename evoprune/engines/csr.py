@@ -1,4 +1,4 @@
-"""Products with a sparse matrix whose pattern stays and whose values are trained."""
+"""Chains of sparse layers whose patterns stay and whose values are trained."""
 
 from __future__ import annotations
 
@@ -6,28 +6,83 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+class Layer:
+    """The linear layers of K individuals as one sparse matrix: where their parameters lie in a vector, and what they connect.
+
+    Args:
+        linear: The dense layer, at W0.
+        survivors: For each individual, the flat indices of its surviving weights, ascending.
+        relu: ReLU follows.
+
+    Attributes:
+        initial: W0 of the survivors, of individual 0, then 1, ..., each row by row; then the biases [K * out], if any.
+        counts: Number of survivors of each individual.
+    """
+
+    def __init__(self, linear: nn.Linear, survivors: Sequence[NDArray[np.int64]], relu: bool) -> None:
+        self.size, self.shape, self.relu = len(survivors), (linear.out_features, linear.in_features), relu
+        self.indices = torch.from_numpy(np.concatenate(survivors)).to(linear.weight.device)
+        self.counts = [len(indices) for indices in survivors]
+        values = linear.weight.detach().reshape(-1)[self.indices]
+        self.has_bias = linear.bias is not None
+        self.initial = torch.cat([values, linear.bias.detach().repeat(self.size)]) if self.has_bias else values
+        self._pattern: Pattern | None = None
+
+    @property
+    def length(self) -> int:
+        """Number of parameters."""
+        return len(self.indices) + (self.size * self.shape[0] if self.has_bias else 0)
+
+    def parts(self, vector: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns values and biases in a vector of the layer's parameters."""
+        n = len(self.indices)
+        return vector[:n], vector[n:] if self.has_bias else None
+
+    def pattern(self, shared: bool) -> Pattern:
+        """Returns where the values lie in the matrix that reads the shared input, or each individual its own."""
+        if self._pattern is None or self._pattern.shared != shared:
+            self._pattern = Pattern(self.indices, self.counts, self.shape, shared)
+        return self._pattern
+
+    def individual(self, vector: Tensor, k: int) -> dict[str, Tensor]:
+        """Returns the dense parameters of individual k."""
+        values, biases = self.parts(vector)
+        weight = values.new_zeros(self.shape[0] * self.shape[1])
+        weight[torch.split(self.indices, self.counts)[k]] = torch.split(values, self.counts)[k]
+        tensors = {"weight": weight.view(self.shape)}
+        return tensors if biases is None else tensors | {"bias": biases.view(self.size, -1)[k].clone()}
+
+    def keep(self, kept: Tensor) -> None:
+        """Keeps the survivors for which ``kept`` is true."""
+        self.counts = [int(part.sum()) for part in torch.split(kept, self.counts)]
+        self.indices = self.indices[kept]
+        self._pattern = None
 
 
 class Pattern:
     """Where the surviving weights of one layer of K individuals lie: CSR of the matrix, and of its transpose.
 
     Args:
-        flat: Flat indices of the survivors in the dense [out, in]: of individual 0, ascending, then 1, ...
+        indices: Flat indices of the survivors in the dense [out, in]: of individual 0, ascending, then 1, ...
         counts: Number of survivors of each individual.
         shape: The dense layer's (out, in).
         shared: Whether all individuals read the same input: [K * out, in] instead of block-diagonal [K * out, K * in].
     """
 
-    def __init__(self, flat: Tensor, counts: Sequence[int], shape: tuple[int, int], shared: bool) -> None:
+    def __init__(self, indices: Tensor, counts: Sequence[int], shape: tuple[int, int], shared: bool) -> None:
         self.shared = shared
         size, (out, fan_in) = len(counts), shape
         self.shape = (size * out, fan_in if shared else size * fan_in)
-        individual = torch.repeat_interleave(torch.arange(size), torch.tensor(counts)).to(flat.device)
-        row = flat // fan_in + individual * out
-        col = flat % fan_in + (0 if shared else individual * fan_in)
+        individual = torch.repeat_interleave(torch.arange(size), torch.tensor(counts)).to(indices.device)
+        row = indices // fan_in + individual * out
+        col = indices % fan_in + (0 if shared else individual * fan_in)
         self.index = torch.int32 if max(len(row), *self.shape) < 2**31 else torch.int64
         self.crow, self.col = self._pointers(row, self.shape[0]), col.to(self.index)
         if not shared:
@@ -43,47 +98,69 @@ class Pattern:
         """Returns the transposed matrix times dy [rows, batch]."""
         return _csr_times(self.transposed_crow, self.transposed_col, values.index_select(0, self.order), dy)
 
-    def sampled(self, dy: Tensor, x: Tensor) -> Tensor:
-        """Returns dy @ x.T, [rows, columns], where the matrix has values."""
-        values = dy.new_zeros(len(self.col))
+    def add_sampled(self, values: Tensor, dy: Tensor, x: Tensor) -> None:
+        """Adds dy @ x.T, [rows, columns], to the values, in place and nowhere else."""
         if len(values):
             out = torch.sparse_csr_tensor(self.crow, self.col, values, self.shape, check_invariants=False)
-            torch.sparse.sampled_addmm(out, dy, x.t(), out=out)  # in place: ``out`` shares its values with ``values``
-        return values
+            torch.sparse.sampled_addmm(out, dy, x.t(), out=out)  # ``out`` shares its values with ``values``
 
     def _pointers(self, index: Tensor, n: int) -> Tensor:
         counts = torch.bincount(index, minlength=n)
         return F.pad(counts.cumsum(0), (1, 0)).to(self.index)
 
 
-class Product(torch.autograd.Function):
-    """Sparse matrix times dense plus bias, then ReLU where asked; with the gradients of values, input and bias."""
+class Chain(torch.autograd.Function):
+    """Sparse layers one after another, each with bias and ReLU where it has them; one node in autograd's graph."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, pattern: Pattern, relu: bool) -> Tensor:
-        """Returns [rows, batch]."""
-        y = pattern.times(values, x)
-        if bias is not None:
-            y.add_(bias.unsqueeze(1))
-        if relu:
-            y.relu_()
-        ctx.pattern, ctx.relu = pattern, relu
-        ctx.save_for_backward(x, values, y if relu else None)
-        return y
+    def forward(ctx: Any, x: Tensor, vector: Tensor, layers: Sequence[Layer], shared: bool) -> Tensor:
+        """Returns [rows of the last layer, batch] of x [columns of the first, batch]; the vector holds all parameters."""
+        patterns = [layer.pattern(shared and i == 0) for i, layer in enumerate(layers)]
+        activations = [x]
+        for layer, pattern, part in zip(layers, patterns, _split(vector, layers), strict=True):
+            values, biases = layer.parts(part)
+            y = pattern.times(values, activations[-1])
+            if biases is not None:
+                y.add_(biases.unsqueeze(1))
+            if layer.relu:
+                y.relu_()
+            activations.append(y)
+        ctx.layers, ctx.patterns = layers, patterns
+        ctx.save_for_backward(vector, *activations)
+        return activations[-1]
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        """Returns the gradients of x, values and bias."""
-        x, values, y = ctx.saved_tensors
-        dy = torch.ops.aten.threshold_backward(dy, y, 0) if ctx.relu else dy
-        dy = dy.contiguous()
-        return (
-            ctx.pattern.transposed_times(values, dy) if ctx.needs_input_grad[0] else None,
-            ctx.pattern.sampled(dy, x) if ctx.needs_input_grad[1] else None,
-            dy.sum(1) if ctx.needs_input_grad[2] else None,
-            None,
-            None,
-        )
+        """Returns the gradients of x and of the vector."""
+        vector, *activations = ctx.saved_tensors
+        gradient = torch.zeros_like(vector)
+        parts, gradients = _split(vector, ctx.layers), _split(gradient, ctx.layers)
+        own = False  # what autograd hands in may have other readers; what is made here has none, and is changed in place
+        for i in reversed(range(len(ctx.layers))):
+            layer, pattern = ctx.layers[i], ctx.patterns[i]
+            if layer.relu and own:
+                torch.ops.aten.threshold_backward.grad_input(dy, activations[i + 1], 0, grad_input=dy)
+            elif layer.relu:
+                dy = torch.ops.aten.threshold_backward(dy, activations[i + 1], 0)
+            dy = dy.contiguous()
+            values, biases = layer.parts(gradients[i])
+            pattern.add_sampled(values, dy, activations[i])
+            if biases is not None:
+                torch.sum(dy, 1, out=biases)
+            if i > 0 or ctx.needs_input_grad[0]:
+                dy, own = pattern.transposed_times(layer.parts(parts[i])[0], dy), True
+        return dy if ctx.needs_input_grad[0] else None, gradient, None, None
+
+
+def hear_the_beta_warning() -> None:
+    """Lets torch say once, unheard, that its CSR tensors are in beta."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.tensor([], dtype=torch.int64), torch.tensor([]), (1, 1))
+
+
+def _split(vector: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, ...]:
+    return torch.split(vector, [layer.length for layer in layers])
 
 
 def _csr_times(crow: Tensor, col: Tensor, values: Tensor, x: Tensor) -> Tensor:
@@ -93,13 +170,7 @@ def _csr_times(crow: Tensor, col: Tensor, values: Tensor, x: Tensor) -> Tensor:
         return x.new_zeros(rows, x.shape[1])
     if x.dtype == torch.float32 and x.device.type == "cpu":
         # a row of the product is a bag of an embedding with weights, whose kernel is 2 to 4 times as fast as MKL's
-        return F.embedding_bag(col, x, crow, mode="sum", per_sample_weights=values, include_last_offset=True)
+        y: Tensor = torch.embedding_bag(x, col, crow, False, 0, False, values, True)[0]
+        return y
     matrix = torch.sparse_csr_tensor(crow, col, values, (rows, len(x)), check_invariants=False)
     return torch.mm(matrix, x)
-
-
-def hear_the_beta_warning() -> None:
-    """Lets torch say once, unheard, that its CSR tensors are in beta."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.tensor([], dtype=torch.int64), torch.tensor([]), (1, 1))

@@ -10,6 +10,7 @@ the products want; elementwise operations keep that layout.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evoprune.engines.csr import Pattern, Product, hear_the_beta_warning
+from evoprune.engines.csr import Chain, Layer, hear_the_beta_warning
 from evoprune.errors import InputError
 from evoprune.mask import Mask
 from evoprune.models import PRUNABLE_MODULES
@@ -47,30 +48,34 @@ class SparsePopulation(nn.Module):
         _require_supported(problem)
         hear_the_beta_warning()
         self.size = len(masks)
-        self.network = problem.network()
+        self.network = nn.Sequential(problem.network())  # a parent to put modules into; all names begin with "0."
         self.dense = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-        survivors: dict[str, list[NDArray[np.int64]]] = {name: [] for name in problem.shapes}
+        survivors: dict[str, list[NDArray[np.int64]]] = {f"0.{name}": [] for name in problem.shapes}
         for mask in masks:  # one after another: their dense layers are never all in memory
             mask.require(problem.shapes)
             for name, layer in mask.layers.items():
-                survivors[name].append(np.flatnonzero(layer))
-        self.layers = _replace_modules(self.network, survivors, self.size)
-        self.slots = [(layer, name) for layer in dict.fromkeys(self.layers.values()) for name in layer.tensors]
-        self.flat = nn.Parameter(torch.cat([layer.tensors[name].reshape(-1) for layer, name in self.slots]))
-        self.weights = [self.flat]
-        by_name = {f"{name}.weight": layer for name, layer in self.layers.items() if isinstance(layer, SparseLinear)}
-        self.pruned = [by_name[name] for name in problem.shapes]
+                survivors[f"0.{name}"].append(np.flatnonzero(layer))
+        self.layers, self.owners = _replace_modules(self.network, survivors, self.size)
+        self.vector = nn.Parameter(torch.cat([owner.initial() for owner in self.owners]))
+        self.weights = [self.vector]
+        self.prunable = [name.rpartition(".")[0] for name in survivors]
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns outputs [K, batch, ...]."""
-        self._hand_out(self.flat)
+        for owner, part in zip(self.owners, self._split(self.vector), strict=True):
+            owner.vector = part
         return self.network(x)  # type: ignore[no-any-return]
 
-    def _hand_out(self, flat: Tensor) -> None:
-        """Gives the layers their parts of the one parameter, so that the optimiser has one tensor and autograd one ``cat``."""
-        tensors = [layer.tensors[name] for layer, name in self.slots]
-        for (layer, name), old, new in zip(self.slots, tensors, torch.split(flat, [t.numel() for t in tensors]), strict=True):
-            layer.tensors[name] = new.view(old.shape)
+    def _split(self, vector: Tensor) -> tuple[Tensor, ...]:
+        """Returns each owner's part of a vector of all parameters."""
+        return (vector,) if len(self.owners) == 1 else torch.split(vector, [owner.length for owner in self.owners])
+
+    def _parts(self, vector: Tensor) -> dict[str, Tensor]:
+        """Returns each layer's part of a vector of all parameters, by the layer's name in the network."""
+        parts: dict[Layer | PopulationLayerNorm, Tensor] = {}
+        for owner, part in zip(self.owners, self._split(vector), strict=True):
+            parts |= owner.parts(part)
+        return {name: parts[layer] for name, layer in self.layers.items()}
 
     def mask_gradients(self) -> None:
         """Removed weights have no gradient."""
@@ -80,19 +85,26 @@ class SparsePopulation(nn.Module):
 
     def survivor_sums(self, tensors: Sequence[Tensor]) -> NDArray[np.float64]:
         """Returns sums [K] over each individual's survivors."""
-        (values,) = tensors
-        self._hand_out(values.detach().to("cpu", torch.float64))
-        sums = [[part.numpy().sum() for part in layer.split()] for layer in self.pruned]
+        values = self.prunable_values(tensors[0].detach().to("cpu", torch.float64))
+        sums = [[part.numpy().sum() for part in parts] for parts in values.values()]
         totals: NDArray[np.float64] = np.array(sums, np.float64).sum(axis=0)
         return totals
 
+    def prunable_values(self, vector: Tensor) -> dict[str, tuple[Tensor, ...]]:
+        """Returns what a tensor like the one of ``weights`` has for the survivors: by layer, for each individual."""
+        parts, found = self._parts(vector), {}
+        for name in self.prunable:
+            layer = self.layers[name]
+            assert isinstance(layer, Layer)
+            found[name] = torch.split(layer.parts(parts[name])[0], layer.counts)
+        return found
+
     def state(self, k: int) -> dict[str, Tensor]:
         """Returns the dense ``state_dict`` of individual k."""
-        self._hand_out(self.flat.detach())
         state = {name: tensor.clone() for name, tensor in self.dense.items()}
-        for prefix, layer in self.layers.items():
-            state |= {f"{prefix}.{name}": tensor for name, tensor in layer.individual(k).items()}
-        return state
+        for prefix, part in self._parts(self.vector.detach()).items():
+            state |= {f"{prefix}.{name}": tensor for name, tensor in self.layers[prefix].individual(part, k).items()}
+        return {name.removeprefix("0."): tensor for name, tensor in state.items()}
 
     @torch.no_grad()
     def remove(self, removed: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
@@ -102,92 +114,96 @@ class SparsePopulation(nn.Module):
             removed: For the one of ``weights``, True where the weight goes; what is not prunable stays.
             optimizer: The optimiser that trains the population; what it remembers of the others is kept.
         """
-        kept = []
-        self._hand_out(~removed[0])
-        for layer, name in self.slots:
-            prunable = name == "weight" and layer in self.pruned
-            kept.append(layer.tensors[name].reshape(-1) if prunable else torch.ones_like(layer.tensors[name]).reshape(-1))
-        for layer in self.pruned:
-            layer.keep(layer.tensors["weight"])
-        keep = torch.cat(kept)
-        memories = optimizer.state[self.flat]
+        kept = torch.ones_like(removed[0])
+        for values, gone in zip(self.prunable_values(kept).values(), self.prunable_values(removed[0]).values(), strict=True):
+            for value, go in zip(values, gone, strict=True):
+                value.logical_and_(~go)  # a view of ``kept``
+        staying = {name: torch.cat(values) for name, values in self.prunable_values(kept).items()}
+        for name, keep in staying.items():
+            layer = self.layers[name]
+            assert isinstance(layer, Layer)
+            layer.keep(keep)
+        memories = optimizer.state[self.vector]
         for name, memory in memories.items():
-            if isinstance(memory, Tensor) and memory.shape == keep.shape:
-                memories[name] = memory[keep]
-        self.flat.data = self.flat.data[keep]
-        self.flat.grad = None
+            if isinstance(memory, Tensor) and memory.shape == kept.shape:
+                memories[name] = memory[kept]
+        self.vector.data = self.vector.data[kept]
+        self.vector.grad = None
 
 
-class SparseLinear(nn.Module):
-    """The linear layers of K individuals as one sparse matrix.
-
-    Args:
-        linear: The dense layer, at W0.
-        survivors: For each individual, the flat indices of its surviving weights, ascending.
-        relu: Apply ReLU to the output, in place.
+class SparseChain(nn.Module):
+    """Sparse layers one after another.
 
     Attributes:
-        tensors: The surviving values (``weight``), of individual 0, then 1, ..., each row by row; and ``bias`` [K * out].
+        vector: Their parameters, as the population hands them out.
     """
 
-    def __init__(self, linear: nn.Linear, survivors: Sequence[NDArray[np.int64]], relu: bool) -> None:
+    vector: Tensor
+
+    def __init__(self, layers: list[Layer]) -> None:
         super().__init__()
-        self.size, self.shape, self.relu = len(survivors), (linear.out_features, linear.in_features), relu
-        self.indices = torch.from_numpy(np.concatenate(survivors)).to(linear.weight.device)
-        self.counts = [len(indices) for indices in survivors]
-        self.tensors: dict[str, Tensor] = {"weight": linear.weight.detach().reshape(-1)[self.indices]}
-        if linear.bias is not None:
-            self.tensors["bias"] = linear.bias.detach().repeat(self.size)
-        self._pattern: Pattern | None = None
+        self.layers = layers
+
+    @property
+    def length(self) -> int:
+        """Number of parameters."""
+        return sum(layer.length for layer in self.layers)
+
+    def initial(self) -> Tensor:
+        """Returns the parameters at W0."""
+        return torch.cat([layer.initial for layer in self.layers])
+
+    def parts(self, vector: Tensor) -> dict[Any, Tensor]:
+        """Returns the layers' parts of a vector of the parameters."""
+        return dict(zip(self.layers, torch.split(vector, [layer.length for layer in self.layers]), strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns [K, batch, out] of the shared input [batch, in], or of [K, batch, in]."""
+        first, last = self.layers[0], self.layers[-1]
         shared = x.ndim == 2
-        if self._pattern is None or self._pattern.shared != shared:
-            self._pattern = Pattern(self.indices, self.counts, self.shape, shared)
-        columns = x.t().contiguous() if shared else x.transpose(1, 2).reshape(self.size * self.shape[1], -1)
-        y: Tensor = Product.apply(columns, self.tensors["weight"], self.tensors.get("bias"), self._pattern, self.relu)  # type: ignore[no-untyped-call]
-        return y.view(self.size, self.shape[0], -1).transpose(1, 2)
-
-    def split(self) -> tuple[Tensor, ...]:
-        """Returns each individual's values."""
-        return torch.split(self.tensors["weight"], self.counts)
-
-    def individual(self, k: int) -> dict[str, Tensor]:
-        """Returns the dense parameters of individual k."""
-        values = self.split()[k]
-        weight = values.new_zeros(self.shape[0] * self.shape[1])
-        weight[torch.split(self.indices, self.counts)[k]] = values
-        tensors = {"weight": weight.view(self.shape)}
-        if "bias" in self.tensors:
-            tensors["bias"] = self.tensors["bias"].view(self.size, -1)[k].clone()
-        return tensors
-
-    def keep(self, kept: Tensor) -> None:
-        """Keeps the survivors for which ``kept`` is true."""
-        self.counts = [int(part.sum()) for part in torch.split(kept, self.counts)]
-        self.indices = self.indices[kept]
-        self.tensors["weight"] = self.tensors["weight"][kept]
-        self._pattern = None
+        columns = x.t().contiguous() if shared else x.transpose(1, 2).reshape(first.size * first.shape[1], -1)
+        y: Tensor = Chain.apply(columns, self.vector, self.layers, shared)  # type: ignore[no-untyped-call]
+        return y.view(last.size, last.shape[0], -1).transpose(1, 2)
 
 
 class PopulationLayerNorm(nn.Module):
-    """Layer normalisation over the last dimension, with each individual's own scale and shift, [K, 1, features]."""
+    """Layer normalisation over the last dimension, with each individual's own scale and shift.
+
+    Attributes:
+        vector: Those parameters, as the population hands them out: scales [K, features], then shifts likewise.
+    """
+
+    vector: Tensor
 
     def __init__(self, norm: nn.LayerNorm, size: int) -> None:
         super().__init__()
-        self.shape, self.eps = norm.normalized_shape, norm.eps
-        self.tensors = {name: parameter.detach().repeat(size, 1, 1) for name, parameter in norm.named_parameters()}
+        self.size, self.shape, self.eps = size, norm.normalized_shape, norm.eps
+        self.given = {name: parameter.detach() for name, parameter in norm.named_parameters()}
+
+    @property
+    def length(self) -> int:
+        """Number of parameters."""
+        return len(self.given) * self.size * self.shape[0]
+
+    def initial(self) -> Tensor:
+        """Returns the parameters at the start."""
+        return torch.cat([torch.empty(0), *(parameter.repeat(self.size) for parameter in self.given.values())])
+
+    def parts(self, vector: Tensor) -> dict[Any, Tensor]:
+        """Returns the module's own part: all of it."""
+        return {self: vector}
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns [K, batch, features]."""
+        tensors = dict(zip(self.given, self.vector.view(len(self.given), self.size, 1, -1), strict=True))
         y = F.layer_norm(x, self.shape, eps=self.eps)
-        y = y * self.tensors["weight"] if "weight" in self.tensors else y
-        return y + self.tensors["bias"] if "bias" in self.tensors else y
+        y = y * tensors["weight"] if "weight" in tensors else y
+        return y + tensors["bias"] if "bias" in tensors else y.expand(self.size, *y.shape[-2:])
 
-    def individual(self, k: int) -> dict[str, Tensor]:
+    def individual(self, vector: Tensor, k: int) -> dict[str, Tensor]:
         """Returns the parameters of individual k."""
-        return {name: tensor[k, 0].clone() for name, tensor in self.tensors.items()}
+        tensors = vector.view(len(self.given), self.size, -1)
+        return {name: tensor[k].clone() for name, tensor in zip(self.given, tensors, strict=True)}
 
 
 class SharedDropout(nn.Module):
@@ -220,46 +236,60 @@ class Reshape(nn.Module):
 
 def _replace_modules(
     network: nn.Module, survivors: dict[str, list[NDArray[np.int64]]], size: int
-) -> dict[str, SparseLinear | PopulationLayerNorm]:
-    """Puts the population's modules in the place of the network's, and returns those with parameters by name."""
-    fused = _fuse_relu(network)
+) -> tuple[dict[str, Layer | PopulationLayerNorm], list[SparseChain | PopulationLayerNorm]]:
+    """Puts the population's modules in the place of the network's.
+
+    Returns:
+        What has parameters, by the name that it had in the network, and the modules that own them.
+    """
+    chains = _chains(network)
     made: dict[nn.Module, nn.Module] = {}
-    layers: dict[str, SparseLinear | PopulationLayerNorm] = {}
+    layers: dict[str, Layer | PopulationLayerNorm] = {}
     batched = False  # before the first linear layer there is one input, not one for each individual
     for name, module in list(network.named_modules(remove_duplicate=False)):
-        if module not in made:
-            new = module
-            if isinstance(module, nn.Linear):
+        if isinstance(module, nn.Linear):
+            if module not in made:
                 dense = [np.arange(module.weight.numel())] * size  # a layer that is excluded from pruning
-                new = SparseLinear(module, survivors.get(f"{name}.weight", dense), module in fused)
-                batched = True
-            elif isinstance(module, nn.LayerNorm):
-                new = PopulationLayerNorm(module, size)
-            elif isinstance(module, nn.Dropout):
-                new = SharedDropout(module.p)
-            elif isinstance(module, (nn.Flatten, nn.Unflatten)) and batched:
-                new = Reshape(module)
-            made[module] = new
-        if isinstance(made[module], (SparseLinear, PopulationLayerNorm)):
+                head, relu = chains.get(module, (module, False))
+                layers[name] = layer = Layer(module, survivors.get(f"{name}.weight", dense), relu)
+                made[module] = SparseChain([]) if head is module else nn.Identity()
+                chain = made[head]
+                assert isinstance(chain, SparseChain)
+                chain.layers.append(layer)
+            batched = True
+        elif isinstance(module, nn.LayerNorm):
+            made.setdefault(module, PopulationLayerNorm(module, size))
             layers[name] = made[module]  # type: ignore[assignment]
-        if made[module] is not module and name:
+        elif isinstance(module, nn.Dropout):
+            made.setdefault(module, SharedDropout(module.p))
+        elif isinstance(module, (nn.Flatten, nn.Unflatten)) and batched:
+            made.setdefault(module, Reshape(module))
+        if module in made:
             parent, _, child = name.rpartition(".")
             setattr(network.get_submodule(parent), child, made[module])
-    return layers
+    return layers, [owner for owner in made.values() if isinstance(owner, (SparseChain, PopulationLayerNorm))]
 
 
-def _fuse_relu(network: nn.Module) -> set[nn.Module]:
-    """Takes every ReLU out that follows a linear layer in an ``nn.Sequential``, and returns those linear layers."""
-    names = [module for _, module in network.named_modules(remove_duplicate=False)]
-    fused: set[nn.Module] = set()
-    for container in network.modules():
-        if isinstance(container, nn.Sequential):
-            for i in range(len(container) - 1):
-                linear, relu = container[i], container[i + 1]
-                if isinstance(linear, nn.Linear) and type(relu) is nn.ReLU and names.count(linear) == 1:
-                    fused.add(linear)
+def _chains(network: nn.Module) -> dict[nn.Module, tuple[nn.Module, bool]]:
+    """Finds linear layers that follow one another in an ``nn.Sequential``, and takes out a ReLU behind each.
+
+    Returns:
+        For each such linear layer, the first of its chain, and whether ReLU follows.
+    """
+    everywhere = [module for _, module in network.named_modules(remove_duplicate=False)]
+    chains: dict[nn.Module, tuple[nn.Module, bool]] = {}
+    for container in [module for module in network.modules() if type(module) is nn.Sequential]:
+        head: nn.Module | None = None
+        for i, module in enumerate(container):
+            if isinstance(module, nn.Linear) and everywhere.count(module) == 1:
+                relu = i + 1 < len(container) and type(container[i + 1]) is nn.ReLU
+                head = head or module
+                chains[module] = (head, relu)
+                if relu:
                     container[i + 1] = nn.Identity()
-    return fused
+            elif not isinstance(container[i], nn.Identity):
+                head = None
+    return chains
 
 
 def _require_supported(problem: Problem) -> None:
