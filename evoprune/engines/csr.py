@@ -22,23 +22,26 @@ class Layer:
         relu: ReLU follows.
 
     Attributes:
-        initial: W0 of the survivors, of individual 0, then 1, ..., each row by row; then the biases [K * out], if any.
         counts: Number of survivors of each individual.
     """
 
     def __init__(self, linear: nn.Linear, survivors: Sequence[NDArray[np.int64]], relu: bool) -> None:
         self.size, self.shape, self.relu = len(survivors), (linear.out_features, linear.in_features), relu
-        self.indices = torch.from_numpy(np.concatenate(survivors)).to(linear.weight.device)
+        index = np.int32 if linear.weight.numel() < 2**31 else np.int64
+        self.indices = torch.from_numpy(np.concatenate(survivors, dtype=index, casting="same_kind")).to(linear.weight.device)
         self.counts = [len(indices) for indices in survivors]
-        values = linear.weight.detach().reshape(-1)[self.indices]
-        self.has_bias = linear.bias is not None
-        self.initial = torch.cat([values, linear.bias.detach().repeat(self.size)]) if self.has_bias else values
+        self.linear, self.has_bias = linear, linear.bias is not None
         self._pattern: Pattern | None = None
 
     @property
     def length(self) -> int:
         """Number of parameters."""
         return len(self.indices) + (self.size * self.shape[0] if self.has_bias else 0)
+
+    def initial(self) -> Tensor:
+        """Returns W0 of the survivors, of individual 0, then 1, ..., each row by row; then the biases [K * out], if any."""
+        values = self.linear.weight.detach().reshape(-1)[self.indices]
+        return torch.cat([values, self.linear.bias.detach().repeat(self.size)]) if self.has_bias else values
 
     def parts(self, vector: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns values and biases in a vector of the layer's parameters."""
@@ -80,15 +83,14 @@ class Pattern:
         self.shared = shared
         size, (out, fan_in) = len(counts), shape
         self.shape = (size * out, fan_in if shared else size * fan_in)
-        individual = torch.repeat_interleave(torch.arange(size), torch.tensor(counts)).to(indices.device)
+        index = torch.int32 if max(len(indices), *self.shape) < 2**31 else torch.int64
+        individual = torch.repeat_interleave(torch.arange(size, dtype=index), torch.tensor(counts)).to(indices.device)
         row = indices // fan_in + individual * out
-        col = indices % fan_in + (0 if shared else individual * fan_in)
-        self.index = torch.int32 if max(len(row), *self.shape) < 2**31 else torch.int64
-        self.crow, self.col = self._pointers(row, self.shape[0]), col.to(self.index)
+        self.col = indices % fan_in + (0 if shared else individual * fan_in)
+        self.crow = _pointers(row, self.shape[0])
         if not shared:
-            order = torch.argsort(col, stable=True)
-            self.transposed_crow, self.transposed_col = self._pointers(col, self.shape[1]), row[order].to(self.index)
-            self.order = order.to(self.index)
+            self.order = torch.argsort(self.col, stable=True).to(index)
+            self.transposed_crow, self.transposed_col = _pointers(self.col, self.shape[1]), row[self.order]
 
     def times(self, values: Tensor, x: Tensor) -> Tensor:
         """Returns matrix [rows, columns] times x [columns, batch]."""
@@ -104,10 +106,6 @@ class Pattern:
             out = torch.sparse_csr_tensor(self.crow, self.col, values, self.shape, check_invariants=False)
             torch.sparse.sampled_addmm(out, dy, x.t(), out=out)  # ``out`` shares its values with ``values``
 
-    def _pointers(self, index: Tensor, n: int) -> Tensor:
-        counts = torch.bincount(index, minlength=n)
-        return F.pad(counts.cumsum(0), (1, 0)).to(self.index)
-
 
 class Chain(torch.autograd.Function):
     """Sparse layers one after another, each with bias and ReLU where it has them; one node in autograd's graph."""
@@ -117,7 +115,8 @@ class Chain(torch.autograd.Function):
         """Returns [rows of the last layer, batch] of x [columns of the first, batch]; the vector holds all parameters."""
         patterns = [layer.pattern(shared and i == 0) for i, layer in enumerate(layers)]
         activations = [x]
-        for layer, pattern, part in zip(layers, patterns, _split(vector, layers), strict=True):
+        parts = _split(vector.detach(), layers)  # detached: embedding_bag would prepare a backward pass of its own
+        for layer, pattern, part in zip(layers, patterns, parts, strict=True):
             values, biases = layer.parts(part)
             y = pattern.times(values, activations[-1])
             if biases is not None:
@@ -134,7 +133,7 @@ class Chain(torch.autograd.Function):
         """Returns the gradients of x and of the vector."""
         vector, *activations = ctx.saved_tensors
         gradient = torch.zeros_like(vector)
-        parts, gradients = _split(vector, ctx.layers), _split(gradient, ctx.layers)
+        parts, gradients = _split(vector.detach(), ctx.layers), _split(gradient, ctx.layers)
         own = False  # what autograd hands in may have other readers; what is made here has none, and is changed in place
         for i in reversed(range(len(ctx.layers))):
             layer, pattern = ctx.layers[i], ctx.patterns[i]
@@ -157,6 +156,11 @@ def hear_the_beta_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.tensor([], dtype=torch.int64), torch.tensor([]), (1, 1))
+
+
+def _pointers(index: Tensor, n: int) -> Tensor:
+    """Returns where each of n rows begins in entries sorted by row, and where the last ends."""
+    return F.pad(torch.bincount(index, minlength=n).cumsum(0), (1, 0)).to(index.dtype)
 
 
 def _split(vector: Tensor, layers: Sequence[Layer]) -> tuple[Tensor, ...]:

@@ -151,7 +151,7 @@ class SparseChain(nn.Module):
 
     def initial(self) -> Tensor:
         """Returns the parameters at W0."""
-        return torch.cat([layer.initial for layer in self.layers])
+        return torch.cat([layer.initial() for layer in self.layers])
 
     def parts(self, vector: Tensor) -> dict[Any, Tensor]:
         """Returns the layers' parts of a vector of the parameters."""
