@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from evoprune import records, seeds
 from evoprune.errors import InputError, RunError
-from evoprune.evaluate import FAILURE, NO_BETTER_THAN_CHANCE, BriefTraining, Evaluation, Evaluator
+from evoprune.evaluate import FAILURE, NO_BETTER_THAN_CHANCE, BriefTraining, Evaluation, Evaluator, collapse_note
 from evoprune.final import HISTORY_COLUMNS, FinalTraining, train_fully
 from evoprune.mask import Mask, diversity
 from evoprune.problem import Problem
@@ -106,7 +106,7 @@ def k_starts(
     seed = problem.seed if seed is None else seeds.check_seed(seed)
     chunk_size = max(1, min(8, k // 4)) if chunk_size is None else chunk_size
     search: dict[str, Any] = {
-        "sparsity": sparsity,
+        "sparsity": float(sparsity),
         "layer_densities": layer_densities,
         "fitness": fitness,
         "fitness_epochs": fitness_epochs,
@@ -115,8 +115,9 @@ def k_starts(
         "chunk_size": chunk_size,
     }
     toolbox = make_toolbox(problem, **search, workers=workers, threads=threads)
-    settings = {"problem": problem.config(), **search, "k": k, "restart": restart}
     evaluator: Evaluator = toolbox.evaluate.func
+    terms = list(evaluator.fitness.terms)
+    settings = {"problem": problem.config(), **search, "fitness_terms": terms, "k": k, "restart": restart}
     execution = {"workers": workers, "threads": threads, "engine": evaluator.brief.engine}
     run = None if out is None else Run.plan(out, "kstarts", settings, execution, force)
     with nullcontext() if run is None else run.of(problem):
@@ -266,7 +267,7 @@ def describe_training(problem: Problem, mask: Mask, training: FinalTraining) -> 
         "mask": mask.hash,
         "sparsity": mask.sparsity,
         "survivors": mask.survivors,
-        "collapse": str(mask.collapse(problem)),
+        "collapse": collapse_note(problem, mask),
         "layers": {name: [int(layer.sum()), layer.size] for name, layer in mask.layers.items()},
         "test_accuracy": training.test_accuracy,
         "test_loss": training.test_loss,

@@ -13,7 +13,7 @@ import tyro
 
 from evoprune import plot, records
 from evoprune.algorithms import Result
-from evoprune.errors import EvopruneError, RunError
+from evoprune.errors import EvopruneError, InputError, RunError
 from evoprune.problem import Problem, Recipe
 from evoprune.run import settings_hash
 
@@ -149,7 +149,7 @@ def _experiment(method: str, options: OptionsT, search: Callable[[Problem, Optio
     result = search(problem, options, folder)
     if finished:
         print(f"{folder} is finished already:")
-    if not all((folder / f"{name}.png").exists() for name in plot.FIGURES):
+    if not finished or not all((folder / f"{name}.png").exists() for name in plot.FIGURES):
         plot.save_figures(folder)
     _print_result(records.read_json(folder / "result.json") or result.summary, folder)
 
@@ -185,5 +185,13 @@ def plot_main(name: str, description: str | None) -> None:
     """Draws one figure of a run, and says where it is; a user's error ends the process with status 2."""
     options = tyro.cli(PlotOptions, description=description)
     path = options.out or options.run / f"{name}.png"
-    guard(lambda: plot.FIGURES[name](options.run).savefig(path, dpi=150))
-    print(path)
+
+    def draw() -> None:
+        figure = plot.FIGURES[name](options.run)
+        try:
+            figure.savefig(path, dpi=150)
+        except ValueError as error:  # an ending that matplotlib does not know
+            raise InputError(f"cannot write {path}: {error}.") from error
+        print(path)
+
+    guard(draw)

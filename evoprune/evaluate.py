@@ -181,10 +181,14 @@ class Evaluator:
             mask.require(self.problem.shapes)
         hashes = [mask.hash for mask in masks]
         distinct = list(dict(zip(hashes, masks, strict=True)).items())
-        # split first, then leave out what is known, so that a resumed run has the chunks of an uninterrupted one
-        chunks = [[m for h, m in chunk if h not in self.known] for chunk in split(distinct, self.brief.chunk)]
-        chunks = [chunk for chunk in chunks if chunk]
-        for _, evaluations in workers(self, chunks):
+        # a chunk that is partly known is evaluated whole: under some engines company changes the last bits
+        chunks = [
+            [mask for _, mask in chunk]
+            for chunk in split(distinct, self.brief.chunk)
+            if any(h not in self.known for h, _ in chunk)
+        ]
+        for _, chunk in workers(self, chunks):
+            evaluations = [evaluation for evaluation in chunk if evaluation.mask not in self.known]
             if on_result is not None:
                 on_result(evaluations)
             self.known.update({evaluation.mask: evaluation for evaluation in evaluations})
@@ -204,7 +208,13 @@ class Evaluator:
     def payload(self) -> bytes:
         """The pickled problem, for a worker that does not have it yet."""
         if self._payload is None:
-            self._payload = pickle.dumps(self.problem)
+            try:
+                self._payload = pickle.dumps(self.problem)
+            except (pickle.PicklingError, AttributeError, TypeError) as error:
+                raise InputError(
+                    f"the problem cannot be sent to workers: {error}. Define its module, function and loss at the top of a "
+                    f"file, not inside a function."
+                ) from error
         return self._payload
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -316,13 +326,17 @@ def _status(problem: Problem, mask: Mask, values: Mapping[str, float], reason: s
     wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if reason or wrong:
         return FAILURE, reason or "; ".join(wrong)
-    try:
-        collapse = str(mask.collapse(problem))
-    except Exception as error:  # noqa: BLE001 - a module that the report cannot follow was trained all the same
-        collapse = f"collapse not known: {_reason(error)}"
     chance = problem.chance_loss
     status = NO_BETTER_THAN_CHANCE if chance is not None and values["validation loss"] >= chance else OK
-    return status, collapse
+    return status, collapse_note(problem, mask)
+
+
+def collapse_note(problem: Problem, mask: Mask) -> str:
+    """Returns what the mask cuts off, in words; empty for nothing."""
+    try:
+        return str(mask.collapse(problem))
+    except Exception as error:  # noqa: BLE001 - a module that the report cannot follow was trained all the same
+        return f"collapse not known: {_reason(error)}"
 
 
 def _reason(error: Exception) -> str:

@@ -41,7 +41,8 @@ class FinalTraining:
     @property
     def validation_loss(self) -> float:
         """Validation loss after the last epoch."""
-        return float(self.history[-1]["validation_loss"] or np.nan)
+        loss = self.history[-1]["validation_loss"]
+        return np.nan if loss is None else loss
 
     @property
     def validation_accuracy(self) -> float | None:

@@ -29,7 +29,8 @@ class FitnessFunction:
 
     Attributes:
         name: Its name in the registry.
-        terms: One term: the fitness is the term. Several: their sum, each divided by its mean over the initial population.
+        terms: One term: the fitness is the term. Several: their sum, each divided by the size of its mean over the initial
+            population.
     """
 
     name: str
@@ -41,13 +42,10 @@ class FitnessFunction:
         return len(self.terms) > 1
 
     def calibrate(self, population: Sequence[Terms]) -> dict[str, float]:
-        """Returns the divisors: the mean of each term over an initial population, all of it finite.
-
-        A mean of zero gives 1, so that the term adds nothing.
-        """
+        """Returns the divisors: the absolute mean of each term over an initial population, all of it finite; 1 for zero."""
         if not self.needs_calibration:
             return {}
-        return {term: float(np.mean([terms[term] for terms in population])) or 1.0 for term in self.terms}
+        return {term: abs(float(np.mean([terms[term] for terms in population]))) or 1.0 for term in self.terms}
 
     def value(self, terms: Terms, divisors: Mapping[str, float]) -> float:
         """Returns the fitness of finite terms.
@@ -89,6 +87,8 @@ FITNESS: dict[str, FitnessFunction] = {
 }
 
 
+# columns of evaluations.csv beside the terms
+RESERVED = ("gen", "mask", "seed", "validation_loss", "validation_accuracy", "status", "note", "worker", "seconds")
 _BUILT_IN = frozenset({*TERMS, *FITNESS})
 
 
@@ -105,8 +105,8 @@ def register_fitness(name: str, made_of: Term | Sequence[str]) -> None:
     Raises:
         InputError: The name is that of a built-in one, or a term is unknown.
     """
-    if name in _BUILT_IN:
-        raise InputError(f"fitness {name!r} is built in; choose another name.")
+    if name in _BUILT_IN or name in RESERVED:
+        raise InputError(f"fitness {name!r} is built in, or a column of the records; choose another name.")
     if callable(made_of):
         TERMS[name] = made_of
         made_of = (name,)

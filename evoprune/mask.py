@@ -138,8 +138,10 @@ class Mask:
         for name, layer in self.layers.items():
             arrays[f"{name}/bits"] = np.packbits(layer)
             arrays[f"{name}/shape"] = np.array(layer.shape, np.int64)
-        with Path(path).open("wb") as file:
+        temporary = Path(path).with_name(f".{Path(path).name}.tmp")
+        with temporary.open("wb") as file:
             np.savez(file, **arrays)
+        temporary.replace(path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], problem: Problem | None = None) -> Mask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def read_starts(folder: Path) -> Starts:
     config, result = _config_and_result(folder)
     rows = [e for gen, e in records.read_evaluations(folder) if gen == 0]
     usable = [e for e in rows if e.status != "failed"]
-    divisors = config["divisors"] or {config["settings"]["fitness"]: 1.0}
+    divisors = config["divisors"] or dict.fromkeys(config["settings"]["fitness_terms"], 1.0)
     is_accuracy = not all(math.isnan(e.validation_accuracy) for e in usable)
     position = {e.mask: i for i, e in enumerate(usable)}
     chosen = {"winner": result, **result["controls"]}
@@ -172,7 +173,9 @@ def save_figures(folder: Path) -> list[Path]:
     paths = []
     for name, draw in FIGURES.items():
         path = folder / f"{name}.png"
-        draw(folder).savefig(path, dpi=150)
+        content = io.BytesIO()
+        draw(folder).savefig(content, dpi=150)
+        records.write_atomically(path, content.getvalue())
         paths.append(path)
     return paths
 

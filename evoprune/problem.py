@@ -149,6 +149,7 @@ class Problem:
 
     Attributes:
         shapes: Shape of the prunable weights by parameter name, in ``named_parameters`` order.
+        is_classification: Whether accuracy is defined: the targets are class labels, and the network has an output for each.
         data: The split data, on the device.
 
     Raises:
@@ -185,7 +186,7 @@ class Problem:
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.initialization = initialization or ("kaiming" if named else "given")
         self.w0_density = w0_density
-        self.device = _check_device(device)
+        self.device = _check_device(str(device))
         self.dtype = look_up("dtype", dtype, {"float32": torch.float32, "float64": torch.float64})
         self._model = model if named or not isinstance(model, nn.Module) else copy.deepcopy(model)
         self._data = _copied(data) if isinstance(data, Data) else data
@@ -204,11 +205,6 @@ class Problem:
     def prunable_count(self) -> int:
         """Number of prunable weights, n."""
         return sum(shape.numel() for shape in self.shapes.values())
-
-    @property
-    def is_classification(self) -> bool:
-        """Whether accuracy is defined: the targets are class labels and the network is to predict them."""
-        return self.loss_name != "reconstruction" and datasets.is_labels(self.data.train[1])
 
     def network(self) -> nn.Module:
         """Returns a new network at W0, its buffers afresh, in training mode, on the device."""
@@ -243,8 +239,8 @@ class Problem:
         """SHA-256 over W0, buffers, data, recipe, loss, seed, the prunable names and the module's repr, in hex."""
         digest = hashlib.sha256()
         facts = [
-            repr(self._template), asdict(self.recipe), self.loss_name, _facts(self._loss), self.seed, list(self.shapes),
-            str(self.dtype), self.device,
+            repr(self._template), asdict(self.recipe), self.loss_name, _stable(self._loss), self.seed, list(self.shapes),
+            str(self.dtype), self.device, [_stable(module) for module in self._template.modules()],
         ]  # fmt: skip
         digest.update(json.dumps(facts, sort_keys=True, default=repr).encode())
         tensors = {f"W0 {name}": t for name, t in self._template.state_dict().items()}
@@ -385,7 +381,12 @@ class Problem:
         try:
             with torch.random.fork_rng(devices=[]):
                 outputs = network(x[:size])
+                self.is_classification = self._has_classes(outputs)
                 self._check_labels(outputs)
+                if self.loss_name in ("mse", "reconstruction") and outputs.shape != target[:size].shape:
+                    raise InputError(
+                        f"outputs are {tuple(outputs.shape)}, targets {tuple(target[:size].shape)}; expected the same."
+                    )
                 loss = self.loss(outputs, target[:size])
                 if loss.ndim != 0:
                     raise InputError(f"the loss has shape {tuple(loss.shape)}; expected the batch's mean, a scalar.")
@@ -403,6 +404,12 @@ class Problem:
                 f"{tuple(target[:size].shape)} ({target.dtype}) with loss {self.loss_name!r}: "
                 f"{type(error).__name__}: {error}"
             ) from error
+
+    def _has_classes(self, outputs: Tensor) -> bool:
+        y = self.data.train[1]
+        if self.loss_name == "reconstruction" or not datasets.is_labels(y) or outputs.ndim != y.ndim + 1:
+            return False
+        return outputs.shape[1] > int(y.max())
 
     def _check_labels(self, outputs: Tensor) -> None:
         if self.loss_name != "cross-entropy" or not datasets.is_labels(self.data.train[1]):
@@ -424,12 +431,19 @@ def _copied(data: Data) -> Data:
     return data.with_parts({part: (x.clone(), y.clone()) for part, (x, y) in data.parts().items()})
 
 
-def _facts(thing: object) -> Any:
-    """Returns what tells a loss from others of its kind: what it binds, or the settings of its module."""
+def _stable(thing: object) -> Any:
+    """Returns what tells a value from others, the same in every process: settings of modules, what a function binds."""
+    if thing is None or isinstance(thing, (bool, int, float, str)):
+        return thing
+    if isinstance(thing, (list, tuple)):
+        return [_stable(item) for item in thing]
+    if isinstance(thing, Mapping):
+        return {str(key): _stable(value) for key, value in thing.items()}
     if isinstance(thing, functools.partial):
-        return [_facts(thing.func), repr(thing.args), repr(sorted(thing.keywords.items()))]
+        return [_stable(thing.func), _stable(thing.args), _stable(thing.keywords)]
     if isinstance(thing, nn.Module):
-        return [repr(thing), repr(sorted((k, v) for k, v in vars(thing).items() if not k.startswith("_")))]
+        settings = {name: value for name, value in vars(thing).items() if not name.startswith("_")}
+        return [_describe(thing), _stable(settings)]
     return _describe(thing)
 
 

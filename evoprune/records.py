@@ -100,7 +100,13 @@ def append_evaluations(path: Path, gen: int, evaluations: Iterable[Evaluation]) 
         {"gen": gen, "mask": e.mask, "seed": e.seed, **e.terms, **{name: getattr(e, name) for name in _PLAIN_COLUMNS}}
         for e in evaluations
     ]
-    text = _csv_text(columns, rows, header=not path.exists() or path.stat().st_size == 0)
+    new = not path.exists() or path.stat().st_size == 0
+    if not new:
+        with path.open() as file:
+            header = file.readline().rstrip("\n").split(",")
+        if header != columns:
+            raise InputError(f"{path} has the columns {header}, now they are {columns}; register the fitness terms as before.")
+    text = _csv_text(columns, rows, header=new)
     with path.open("ab", buffering=0) as file:
         file.write(text.encode())
         os.fsync(file.fileno())

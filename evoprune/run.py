@@ -50,6 +50,7 @@ class Run:
     divisors: dict[str, float] = field(default_factory=dict)
     problem_hash: str | None = None
     device: str = "cpu"
+    force: bool = False
 
     @classmethod
     def plan(
@@ -69,15 +70,15 @@ class Run:
             method: Name of the method.
             settings: All that decides the result, as JSON values.
             execution: What does not.
-            force: Start over where the folder holds a run with other settings.
+            force: Start over where the folder holds a run with other settings, or on another problem.
 
         Raises:
             InputError: The folder holds another run, or something else, or cannot be read.
         """
-        run = cls(Path(folder), method, json.loads(json.dumps(settings)), dict(execution or {}))
+        run = cls(Path(folder), method, json.loads(json.dumps(settings)), dict(execution or {}), force=force)
         before = records.read_json(run.folder / "config.json")
         if before is None:
-            if not force and run.folder.is_dir() and any(run.folder.iterdir()):
+            if not force and run.folder.is_dir() and any(not path.name.startswith(".") for path in run.folder.iterdir()):
                 raise InputError(f"{folder} holds files but no run; choose another --out, or --force to use it.")
             return run
         difference = _difference(before, run)
@@ -101,7 +102,7 @@ class Run:
         Raises:
             InputError: The run that is to be resumed was about another: data, code or versions have changed.
         """
-        if self.problem_hash not in (None, problem.hash):
+        if self.problem_hash not in (None, problem.hash) and not self.force:
             raise InputError(
                 f"{self.folder} was started on a problem with hash {self.problem_hash}, now it is {problem.hash}: the "
                 f"data or the versions of the libraries have changed. Restore them, or --force to start over."
@@ -119,7 +120,12 @@ class Run:
         except OSError as error:
             raise InputError(f"cannot write to {self.folder}: {error}; choose another --out.") from error
         before = records.read_json(self.folder / "config.json")
-        if before is not None and _difference(before, self):
+        other = before is None or bool(_difference(before, self)) or before["problem_hash"] != self.problem_hash
+        if other and before is not None and not self.force:
+            self._lock.release()
+            raise InputError(f"{self.folder} was taken by another run meanwhile; choose another --out.")
+        if other:
+            self.divisors = {}
             self._clear()
         if self.finished:
             self.evaluations = self._read_evaluations()
@@ -179,13 +185,10 @@ class Run:
         records.write_json(self.folder / "config.json", config)
 
     def _clear(self) -> None:
-        """Removes the files of the run that was here before, and only those."""
-        for path in [*self.folder.glob("checkpoint/*"), *self.folder.glob("*.png")]:
-            path.unlink()
-        for name in (
-            "config.json", "evaluations.csv", "generations.csv", "history.csv", "result.json", "mask.npz",
-            "model.safetensors",
-        ):  # fmt: skip
+        """Removes the files of the run that was here before, and only those; first what says that it is finished."""
+        names = ["result.json", "evaluations.csv", "generations.csv", "history.csv", "mask.npz", "model.safetensors"]
+        steps = [f"checkpoint/{path.name}" for path in self.folder.glob("checkpoint/*")]
+        for name in [*names, *steps, "config.json"]:
             (self.folder / name).unlink(missing_ok=True)
 
     def _read_evaluations(self) -> dict[str, Evaluation]:

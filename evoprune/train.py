@@ -109,7 +109,7 @@ def measure(population: Population, problem: Problem, part: str) -> Measured:
     if not problem.is_classification:
         correct.fill_(torch.nan)
     correct[~losses.isfinite()] = torch.nan  # the largest of several NaN is no prediction
-    return Measured((losses / len(x)).cpu().numpy(), (correct / len(x)).cpu().numpy())
+    return Measured((losses / len(x)).cpu().numpy(), (correct / target.numel()).cpu().numpy())
 
 
 def individual_losses(problem: Problem, outputs: Tensor, target: Tensor) -> Tensor:
@@ -118,7 +118,8 @@ def individual_losses(problem: Problem, outputs: Tensor, target: Tensor) -> Tens
         logarithms = outputs.transpose(1, 2).log_softmax(1)  # classes in the middle, as the sparse engine's memory has them
         return -logarithms.gather(1, target.expand(len(outputs), 1, -1)).squeeze(1).mean(1)
     if problem.loss_name in ("mse", "reconstruction"):
-        return (outputs - target).square().flatten(1).mean(1)
+        # in two steps, so that each sum is short enough to be one thread's
+        return (outputs - target).square().flatten(2).mean(2).mean(1)
     return torch.stack([problem.loss(output, target) for output in outputs])
 
 

@@ -5,7 +5,7 @@ import evoprune as ep
 from evoprune import fitness as registry
 from evoprune.engines.module import ModulePopulation
 from evoprune.evaluate import torch_threads
-from evoprune.fitness import FITNESS, TERMS
+from evoprune.fitness import FITNESS, TERMS, FitnessFunction
 from evoprune.train import train
 
 
@@ -29,6 +29,13 @@ def test_combined_divides_by_the_means_of_the_initial_population() -> None:
     divisors = combined.calibrate(population)
     assert divisors == {"magnitude": 3.0, "gradient": 20.0}
     assert combined.value({"magnitude": 6.0, "gradient": 10.0}, divisors) == 2.5
+
+
+def test_negative_terms_stay_larger_is_fitter() -> None:
+    both = FitnessFunction("both", ("magnitude", "loss"))
+    divisors = both.calibrate([{"magnitude": 1.0, "loss": -1.0}, {"magnitude": 1.0, "loss": -3.0}])
+    assert divisors == {"magnitude": 1.0, "loss": 2.0}
+    assert both.value({"magnitude": 1.0, "loss": -1.0}, divisors) > both.value({"magnitude": 1.0, "loss": -3.0}, divisors)
 
 
 def test_a_term_of_mean_zero_divides_by_one() -> None:

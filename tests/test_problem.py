@@ -621,7 +621,7 @@ WHOLE = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
         ({"loss": 3}, "one training step failed"),
         ({"recipe": Recipe(batch_size=59)}, "more than 1 value per channel"),
         ({"recipe": Recipe(batch_size=1)}, "more than 1 value per channel"),
-        ({"model": nn.Linear(6, 4), "loss": "mse"}, "one training step failed"),
+        ({"model": nn.Linear(6, 4), "loss": "mse"}, "expected the same"),
     ],
     ids=[
         "outputs",
@@ -655,3 +655,37 @@ def test_every_part_must_fit_the_network(part):
 
 def test_a_last_batch_of_one_is_no_matter_without_batch_normalisation():
     own(model=nn.Linear(6, 4), recipe=Recipe(batch_size=59))
+
+
+class Slope(nn.Module):
+    def __init__(self, slope):
+        super().__init__()
+        self.slope = slope
+        self.linear = nn.Linear(6, 3)
+        nn.init.ones_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x):
+        return F.leaky_relu(self.linear(x), self.slope)
+
+
+def test_hash_sees_settings_that_the_repr_does_not_show(tensors):
+    assert Problem(Slope(0.1), tensors).hash == Problem(Slope(0.1), tensors).hash
+    assert Problem(Slope(0.1), tensors).hash != Problem(Slope(0.3), tensors).hash
+
+
+def test_outputs_that_would_broadcast_against_the_targets_are_refused(tensors):
+    x, y = tensors.train
+    with pytest.raises(InputError, match="expected the same"):
+        Problem(nn.Linear(6, 1), Data(train=(x, y.float())))
+
+
+def test_accuracy_is_defined_for_an_output_a_class_alone(tensors):
+    x, y = tensors.train
+    assert Problem(nn.Linear(6, 3), tensors).is_classification
+    own = Problem(nn.Linear(6, 1), Data(train=(x, y > 0)), loss=one_sided)
+    assert not own.is_classification
+
+
+def one_sided(outputs, target):
+    return F.binary_cross_entropy_with_logits(outputs[:, 0], target.float())

@@ -151,6 +151,30 @@ def test_a_damaged_config_is_named(tmp_path: Path) -> None:
         Run.plan(tmp_path, "kstarts", SETTINGS)
 
 
+def test_force_starts_over_on_a_changed_problem(tmp_path: Path, digits: ep.Problem, tensors: ep.Data) -> None:
+    with Run.plan(tmp_path / "run", "kstarts", SETTINGS).of(digits) as run:
+        run.record(0, [evaluation("a")])
+    other = ep.Problem(model=torch.nn.Linear(6, 3), data=tensors)
+    with Run.plan(tmp_path / "run", "kstarts", SETTINGS, force=True).of(other) as run:
+        assert not run.evaluations
+
+
+def test_a_run_killed_before_its_config_starts_anew(tmp_path: Path, digits: ep.Problem) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").touch()
+    (tmp_path / "run" / ".config.json.tmp").touch()
+    with Run.plan(tmp_path / "run", "kstarts", SETTINGS).of(digits) as run:
+        assert not run.evaluations
+
+
+def test_records_with_other_terms_are_refused(tmp_path: Path, digits: ep.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Run.plan(tmp_path / "run", "kstarts", SETTINGS).of(digits) as run:
+        run.record(0, [evaluation("a")])
+        monkeypatch.setattr(records, "TERMS", {"magnitude": None})
+        with pytest.raises(ep.InputError, match="register the fitness terms as before"):
+            run.record(0, [evaluation("b")])
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission(tmp_path: Path, digits: ep.Problem) -> None:
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)

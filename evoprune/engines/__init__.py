@@ -92,8 +92,8 @@ def require(name: str, problem: Problem) -> Engine:
     """Returns the engine of that name, if it can serve the problem.
 
     Raises:
-        InputError: An unknown name; or the engine cannot serve the network or the optimiser. The network's own code is tried on
-            two masks, against the reference engine.
+        InputError: An unknown name; or the engine cannot serve the network or the optimiser. Two steps of training are tried
+            with two masks, against the reference engine.
     """
     engine = look_up("engine", name, ENGINES)
     if engine.capacity == 1:
@@ -105,15 +105,33 @@ def require(name: str, problem: Problem) -> Engine:
         )
     rng = np.random.default_rng(0)
     masks = [random_mask(problem.shapes, 0.5, rng, "uniform") for _ in range(2)]
-    x = problem.data.train[0][:3]
     try:
-        with torch.no_grad():
-            outputs = engine.build(problem, masks).train(False)(x)
-            expected = torch.cat([ModulePopulation(problem, [mask]).train(False)(x) for mask in masks])
+        found = _two_steps(engine.build(problem, masks), problem)
+        expected = [state for mask in masks for state in _two_steps(ModulePopulation(problem, [mask]), problem)]
     except InputError:
         raise
     except Exception as error:
         raise InputError(f"the engine {name!r} cannot follow this network: {error}. Use the engine 'module'.") from error
-    if outputs.shape != expected.shape or not torch.allclose(outputs, expected, rtol=1e-3, atol=1e-4):
-        raise InputError(f"the engine {name!r} computes another output than this network. Use the engine 'module'.")
+    for state, reference in zip(found, expected, strict=True):
+        for key, tensor in reference.items():
+            if key not in state or not torch.allclose(state[key], tensor, rtol=1e-3, atol=1e-4):
+                raise InputError(f"the engine {name!r} trains {key} otherwise than this network. Use the engine 'module'.")
     return engine
+
+
+def _two_steps(population: Population, problem: Problem) -> list[dict[str, Tensor]]:
+    """Trains two steps on three examples, noise, frozen and unused parameters and all; returns each individual's state."""
+    x, target = problem.part("train")
+    parameters = [parameter for parameter in population.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=0.01, weight_decay=0.1)
+    population.train()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for _ in range(2):
+            optimizer.zero_grad()
+            losses = [problem.loss(outputs, target[:3]) for outputs in population(x[:3])]
+            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+            population.mask_gradients()
+            optimizer.step()
+            population.mask_weights()
+    return [population.state(k) for k in range(population.size)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from evoprune.engines import ENGINES, require
+from evoprune.engines import require
 from evoprune.errors import InputError
 from evoprune.problem import Problem
 
@@ -64,6 +64,3 @@ def resolve(name: str, problem: Problem, sparsity: float, k: int) -> str:
         return choose(problem, sparsity, k)
     require(name, problem)
     return name
-
-
-__all__ = ["COSTS", "ENGINES", "choose", "features", "resolve"]

@@ -125,7 +125,9 @@ class Chain(torch.autograd.Function):
                 y.relu_()
             activations.append(y)
         ctx.layers, ctx.patterns = layers, patterns
-        ctx.save_for_backward(vector, *activations)
+        # the output is saved only where the gradient needs it: what is not saved may be changed in place by what follows
+        saved = activations if layers[-1].relu else activations[:-1]
+        ctx.save_for_backward(vector, *saved)
         return activations[-1]
 
     @staticmethod

@@ -195,29 +195,36 @@ class PopulationLayerNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns [K, batch, features]."""
-        tensors = dict(zip(self.given, self.vector.view(len(self.given), self.size, 1, -1), strict=True))
         y = F.layer_norm(x, self.shape, eps=self.eps)
+        if not self.given:
+            return y
+        tensors = dict(zip(self.given, self.vector.view(len(self.given), self.size, 1, -1), strict=True))
         y = y * tensors["weight"] if "weight" in tensors else y
-        return y + tensors["bias"] if "bias" in tensors else y.expand(self.size, *y.shape[-2:])
+        return y + tensors["bias"] if "bias" in tensors else y
 
     def individual(self, vector: Tensor, k: int) -> dict[str, Tensor]:
         """Returns the parameters of individual k."""
-        tensors = vector.view(len(self.given), self.size, -1)
+        tensors = vector.view(len(self.given), self.size, self.shape[0])
         return {name: tensor[k].clone() for name, tensor in zip(self.given, tensors, strict=True)}
 
 
 class SharedDropout(nn.Module):
-    """Dropout whose noise all individuals share, drawn as the reference engine draws it."""
+    """Dropout whose noise all individuals share, drawn as the reference engine draws it.
 
-    def __init__(self, p: float) -> None:
+    Args:
+        p: Probability of a zero.
+        batched: The input is [K, batch, ...], not the shared [batch, ...].
+    """
+
+    def __init__(self, p: float, batched: bool) -> None:
         super().__init__()
-        self.p = p
+        self.p, self.batched = p, batched
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the input's shape."""
         if not self.training:
             return x
-        return x * F.dropout(torch.ones(x.shape[-2:], dtype=x.dtype, device=x.device), self.p)
+        return x * F.dropout(x.new_ones(x.shape[1:] if self.batched else x.shape), self.p)
 
 
 class Reshape(nn.Module):
@@ -245,23 +252,26 @@ def _replace_modules(
     chains = _chains(network)
     made: dict[nn.Module, nn.Module] = {}
     layers: dict[str, Layer | PopulationLayerNorm] = {}
+    linears: dict[nn.Module, Layer] = {}
     batched = False  # before the first linear layer there is one input, not one for each individual
     for name, module in list(network.named_modules(remove_duplicate=False)):
         if isinstance(module, nn.Linear):
             if module not in made:
                 dense = [np.arange(module.weight.numel())] * size  # a layer that is excluded from pruning
                 head, relu = chains.get(module, (module, False))
-                layers[name] = layer = Layer(module, survivors.get(f"{name}.weight", dense), relu)
+                linears[module] = layer = Layer(module, survivors.get(f"{name}.weight", dense), relu)
                 made[module] = SparseChain([]) if head is module else nn.Identity()
                 chain = made[head]
                 assert isinstance(chain, SparseChain)
                 chain.layers.append(layer)
+            layers[name] = linears[module]
             batched = True
         elif isinstance(module, nn.LayerNorm):
             made.setdefault(module, PopulationLayerNorm(module, size))
             layers[name] = made[module]  # type: ignore[assignment]
+            batched = batched or module.elementwise_affine
         elif isinstance(module, nn.Dropout):
-            made.setdefault(module, SharedDropout(module.p))
+            made.setdefault(module, SharedDropout(module.p, batched))
         elif isinstance(module, (nn.Flatten, nn.Unflatten)) and batched:
             made.setdefault(module, Reshape(module))
         if module in made:
@@ -298,8 +308,8 @@ def _require_supported(problem: Problem) -> None:
     for name, module in problem.network().named_modules():
         what = f"{name or 'the network'} is {type(module).__name__}; the engine 'sparse'"
         leaf = next(module.children(), None) is None
-        if isinstance(module, PRUNABLE_MODULES) and not isinstance(module, nn.Linear):
-            raise InputError(f"{what} has no convolutions yet. Use the engine 'module' or 'stacked'.")
+        if isinstance(module, PRUNABLE_MODULES) and type(module) is not nn.Linear:
+            raise InputError(f"{what} has no convolutions yet, nor kinds of nn.Linear. Use the engine 'module' or 'stacked'.")
         if leaf and type(module) not in SUPPORTED:
             raise InputError(
                 f"{what} serves linear layers, layer normalisation over the last dimension, dropout, flattening and "

@@ -33,7 +33,7 @@ class StackedPopulation(nn.Module):
         network = problem.network()
         self._call = [network]  # in a list: its own parameters are not to be trained
         self.names = [name for name, _ in network.named_parameters()]
-        self.stacked = nn.ParameterList([self._stack(p) for p in network.parameters()])
+        self.stacked = nn.ParameterList([nn.Parameter(self._stack(p), p.requires_grad) for p in network.parameters()])
         self.stacked_buffers = {name: self._stack(b) for name, b in network.named_buffers()}
         by_name = dict(zip(self.names, self.stacked, strict=True))
         self.weights: list[nn.Parameter] = [by_name[name] for name in problem.shapes]
@@ -81,7 +81,10 @@ class StackedPopulation(nn.Module):
         """Returns the ``state_dict`` of individual k."""
         (network,) = self._call
         tensors = dict(zip(self.names, self.stacked, strict=True)) | self.stacked_buffers
-        return {name: tensors[name].detach()[k].clone() for name in network.state_dict()}
+        dense = dict(network.named_parameters()) | dict(network.named_buffers())
+        by_identity = {id(dense[name]): tensor for name, tensor in tensors.items()}  # a tied tensor has several names
+        state = network.state_dict(keep_vars=True)
+        return {name: by_identity[id(tensor)].detach()[k].clone() for name, tensor in state.items()}
 
     def remove(self, removed: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
         """Removes survivors for good, in the middle of training."""
