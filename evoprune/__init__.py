@@ -8,7 +8,8 @@ from evoprune.evaluate import Evaluation, Evaluator
 from evoprune.fitness import register_fitness
 from evoprune.initialize import layer_survivors, random_mask
 from evoprune.mask import Collapse, Fitness, Mask
-from evoprune.problem import Problem, Recipe
+from evoprune.problem import Problem
+from evoprune.recipe import Recipe
 from evoprune.run import Run
 from evoprune.toolbox import make_statistics, make_toolbox
 

@@ -14,7 +14,8 @@ import tyro
 from evoprune import plot, records
 from evoprune.algorithms import Result
 from evoprune.errors import EvopruneError, InputError, RunError
-from evoprune.problem import Problem, Recipe
+from evoprune.problem import Problem
+from evoprune.recipe import Recipe
 from evoprune.run import settings_hash
 
 

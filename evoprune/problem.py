@@ -7,10 +7,9 @@ import functools
 import hashlib
 import inspect
 import json
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -22,6 +21,7 @@ from evoprune import data as datasets
 from evoprune import models, seeds
 from evoprune.data import Data, Pair
 from evoprune.errors import InputError, look_up
+from evoprune.recipe import Recipe
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
@@ -30,93 +30,6 @@ LOSSES: dict[str, Loss] = {
     "mse": F.mse_loss,
     "reconstruction": F.mse_loss,  # the target is the input
 }
-
-# Fraction of the learning rate at a progress in [0, 1) through all steps of all epochs.
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda progress: 1.0,
-    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
-    "linear": lambda progress: 1 - progress,
-}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained.
-
-    Attributes:
-        epochs: Epochs of the full training.
-        batch_size: Examples a step; an epoch's last batch may be smaller.
-        optimizer: Name of a class in ``torch.optim``.
-        lr: Learning rate at the start.
-        momentum: Momentum; None means 0.9 for an optimiser that has the option, and nothing for others.
-        weight_decay: Weight decay; also of the biases, as in ``torch.optim``.
-        schedule: ``cosine``, ``linear`` or ``constant``: one schedule over all steps of all epochs.
-        options: Further keyword arguments of the optimiser.
-
-    Raises:
-        InputError: A value out of range, or an optimiser or option that ``torch.optim`` has not.
-    """
-
-    epochs: int = 15
-    batch_size: int = 64
-    optimizer: str = "SGD"
-    lr: float = 0.05
-    momentum: float | None = None
-    weight_decay: float = 5e-4
-    schedule: str = "cosine"
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; expected a positive integer.")
-        if not (_is_finite(self.lr) and self.lr > 0):
-            raise InputError(f"lr is {self.lr!r}; expected a positive number, such as 0.05.")
-        for name in ("momentum", "weight_decay"):
-            value = getattr(self, name)
-            if value is not None and not _is_finite(value):
-                raise InputError(f"{name} is {value!r}; expected a number, such as {0.9 if name == 'momentum' else 5e-4}.")
-        look_up("schedule", self.schedule, SCHEDULES)
-        kind = look_up("optimizer", self.optimizer, optimizers())
-        if self.momentum is None and "momentum" not in self.options and "momentum" in inspect.signature(kind).parameters:
-            object.__setattr__(self, "momentum", 0.9)
-        self.make_optimizer([nn.Parameter(torch.zeros(2, 2))])
-
-    def make_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-        """Returns the optimiser over some parameters.
-
-        Raises:
-            InputError: The optimiser is unknown, needs a closure, or refuses an option.
-        """
-        kind = look_up("optimizer", self.optimizer, optimizers())
-        arguments: dict[str, Any] = {"lr": self.lr, **self.options}
-        if self.weight_decay or "weight_decay" in inspect.signature(kind).parameters:  # Rprop has none
-            arguments["weight_decay"] = self.weight_decay
-        if self.momentum is not None:
-            arguments["momentum"] = self.momentum
-        try:
-            return kind(parameters, **arguments)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"torch.optim.{self.optimizer} refuses {arguments}: {error}.") from error
-
-    def learning_rate(self, step: int, steps_per_epoch: int) -> float:
-        """Returns the learning rate of a step counted from the start of training."""
-        return self.lr * SCHEDULES[self.schedule](step / (steps_per_epoch * self.epochs))
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
-    """Returns the optimisers of ``torch.optim`` that train with dense gradients and no closure, by name."""
-    found = {
-        name: kind
-        for name, kind in vars(torch.optim).items()
-        if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)
-    }
-    return {name: kind for name, kind in found.items() if name not in ("Optimizer", "LBFGS", "SparseAdam")}
 
 
 class Problem:

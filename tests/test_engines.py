@@ -18,7 +18,7 @@ from evoprune.engines.sparse import SparsePopulation
 from evoprune.evaluate import torch_threads
 from evoprune.fitness import TERMS
 from evoprune.models import MODELS
-from evoprune.problem import optimizers
+from evoprune.recipe import optimizers
 from evoprune.train import measure, train
 
 POPULATIONS = sorted(name for name, engine in ENGINES.items() if engine.capacity is None)

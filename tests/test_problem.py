@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from evoprune.data import Data
 from evoprune.errors import InputError
 from evoprune.models import INITIALIZATIONS, MODELS
-from evoprune.problem import LOSSES, SCHEDULES, Problem, Recipe, optimizers
+from evoprune.problem import LOSSES, Problem
+from evoprune.recipe import SCHEDULES, Recipe, optimizers
 
 X, Y = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 4
 
