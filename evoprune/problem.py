@@ -151,8 +151,9 @@ class Problem:
     def hash(self) -> str:
         """SHA-256 over W0, buffers, data, recipe, loss, seed, the prunable names and the module's repr, in hex."""
         digest = hashlib.sha256()
+        named_loss = self.loss_name if self.loss_name in LOSSES else None
         facts = [
-            repr(self._template), asdict(self.recipe), self.loss_name, _stable(self._loss), self.seed, list(self.shapes),
+            repr(self._template), asdict(self.recipe), named_loss, _stable(self._loss), self.seed, list(self.shapes),
             str(self.dtype), self.device, [_stable(module) for module in self._template.modules()],
         ]  # fmt: skip
         digest.update(json.dumps(facts, sort_keys=True, default=repr).encode())
@@ -356,8 +357,9 @@ def _stable(thing: object) -> Any:
         return [_stable(thing.func), _stable(thing.args), _stable(thing.keywords)]
     if isinstance(thing, nn.Module):
         settings = {name: value for name, value in vars(thing).items() if not name.startswith("_")}
-        return [_describe(thing), _stable(settings)]
-    return _describe(thing)
+        return [type(thing).__qualname__, _stable(settings)]
+    kind = thing if inspect.isfunction(thing) or inspect.isclass(thing) else type(thing)
+    return kind.__qualname__  # without its file: a script is __main__ at the origin and another module in a worker
 
 
 def _describe(thing: object) -> str:

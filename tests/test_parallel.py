@@ -31,12 +31,15 @@ class Net(torch.nn.Module):
 def term(trained, validation):
     return validation.accuracy - validation.loss
 
+def loss(outputs, targets):
+    return torch.nn.functional.cross_entropy(outputs, targets, label_smoothing=0.1)
+
 ep.register_fitness("mine", term)
 
 if __name__ == "__main__":
     torch.manual_seed(1)
     x = torch.randn(8000, 6)
-    problem = ep.Problem(model=Net(), data=ep.Data(train=(x, (x[:, 0] > 0).long())), recipe=ep.Recipe(epochs=4))
+    problem = ep.Problem(model=Net(), data=ep.Data(train=(x, (x[:, 0] > 0).long())), recipe=ep.Recipe(epochs=4), loss=loss)
     toolbox = ep.make_toolbox(problem, fitness="mine", fitness_epochs=4)
     masks = toolbox.population(n=24)
     ours = toolbox.map(toolbox.evaluate, masks)
