@@ -100,7 +100,7 @@ def register_fitness(name: str, made_of: Term | Sequence[str]) -> None:
     Args:
         name: The name, for ``fitness=`` and ``--fitness``.
         made_of: A function (trained, validation) -> values [K], larger is fitter; or names of terms, whose values are
-            added, each divided by its mean over the initial population.
+            added, each divided by the size of its mean over the initial population.
 
     Raises:
         InputError: The name is that of a built-in one, or a term is unknown.
