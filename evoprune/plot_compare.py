@@ -188,7 +188,7 @@ def accuracy_figure(folder: Path, group: Group | None = None) -> Figure:
     """Returns the figure of accuracy against sparsity: a panel for the main table and for each budget."""
     cells = _select(read_cells(folder / "cells.csv"), group)
     budgets = [None] * bool(cells["budget"].isna().any()) + sorted(cells["budget"].dropna().unique())
-    figure, look = Figure(figsize=(2.2 + 6.2 * len(budgets), 7), layout="constrained"), styles(cells["method"])
+    figure, look = Figure(figsize=_size(len(budgets), 6.2, 6.4), layout="constrained"), styles(cells["method"])
     for ax, budget in zip(_grid(figure, len(budgets)), budgets, strict=False):
         plot_accuracy(ax, cells[cells["budget"].isna() if budget is None else cells["budget"] == budget], look)
         ax.set_title("main table" if budget is None else f"equal cost: {budget:g} epochs of dense training")
@@ -316,25 +316,27 @@ def _scale_quality(ax: Axes, cells: pd.DataFrame, summary: pd.DataFrame) -> None
         ax.set_yscale("log")
         ax.set_ylabel("test loss (log scale)")
         return
+    ax.set_ylabel("test accuracy in percent (log scale of the error)")
+    if summary.empty:
+        return
     half = summary["half"].fillna(0)
     scale_accuracy(ax, 100 * (summary["mean"] - half).min(), 100 * (summary["mean"] + half).max())
-    ax.set_ylabel("test accuracy in percent (log scale of the error)")
 
 
 def _grid(figure: Figure, n: int) -> list[Axes]:
     columns = _columns(n)
-    axes: list[Axes] = list(figure.subplots(-(-n // columns), columns, squeeze=False).flat)
+    axes: list[Axes] = list(figure.subplots(max(1, -(-n // columns)), columns, squeeze=False).flat)
     for ax in axes[n:]:
         ax.set_visible(False)
     return axes[:n]
 
 
 def _columns(n: int) -> int:
-    return min(n, 2 if n <= 4 else 4)
+    return max(1, min(n, 2 if n <= 4 else 4))
 
 
 def _size(n: int, width: float, height: float) -> tuple[float, float]:
-    return 2.0 + width * _columns(n), 0.6 + height * -(-n // _columns(n))
+    return 2.0 + width * _columns(n), 0.6 + height * max(1, -(-n // _columns(n)))
 
 
 def _seeds(frame: pd.DataFrame) -> str:
@@ -353,4 +355,4 @@ def _finish(figure: Figure, frame: pd.DataFrame, caption: str, methods: Sequence
 
 
 def _short(value: float) -> str:
-    return f"{value:.2g}".removeprefix("0") or "0"
+    return f"{value:#.2g}".removeprefix("0")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from evoprune import plot_compare, plot_styles
 from evoprune.errors import InputError
-from evoprune.tables import ORDER
+from evoprune.tables import ORDER, write_tables
 
 METHODS = ("dense", "dissipate", "magnitude", "random")
 
@@ -95,6 +95,14 @@ def test_a_failed_method_is_not_drawn() -> None:
     assert [line.get_label() for line in ax.lines] == list(METHODS[:-1])
 
 
+@pytest.mark.parametrize("methods", [("dense",), ("dense", "random")])
+def test_a_comparison_that_has_just_begun(tmp_path: Path, methods: tuple[str, ...]) -> None:
+    cells = comparison.cells(methods, seeds=1)
+    cells.assign(test_accuracy=math.nan, test_loss=math.nan).to_csv(tmp_path / "cells.csv", index=False)
+    assert len(plot_compare.save_compare_figures(tmp_path)) == 2
+    assert "| failed" in write_tables(tmp_path).read_text()
+
+
 def test_cost_shows_each_budget() -> None:
     cells = pd.concat([comparison.cells(METHODS, 3), comparison.cells(METHODS, 3, budget=50.0)])
     cells = cells[cells["sparsity"].isin([0.0, 0.9])]
@@ -137,7 +145,7 @@ def test_overlap_shows_measured_and_expected_whichever_way_round() -> None:
     overlaps = pd.DataFrame(rows, columns=["a", "b", "iou", "expected"])
     ax = Figure().subplots()
     plot_compare.plot_overlap(ax, overlaps)
-    assert {text.get_text() for text in ax.texts} == {".3\n.1", ".05\n.1"}
+    assert {text.get_text() for text in ax.texts} == {".30\n.10", ".050\n.10"}
     ratios = 2 ** ax.images[0].get_array().compressed()
     assert sorted(ratios[np.isfinite(ratios)]) == pytest.approx([0.5, 3])
     assert [label.get_text() for label in ax.get_yticklabels()] == ["erk", "random"]
