@@ -47,6 +47,7 @@ class Problem:
             (outputs, targets) -> mean loss of the batch, a scalar tensor. None: the named model's own; for others
             cross-entropy where the targets are class labels, else mse.
         seed: Seeds W0, the split of the data, and all that a run draws unless the run is given its own.
+        weights_seed: Seeds W0 in place of ``seed``; see :meth:`redrawn`. None: ``seed``.
         exclude: Names of parameters or modules that stay dense.
         initialization: See :func:`evoprune.models.initialize`. None: ``kaiming`` for a named model, ``given`` for a
             module or function of the user's own (the function is called under the seed).
@@ -78,6 +79,7 @@ class Problem:
         *,
         loss: str | Loss | None = None,
         seed: int = 0,
+        weights_seed: int | None = None,
         exclude: Sequence[str] = (),
         initialization: str | None = None,
         w0_density: float | Mapping[str, float] | None = None,
@@ -96,6 +98,7 @@ class Problem:
             raise InputError(f"widths are {widths}; they go with a model by name, not with a module of your own.")
         self.recipe = recipe or Recipe()
         self.seed = seeds.check_seed(seed)
+        self.weights_seed = None if weights_seed is None else seeds.check_seed(weights_seed)
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.initialization = initialization or ("kaiming" if named else "given")
         self.w0_density = w0_density
@@ -122,6 +125,31 @@ class Problem:
     def network(self) -> nn.Module:
         """Returns a new network at W0, its buffers afresh, in training mode, on the device."""
         return copy.deepcopy(self._template)
+
+    def redrawn(self, weights_seed: int) -> Problem:
+        """Returns this problem with W0 drawn anew: the same split, batches, recipe and all else.
+
+        Where W0 is a module's as it was given, each of its layers draws its own default (``pytorch``); parameters outside
+        layers, which nobody says how to draw, stay as they are.
+
+        Args:
+            weights_seed: Seeds W0.
+
+        Raises:
+            InputError: Some prunable weights come out as they were.
+        """
+        make, (config, own) = self.__reduce__()
+        as_given = isinstance(self._model, nn.Module) and self.initialization == "given"
+        changes = {"weights_seed": weights_seed, "initialization": "pytorch" if as_given else self.initialization}
+        problem: Problem = make({**config, **changes}, own)
+        before, after = self._template.state_dict(), problem._template.state_dict()
+        same = [name for name in self.shapes if torch.equal(before[name], after[name])]
+        if same:
+            raise InputError(
+                f"W0 redrawn with seed {weights_seed} has {', '.join(same)} as before; expected another seed than "
+                f"W0's own, and a model function that draws from torch's generator."
+            )
+        return problem
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean loss of a batch, a scalar."""
@@ -179,6 +207,8 @@ class Problem:
             "recipe": asdict(self.recipe),
             "loss": self.loss_name,
             "seed": self.seed,
+            # absent where it says nothing, so that runs recorded without it are still the same runs
+            **({} if self.weights_seed is None else {"weights_seed": self.weights_seed}),
             "exclude": list(self.exclude),
             "initialization": self.initialization,
             "w0_density": dict(self.w0_density) if isinstance(self.w0_density, Mapping) else self.w0_density,
@@ -242,7 +272,7 @@ class Problem:
 
     def _initial_network(self) -> nn.Module:
         x, y = self.data.train
-        seed = seeds.integer(self.seed, "weights")
+        seed = seeds.integer(self.seed if self.weights_seed is None else self.weights_seed, "weights")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if isinstance(self._model, str):
