@@ -1,0 +1,401 @@
+"""Baselines: published ways to a mask, which the searches are measured against, and sanity checks of masks.
+
+Each returns a mask with exactly ``round((1 - sparsity) * n)`` survivors. Scores are compared over all prunable weights at
+once. Problem and global random states stay as they were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from evoprune import engines, seeds
+from evoprune.data import Pair, is_labels
+from evoprune.errors import InputError
+from evoprune.evaluate import torch_threads
+from evoprune.initialize import random_mask, survivors_of
+from evoprune.mask import Bits, Mask
+from evoprune.problem import Problem
+from evoprune.train import noise, train
+
+EXAMPLES_PER_CLASS = 10
+EXAMPLES_WITHOUT_CLASSES = 100
+TEMPERATURE = 200.0
+SYNFLOW_ITERATIONS = 100
+
+
+def random(problem: Problem, *, sparsity: float, seed: int | None = None) -> Mask:
+    """Returns a random mask with the same density in every layer.
+
+    Args:
+        problem: The problem.
+        sparsity: Fraction of the prunable weights to remove, in [0, 1).
+        seed: Its stream ``masks`` is used; None takes the problem's.
+
+    Raises:
+        InputError: The sparsity is out of range or keeps nothing.
+    """
+    return random_mask(problem.shapes, sparsity, seeds.generator(_seed(problem, seed), "masks"), "uniform")
+
+
+def erk(problem: Problem, *, sparsity: float, seed: int | None = None) -> Mask:
+    """Returns a random mask with the layer densities of ERK (Evci et al. 2020, arXiv:1911.11134, section 3).
+
+    Args:
+        problem: The problem.
+        sparsity: Fraction of the prunable weights to remove, in [0, 1).
+        seed: Its stream ``masks`` is used; None takes the problem's.
+
+    Raises:
+        InputError: The sparsity is out of range or keeps nothing.
+    """
+    return random_mask(problem.shapes, sparsity, seeds.generator(_seed(problem, seed), "masks"), "erk")
+
+
+def dense(problem: Problem) -> Mask:
+    """Returns the mask that keeps everything."""
+    return Mask(np.ones(problem.prunable_count, bool), problem.shapes)
+
+
+def magnitude(problem: Problem, *, sparsity: float) -> Mask:
+    """Keeps the largest initial weights, by |W0|: a control of Frankle et al. 2021, arXiv:2009.08576.
+
+    Args:
+        problem: The problem.
+        sparsity: Fraction of the prunable weights to remove, in [0, 1).
+
+    Raises:
+        InputError: The sparsity is out of range or keeps nothing.
+    """
+    count = survivors_of(sparsity, problem.prunable_count)
+    return Mask(top_scores(_flat([w.abs() for w in _prunable(problem, problem.network())]), count), problem.shapes)
+
+
+def snip(problem: Problem, *, sparsity: float, examples: int | None = None, seed: int | None = None) -> Mask:
+    """SNIP: keeps the weights to which the loss is most sensitive, |g * w| (Lee et al. 2019, arXiv:1810.02340, eq. 6).
+
+    That is |dL/dc| of multiplicative masks c at c = 1. The paper's division by the sum changes no order and is left out.
+    The network is in training mode, as it is when it is trained.
+
+    Args:
+        problem: The problem.
+        sparsity: Fraction of the prunable weights to remove, in [0, 1).
+        examples: Training examples in the one batch; None: see :func:`default_examples`. They are drawn without replacement,
+            of each class the same number as far as the data allow.
+        seed: Its stream ``masks`` draws the examples and dropout's noise; None takes the problem's.
+
+    Raises:
+        InputError: A value out of range, or gradients that are not finite.
+    """
+    count = survivors_of(sparsity, problem.prunable_count)
+    x, target = _draw_examples(problem, examples, seed)
+    with _scoring(problem, seed):
+        network = problem.network()
+        weights = _prunable(problem, network)
+        gradients = torch.autograd.grad(problem.loss(network(x), target), weights, materialize_grads=True)
+        scores = [(g * w).abs() for g, w in zip(gradients, weights, strict=True)]
+    return Mask(top_scores(_flat(scores), count), problem.shapes)
+
+
+def grasp(
+    problem: Problem,
+    *,
+    sparsity: float,
+    examples: int | None = None,
+    temperature: float | None = None,
+    seed: int | None = None,
+) -> Mask:
+    """GraSP: keeps the weights whose removal would lower the gradient's norm most (Wang et al. 2020, arXiv:2002.07376, eq. 8).
+
+    Removing a weight changes the gradient flow by S(-w) = -w * (H g); those with the largest S are removed, so those with
+    the largest w * (H g) are kept, negative ones last. g and H are the gradient and Hessian of the loss in all prunable
+    weights. As in the authors' code outputs are divided by a temperature, and the batch holds ten examples a class; unlike
+    there, linear layers are not drawn anew before they are scored: W0 is the problem's.
+
+    Args:
+        problem: The problem.
+        sparsity: Fraction of the prunable weights to remove, in [0, 1).
+        examples: See :func:`snip`.
+        temperature: Divides the outputs before the loss. None: 200, as in the authors' code, for cross-entropy, and 1 for
+            other losses, whose outputs have a scale of their own.
+        seed: See :func:`snip`.
+
+    Raises:
+        InputError: A value out of range, or gradients that are not finite.
+    """
+    count = survivors_of(sparsity, problem.prunable_count)
+    if temperature is None:
+        temperature = TEMPERATURE if problem.loss_name == "cross-entropy" else 1.0
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise InputError(f"temperature is {temperature}; expected a positive number, such as {TEMPERATURE:g}.")
+    x, target = _draw_examples(problem, examples, seed)
+    with _scoring(problem, seed):
+        network = problem.network()
+        weights = _prunable(problem, network)
+        loss = problem.loss(network(x) / temperature, target)
+        gradients = torch.autograd.grad(loss, weights, create_graph=True, materialize_grads=True)
+        # d(g' stop(g)) / dw = H g
+        flow = torch.stack([(g * g.detach()).sum() for g in gradients]).sum()
+        products = torch.autograd.grad(flow, weights, materialize_grads=True)
+        scores = [w * product for w, product in zip(weights, products, strict=True)]
+    return Mask(top_scores(_flat(scores), count), problem.shapes)
+
+
+def synflow(problem: Problem, *, sparsity: float, iterations: int = SYNFLOW_ITERATIONS) -> Mask:
+    """SynFlow: keeps the weights that carry most flow, without data (Tanaka et al. 2020, arXiv:2006.05467, algorithm 1).
+
+    In each iteration the score is (dR/dw) * w, where R sums the outputs for an input of ones in a network of absolute
+    values, biases and buffers included as in the authors' code, in evaluation mode; density falls as d^(k / iterations). In
+    float64, since R is a product over the layers.
+
+    Args:
+        problem: The problem; its data give one input's shape, no more. An input of an integer type is ones as well.
+        sparsity: Fraction of the prunable weights to remove, in [0, 1).
+        iterations: Iterations; 100 in the paper.
+
+    Raises:
+        InputError: A value out of range, or a flow that is not finite.
+    """
+    counts = _falling_counts(problem, sparsity, iterations, "iterations")
+    network = problem.network().double().eval()
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.abs_()
+    weights = _prunable(problem, network)
+    x = problem.data.train[0][:1]
+    ones = torch.ones_like(x, dtype=torch.float64 if x.is_floating_point() else x.dtype)
+    kept = np.ones(problem.prunable_count, bool)
+    with _scoring(problem, None):
+        for count in counts:
+            gradients = torch.autograd.grad(network(ones).sum(), weights, materialize_grads=True)
+            scores = _flat([g * w for g, w in zip(gradients, weights, strict=True)])
+            kept = top_scores(_below_survivors(scores, kept), count)
+            with torch.no_grad():
+                for weight, layer in zip(weights, Mask(kept, problem.shapes).layers.values(), strict=True):
+                    weight.mul_(torch.from_numpy(layer).to(weight.device))
+    return Mask(kept, problem.shapes)
+
+
+def lottery_ticket(
+    problem: Problem,
+    *,
+    sparsity: float,
+    rounds: int = 1,
+    engine: str = "module",
+    threads: int = 1,
+    seed: int | None = None,
+    on_epoch: Callable[[], object] | None = None,
+) -> Mask:
+    """Lottery ticket: trains, keeps the largest trained weights, rewinds to W0.
+
+    Source: Frankle and Carbin 2019, arXiv:1803.03635, section 1. Magnitudes are compared over all layers, as the paper does
+    for deep networks (section 4); for LeNet-300-100 it compares within each layer, and prunes the output layer at half the
+    rate (section 2).
+
+    Args:
+        problem: The problem; each round trains all epochs of its recipe from W0.
+        sparsity: Fraction of the prunable weights to remove, in [0, 1).
+        rounds: Trainings: 1 prunes once ("one-shot"), more prune the density by the same factor after each.
+        engine: Name of the engine, see :data:`evoprune.engines.ENGINES`.
+        threads: Threads that torch uses.
+        seed: Its stream ``order`` gives batches and noise, the same in every round; None takes the problem's.
+        on_epoch: Called after each epoch.
+
+    Raises:
+        InputError: A value out of range, an unknown engine, or weights that are not finite after training.
+    """
+    counts = _falling_counts(problem, sparsity, rounds, "rounds")
+    _check_positive("threads", threads)
+    build = engines.require(engine, problem).build
+    order = seeds.integer(_seed(problem, seed), "order")
+
+    def after_epoch(*_: object) -> None:
+        if on_epoch is not None:
+            on_epoch()
+
+    mask = dense(problem)
+    for count in counts:
+        with torch_threads(threads):
+            population = build(problem, [mask])
+            train(population, problem, problem.recipe.epochs, order, after_epoch)
+        state = population.state(0)
+        trained = _flat([state[name].abs() for name in problem.shapes])
+        mask = Mask(top_scores(_below_survivors(trained, mask.bits), count), problem.shapes)
+    return mask
+
+
+def shuffled(mask: Mask, rng: np.random.Generator | int) -> Mask:
+    """Returns the mask permuted within each layer, the layers' counts kept.
+
+    A sanity check: of many methods it shows that they choose how many weights to keep in each layer, not which (Su et al.
+    2020, arXiv:2009.11094; Frankle et al. 2021, arXiv:2009.08576).
+
+    Args:
+        mask: The mask, which stays as it is.
+        rng: Source of the draws, or a seed, of which the stream ``variation`` is used.
+
+    Raises:
+        InputError: A seed that is not a non-negative integer.
+    """
+    rng = rng if isinstance(rng, np.random.Generator) else seeds.generator(rng, "variation")
+    return Mask.from_layers({name: rng.permutation(layer.ravel()).reshape(layer.shape) for name, layer in mask.layers.items()})
+
+
+def redrawn(problem: Problem, seed: int) -> Problem:
+    """Returns the problem with other initial weights: the same split, batches, recipe and all else.
+
+    A sanity check: a mask found for one W0 is trained from another (Frankle et al. 2021, arXiv:2009.08576; the "random
+    reinitialization" of Frankle and Carbin 2019).
+
+    Args:
+        problem: The problem, which stays as it is.
+        seed: Seeds the other W0; see :meth:`evoprune.problem.Problem.redrawn`.
+
+    Raises:
+        InputError: W0 comes out as it was.
+    """
+    return problem.redrawn(seed)
+
+
+def top_scores(scores: Tensor, count: int) -> Bits:
+    """Returns which scores are the largest: exactly ``count`` of them.
+
+    Equal scores are taken in the order of their indices, so the result depends on the scores alone.
+
+    Args:
+        scores: Scores [n].
+        count: How many to take, from 0 to n.
+
+    Returns:
+        An array [n] of booleans.
+
+    Raises:
+        InputError: A count out of range, or scores that are not finite.
+    """
+    values = scores.detach().cpu().numpy()
+    if values.ndim != 1 or not 0 <= count <= len(values):
+        raise InputError(f"{count} of scores {values.shape}; expected from 0 to n of scores (n,).")
+    wrong = len(values) - int(np.isfinite(values).sum())
+    if wrong:
+        raise InputError(
+            f"{wrong} of {len(values)} scores are NaN or infinite, so the weights cannot be ranked; expected finite ones: "
+            f"check that inputs and W0 are finite and of moderate scale, and, for a lottery ticket, lower the recipe's lr."
+        )
+    if count == 0:
+        return np.zeros(len(values), bool)
+    last = np.partition(values, len(values) - count)[len(values) - count]
+    kept: Bits = values > last
+    kept[np.flatnonzero(values == last)[: count - np.count_nonzero(kept)]] = True
+    return kept
+
+
+def default_examples(problem: Problem) -> int:
+    """Returns how many training examples SNIP and GraSP take: ten a class, or 100 without classes, or all if fewer.
+
+    Ten a class is GraSP's number, and on MNIST and CIFAR-10 about SNIP's one batch (100 and 128 examples).
+    """
+    x, target = problem.part("train")
+    wanted = EXAMPLES_WITHOUT_CLASSES
+    if problem.is_classification:
+        wanted = EXAMPLES_PER_CLASS * len(np.unique(target.cpu().numpy()))
+    return min(wanted, len(x))
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline's entry in the registry.
+
+    Attributes:
+        prune: Called as ``prune(problem, sparsity=..., seed=...)``; returns a :class:`Mask`. Those that draw nothing ignore
+            the seed, and ``dense`` the sparsity.
+        search_epochs: What it costs to find the mask with the default options, in epochs of training the dense network: one
+            is a forward and backward pass for each training example.
+    """
+
+    prune: Callable[..., Mask]
+    search_epochs: Callable[[Problem], float] = lambda problem: 0.0
+
+
+def _train_size(problem: Problem) -> int:
+    return len(problem.data.train[0])
+
+
+BASELINES: dict[str, Baseline] = {
+    "random": Baseline(random),
+    "erk": Baseline(erk),
+    "magnitude": Baseline(lambda problem, *, sparsity, seed=None: magnitude(problem, sparsity=sparsity)),
+    "snip": Baseline(snip, lambda problem: default_examples(problem) / _train_size(problem)),
+    # the gradient is one pass, the Hessian's product with it another: backward through forward and backward
+    "grasp": Baseline(grasp, lambda problem: 2 * default_examples(problem) / _train_size(problem)),
+    "synflow": Baseline(
+        lambda problem, *, sparsity, seed=None: synflow(problem, sparsity=sparsity),
+        lambda problem: SYNFLOW_ITERATIONS / _train_size(problem),
+    ),
+    "lottery-ticket": Baseline(lottery_ticket, lambda problem: float(problem.recipe.epochs)),
+    "dense": Baseline(lambda problem, *, sparsity=0.0, seed=None: dense(problem)),
+}
+
+
+def _seed(problem: Problem, seed: int | None) -> int:
+    return problem.seed if seed is None else seeds.check_seed(seed)
+
+
+def _check_positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} is {value!r}; expected a positive integer.")
+
+
+def _falling_counts(problem: Problem, sparsity: float, steps: int, name: str) -> list[int]:
+    """Returns how many survive after each step, the density falling by the same factor to the final one."""
+    _check_positive(name, steps)
+    n = problem.prunable_count
+    final = survivors_of(sparsity, n)
+    return [round((1 - sparsity) ** (step / steps) * n) for step in range(1, steps)] + [final]
+
+
+def _prunable(problem: Problem, network: nn.Module) -> list[nn.Parameter]:
+    """Returns the network's prunable weights; frozen ones are made to take gradients, for they are scored as well."""
+    parameters = dict(network.named_parameters())
+    weights = [parameters[name] for name in problem.shapes]
+    for weight in weights:
+        weight.requires_grad_()
+    return weights
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+def _below_survivors(scores: Tensor, kept: Bits) -> Tensor:
+    """Puts what was removed before below every survivor, whose scores are not negative but may be zero."""
+    return scores.masked_fill(torch.from_numpy(~kept).to(scores.device), -1.0)
+
+
+@contextmanager
+def _scoring(problem: Problem, seed: int | None) -> Iterator[None]:
+    """Takes gradients with one thread, so that their bits depend on no setting, and noise of the seed's own."""
+    with torch_threads(1), noise(seeds.integer(_seed(problem, seed), "masks"), 0):
+        yield
+
+
+def _draw_examples(problem: Problem, examples: int | None, seed: int | None) -> Pair:
+    """Draws training examples without replacement, class by class in turn, so that the classes are as equal as can be."""
+    x, target = problem.part("train")
+    n = len(x)
+    count = default_examples(problem) if examples is None else examples
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= n:
+        raise InputError(f"examples is {count!r}; expected an integer from 1 to the {n} training examples.")
+    order = seeds.generator(_seed(problem, seed), "masks").permutation(n)
+    if is_labels(target) and target.ndim == 1:
+        _, classes, sizes = np.unique(target.cpu().numpy()[order], return_inverse=True, return_counts=True)
+        turn = np.empty(n, np.int64)  # an example's turn within its class
+        turn[np.argsort(classes, kind="stable")] = np.concatenate([np.arange(size) for size in sizes])
+        order = order[np.argsort(turn, kind="stable")]
+    rows = torch.from_numpy(order[:count]).to(x.device)
+    return x[rows], target[rows]
