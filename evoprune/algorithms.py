@@ -1,50 +1,20 @@
-"""The searches: k-starts."""
+"""The searches: k-starts, dissipating gradients, their combination; and the training of a baseline's mask."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
 
-import numpy as np
-from deap import base, tools
-from torch import Tensor, nn
-from tqdm import tqdm
-
-from evoprune import records, seeds
-from evoprune.errors import InputError, RunError
-from evoprune.evaluate import FAILURE, NO_BETTER_THAN_CHANCE, BriefTraining, Evaluation, Evaluator, collapse_note
-from evoprune.final import HISTORY_COLUMNS, FinalTraining, train_fully
-from evoprune.mask import Mask, diversity
+from evoprune import baselines, seeds
+from evoprune.baselines import BASELINES
+from evoprune.dissipation import Dissipation
+from evoprune.errors import look_up
+from evoprune.initialize import survivors_of
 from evoprune.problem import Problem
-from evoprune.run import GENERATION_COLUMNS, Run
-from evoprune.toolbox import fitness_of, make_statistics, make_toolbox
+from evoprune.result import Result
+from evoprune.search import Found, Plan, Where, search_starts, train_found
 
-
-@dataclass(frozen=True)
-class Result:
-    """What a search found.
-
-    Attributes:
-        mask: The winner.
-        model: The winner's network after the full training, removed weights exactly zero.
-        logbook: DEAP's logbook: fitness over generations.
-        population: The last generation, fitness and all.
-        evaluations: Its evaluations, in the same order.
-        trainings: The full training of the winner (``winner``) and of the controls, by role.
-        summary: What ``result.json`` says.
-    """
-
-    mask: Mask
-    model: nn.Module
-    logbook: tools.Logbook
-    population: list[Mask]
-    evaluations: list[Evaluation]
-    trainings: dict[str, FinalTraining]
-    summary: dict[str, Any]
+SELECT = ("start", "end")
 
 
 def k_starts(
@@ -56,6 +26,7 @@ def k_starts(
     layer_densities: str = "varied",
     fitness_epochs: int = 2,
     restart: bool = False,
+    controls: bool = True,
     seed: int | None = None,
     engine: str = "auto",
     workers: str = "auto",
@@ -84,6 +55,7 @@ def k_starts(
         layer_densities: See :func:`evoprune.initialize.layer_survivors`.
         fitness_epochs: Epochs of the brief training.
         restart: Train winner and controls from W0 for all epochs with another order of the batches, for comparison.
+        controls: Train the two controls.
         seed: Seed of the run; None takes the problem's.
         engine: See :data:`evoprune.engines.ENGINES`; ``auto`` chooses by measured costs. A resumed run keeps its own.
         workers: See :func:`evoprune.parallel.choose_workers`.
@@ -101,214 +73,187 @@ def k_starts(
         InputError: A value out of range, an unknown name, or an ``out`` that holds another run or cannot be written.
         RunError: Every evaluation failed.
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise InputError(f"k is {k!r}; expected the number of starts, at least 1.")
-    seed = problem.seed if seed is None else seeds.check_seed(seed)
-    chunk_size = max(1, min(8, k // 4)) if chunk_size is None else chunk_size
-    search: dict[str, Any] = {
-        "sparsity": float(sparsity),
-        "layer_densities": layer_densities,
-        "fitness": fitness,
-        "fitness_epochs": fitness_epochs,
-        "seed": seed,
-        "engine": engine,
-        "chunk_size": chunk_size,
-    }
-    toolbox = make_toolbox(problem, **search, workers=workers, threads=threads)
-    evaluator: Evaluator = toolbox.evaluate.func
-    terms = list(evaluator.fitness.terms)
-    settings = {"problem": problem.config(), **search, "fitness_terms": terms, "k": k, "restart": restart}
-    execution = {"workers": workers, "threads": threads, "engine": evaluator.brief.engine}
-    run = None if out is None else Run.plan(out, "kstarts", settings, execution, force)
-    with nullcontext() if run is None else run.of(problem):
-        if run is not None:
-            evaluator.resume(run.evaluations, run.divisors, run.execution["threads"], run.execution["engine"])
-        if progress:
-            tqdm.write(f"engine {evaluator.brief.engine}, {evaluator.brief.chunk} masks at a time")
-        result = _k_starts(problem, toolbox, k, restart, seed, run, progress)
-        if run is not None and not run.finished:
-            save(run, result)
-    return result
+    search = {
+        "sparsity": sparsity, "layer_densities": layer_densities, "fitness": fitness, "fitness_epochs": fitness_epochs,
+        "seed": seed, "engine": engine, "chunk_size": chunk_size,
+    }  # fmt: skip
+    where = Where(workers, threads, out, force, progress)
+    return search_starts(problem, Plan("kstarts", k, restart, controls), search, where)
 
 
-def _k_starts(
-    problem: Problem, toolbox: base.Toolbox, k: int, restart: bool, seed: int, run: Run | None, progress: bool
+def combine(
+    problem: Problem,
+    *,
+    k: int = 8,
+    first_sparsity: float = 0.8,
+    sparsity: float = 0.9,
+    fitness: str = "combined",
+    layer_densities: str = "varied",
+    fitness_epochs: int = 1,
+    dissipate_epochs: int = 8,
+    movement: str = "absolute",
+    scope: str = "global",
+    select: str = "start",
+    restart: bool = False,
+    controls: bool = True,
+    seed: int | None = None,
+    engine: str = "auto",
+    workers: str = "auto",
+    threads: int = 1,
+    chunk_size: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    progress: bool = False,
 ) -> Result:
-    brief = toolbox.evaluate.func.brief
-    population = toolbox.population(n=k)
-    evaluations = evaluate_generation(toolbox, population, 0, run, progress)
-    logbook = tools.Logbook()
-    logbook.header = list(GENERATION_COLUMNS)
-    log_generation(logbook, population, evaluations, 0, run)
-    require_a_survivor(evaluations, run)
-    chosen = _winner_and_controls(population, evaluations, seed)
-    order = seeds.integer(seed, "restart") if restart else brief.seed
-    trainings = train_chosen(problem, chosen, brief, order, run, progress)
-    model = problem.network().eval()
-    model.load_state_dict(trainings["winner"].state)
-    search_epochs = len({mask.hash for mask in population}) * brief.epochs
-    described = {role: describe_training(problem, chosen[role], trainings[role]) for role in chosen}
-    summary = {
-        "method": "kstarts",
-        **describe_problem(problem, seed),
-        **described.pop("winner"),
-        "k": k,
-        "fitness": toolbox.evaluate.func.fitness.name,
-        "engine": brief.engine,
-        "winner_fitness": fitness_of(chosen["winner"]),
-        "winner_status": next(e.status for e in evaluations if e.mask == chosen["winner"].hash),
-        "search_epochs": search_epochs,
-        "total_epochs": search_epochs + problem.recipe.epochs - (0 if restart else brief.epochs),
-        "seconds": sum(e.seconds for e in evaluations) + trainings["winner"].seconds,
-        "spearman_rho": rank_correlation(population, evaluations),
-        "failed": sum(e.status == FAILURE for e in evaluations),
-        "no_better_than_chance": sum(e.status == NO_BETTER_THAN_CHANCE for e in evaluations),
-        "controls": described,
-    }
-    return Result(chosen["winner"], model, logbook, population, evaluations, trainings, summary)
+    """k-starts to a first sparsity, and on to the final one by dissipating gradients (arXiv:2209.02201).
 
+    ::
 
-def evaluate_generation(
-    toolbox: base.Toolbox, population: Sequence[Mask], gen: int, run: Run | None, progress: bool
-) -> list[Evaluation]:
-    """Evaluates a population, gives each mask its fitness, and records every evaluation as soon as it is finished."""
-    evaluator: Evaluator = toolbox.evaluate.func
-    before = len(evaluator.known)
-    with tqdm(total=len(population), desc="evaluating", unit="mask", disable=not progress) as bar:
-        bar.update(sum(mask.hash in evaluator.known for mask in population))
+        masks = k random masks of the first sparsity
+        fitness = briefly train each masked network from W0
+        winner = the fittest mask
+        go on training the winner; at the end of each of the next epochs, remove the weights that moved least
 
-        def on_result(evaluations: list[Evaluation]) -> None:
-            if run is not None:
-                run.record(gen, evaluations)
-            bar.update(len(evaluations))
+    With ``select="end"`` the masks dissipate during the brief training already, and the fittest of what is left wins.
 
-        evaluations = evaluator.evaluate(population, toolbox.map.func.workers, on_result)
-        bar.update(bar.total - bar.n)
-    if progress and before:
-        tqdm.write(f"{before} evaluations were on disk already")
-    if run is not None:
-        run.calibrated(evaluator.divisors)
-    for mask, evaluation in zip(population, evaluations, strict=True):
-        mask.fitness.values = (evaluator.value(evaluation),)
-    return evaluations
+    Args:
+        problem: The problem; its recipe's epochs include the brief training and the dissipating.
+        k: Number of starts.
+        first_sparsity: Sparsity of the starts.
+        sparsity: Sparsity at the end.
+        fitness: See :data:`evoprune.fitness.FITNESS`.
+        layer_densities: Of the starts; see :func:`evoprune.initialize.layer_survivors`.
+        fitness_epochs: Epochs of the brief training.
+        dissipate_epochs: Number of removals. The first is at the end of the brief training's last epoch
+            (``select="start"``), or of the first epoch (``"end"``).
+        movement: See :class:`evoprune.dissipation.Dissipation`.
+        scope: Likewise.
+        select: ``start``: choose before anything dissipates; ``end``: choose among the masks that have dissipated.
+        restart: Train what is left from W0 for all epochs with another order of the batches, for comparison.
+        controls: Do the same with a random one of the starts, and with the one of the least validation loss.
+        seed: See :func:`k_starts`; so are the arguments that follow.
+        engine: As above.
+        workers: As above.
+        threads: As above.
+        chunk_size: As above.
+        out: As above.
+        force: As above.
+        progress: As above.
 
-
-def log_generation(
-    logbook: tools.Logbook, population: list[Mask], evaluations: list[Evaluation], gen: int, run: Run | None
-) -> None:
-    """Adds a generation to the logbook and to ``generations.csv``."""
-    logbook.record(
-        gen=gen,
-        nevals=len({mask.hash for mask in population}),
-        **make_statistics().compile(population),
-        diversity=diversity(population),
-        seconds=sum(evaluation.seconds for evaluation in evaluations),
-    )
-    if run is not None:
-        run.write_generations(logbook)
-
-
-def require_a_survivor(evaluations: Sequence[Evaluation], run: Run | None) -> None:
-    """Ends a search in which nothing can be chosen.
+    Returns:
+        The winner, its trained network, the controls and the records.
 
     Raises:
+        InputError: A value out of range, an unknown name, or an ``out`` that holds another run or cannot be written.
         RunError: Every evaluation failed.
     """
-    if all(evaluation.status == FAILURE for evaluation in evaluations):
-        where = "" if run is None else f" The evaluations are recorded in {run.folder / 'evaluations.csv'}."
-        raise RunError(
-            f"all {len(evaluations)} evaluations failed; the first: {evaluations[0].note}. If training diverged, lower "
-            f"the learning rate.{where}"
-        )
+    look_up("select", select, dict.fromkeys(SELECT, True))
+    first = fitness_epochs if select == "start" else 1
+    dissipation = Dissipation(dissipate_epochs, sparsity, None, movement, scope, first)
+    dissipation.require(problem, first_sparsity)
+    search = {
+        "sparsity": first_sparsity, "layer_densities": layer_densities, "fitness": fitness, "fitness_epochs": fitness_epochs,
+        "seed": seed, "engine": engine, "chunk_size": chunk_size, "dissipation": dissipation if select == "end" else None,
+    }  # fmt: skip
+    where = Where(workers, threads, out, force, progress)
+    return search_starts(problem, Plan("combine", k, restart, controls, dissipation), search, where)
 
 
-def train_chosen(
+def dissipate(
     problem: Problem,
-    chosen: dict[str, Mask],
-    brief: BriefTraining,
-    order: int,
-    run: Run | None,
-    progress: bool,
-) -> dict[str, FinalTraining]:
-    """Trains masks fully, each distinct one once; a training that the run folder has is read back."""
-    done: dict[str, FinalTraining] = {}
-    trainings = {}
-    epochs = problem.recipe.epochs
-    with tqdm(total=epochs * len(chosen), desc="training", unit="epoch", disable=not progress) as bar:
+    *,
+    sparsity: float | None = None,
+    fraction: float | None = None,
+    dissipate_epochs: int = 8,
+    movement: str = "absolute",
+    scope: str = "global",
+    restart: bool = False,
+    seed: int | None = None,
+    engine: str = "auto",
+    threads: int = 1,
+    out: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    progress: bool = False,
+) -> Result:
+    """Trains the dense network, and removes in the first epochs the weights that barely moved (arXiv:2209.02201).
 
-        def advance() -> None:
-            bar.update()
+    ::
 
-        for role, mask in chosen.items():
-            bar.set_postfix_str(role)
-            if mask.hash not in done:
+        for each epoch of the recipe:
+            train the network
+            in the first epochs: remove the survivors that moved least, for good
 
-                def compute(mask: Mask = mask) -> tuple[dict[str, Any], dict[str, Tensor]]:
-                    facts = asdict(train_fully(problem, mask, brief.engine, order, brief.threads, advance))
-                    return facts, facts.pop("state")
+    Args:
+        problem: The problem; its recipe's epochs include the dissipating.
+        sparsity: Sparsity to reach; each epoch's threshold is found for it. None: 0.9, where no fraction is given.
+        fraction: Remove what moved by at most this fraction; the sparsity emerges.
+        dissipate_epochs: Number of removals: one at the end of each of so many first epochs.
+        movement: See :class:`evoprune.dissipation.Dissipation`; its ``random`` is the control.
+        scope: Likewise.
+        restart: Train what is left from W0 for all epochs with another order of the batches, for comparison.
+        seed: Seed of the run; None takes the problem's.
+        engine: See :data:`evoprune.engines.ENGINES`; ``auto`` chooses by measured costs, and again as the network gets sparser.
+        threads: Threads that torch uses.
+        out: Run folder to record in and, where it holds this run already, to resume from; None records nothing.
+        force: Start over where ``out`` holds a run with other settings.
+        progress: Show progress bars on standard error.
 
-                facts, state = compute() if run is None else run.step(mask.hash, compute)
-                done[mask.hash] = FinalTraining.from_facts(facts, state)
-            trainings[role] = done[mask.hash]
-            bar.update((len(trainings) * epochs) - bar.n)
-    return trainings
+    Returns:
+        The mask, its trained network and the records.
 
-
-def describe_problem(problem: Problem, seed: int) -> dict[str, Any]:
-    """Returns what a result says of its problem."""
-    config = problem.config()
-    return {"data": config["data"], "model": config["model"], "seed": seed}
-
-
-def describe_training(problem: Problem, mask: Mask, training: FinalTraining) -> dict[str, Any]:
-    """Returns what a result says of a fully trained mask."""
-    chance = problem.chance_loss
-    return {
-        "mask": mask.hash,
-        "sparsity": mask.sparsity,
-        "survivors": mask.survivors,
-        "collapse": collapse_note(problem, mask),
-        "layers": {name: [int(layer.sum()), layer.size] for name, layer in mask.layers.items()},
-        "test_accuracy": training.test_accuracy,
-        "test_loss": training.test_loss,
-        "validation_accuracy": training.validation_accuracy,
-        "validation_loss": training.validation_loss,
-        "better_than_chance": None if chance is None else training.validation_loss < chance,
-    }
-
-
-def rank_correlation(population: Sequence[Mask], evaluations: Sequence[Evaluation]) -> float:
-    """Returns Spearman's rho between fitness and validation accuracy (minus the loss, where there is no accuracy).
-
-    Over the evaluations that did not fail; NaN for fewer than three, or where either is constant.
+    Raises:
+        InputError: A value out of range, an unknown name, or an ``out`` that holds another run or cannot be written.
     """
-    pairs = [
-        (fitness_of(mask), -e.validation_loss if math.isnan(e.validation_accuracy) else e.validation_accuracy)
-        for mask, e in zip(population, evaluations, strict=True)
-        if e.status != FAILURE
-    ]
-    values = np.array(pairs).T
-    if len(pairs) < 3 or np.ptp(values, axis=1).min() == 0:
-        return math.nan
-    from scipy import stats  # slow to import, and no worker needs it
-
-    return float(stats.spearmanr(*values).statistic)
+    sparsity = 0.9 if sparsity is None and fraction is None else sparsity
+    dissipation = Dissipation(dissipate_epochs, sparsity, fraction, movement, scope)
+    dissipation.require(problem, 0.0)
+    settings = {**asdict(dissipation), "restart": restart}
+    method = "random-dropout" if movement == "random" else "dissipate"
+    found = Found(baselines.dense(problem))
+    plan = Plan(method, 1, restart, False, dissipation)
+    where = Where("serial", threads, out, force, progress)
+    return train_found(problem, plan, lambda: found, settings, seed, engine, where)
 
 
-def _winner_and_controls(population: list[Mask], evaluations: list[Evaluation], seed: int) -> dict[str, Mask]:
-    usable = [(mask, e) for mask, e in zip(population, evaluations, strict=True) if e.status != FAILURE]
-    drawn = int(seeds.generator(seed, "selection").integers(len(usable)))
-    return {
-        "winner": tools.selBest([mask for mask, _ in usable], 1)[0],
-        "random": usable[drawn][0],
-        "validation": min(usable, key=lambda pair: pair[1].validation_loss)[0],
-    }
+def baseline(
+    problem: Problem,
+    method: str,
+    *,
+    sparsity: float = 0.9,
+    seed: int | None = None,
+    engine: str = "auto",
+    threads: int = 1,
+    out: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    progress: bool = False,
+) -> Result:
+    """Finds the mask of a baseline, and trains it fully from W0.
 
+    Args:
+        problem: The problem.
+        method: Name of the baseline, see :data:`evoprune.baselines.BASELINES`.
+        sparsity: Fraction of the prunable weights to remove, in [0, 1); ``dense`` removes none.
+        seed: Seed of the run; None takes the problem's.
+        engine: See :data:`evoprune.engines.ENGINES`; ``auto`` chooses by measured costs.
+        threads: Threads that torch uses.
+        out: Run folder to record in and, where it holds this run already, to resume from; None records nothing.
+        force: Start over where ``out`` holds a run with other settings.
+        progress: Show progress bars on standard error.
 
-def save(run: Run, result: Result) -> None:
-    """Writes what a search found into the run folder; ``result.json`` last, which says that the run is finished."""
-    rows = [{"role": role, **row} for role, training in result.trainings.items() for row in training.history]
-    records.write_table(run.folder / "history.csv", ["role", *HISTORY_COLUMNS], rows)
-    result.mask.save(run.folder / "mask.npz")
-    records.save_tensors(run.folder / "model.safetensors", result.model.state_dict())
-    records.write_json(run.folder / "result.json", result.summary)
+    Returns:
+        The mask, its trained network and the records.
+
+    Raises:
+        InputError: A value out of range, an unknown name, or an ``out`` that holds another run or cannot be written.
+    """
+    known = look_up("baseline", method, BASELINES)
+    seed = problem.seed if seed is None else seeds.check_seed(seed)
+    survivors_of(sparsity, problem.prunable_count)  # refuses bad values now
+
+    def find() -> Found:
+        mask = known.prune(problem, sparsity=sparsity, seed=seed)
+        return Found(mask, known.search_epochs(problem), known.search_cost(problem, sparsity))
+
+    settings = {"sparsity": float(sparsity)}
+    where = Where("serial", threads, out, force, progress)
+    return train_found(problem, Plan(method, 1), find, settings, seed, engine, where)

@@ -6,6 +6,7 @@ once. Problem and global random states stay as they were.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ EXAMPLES_PER_CLASS = 10
 EXAMPLES_WITHOUT_CLASSES = 100
 TEMPERATURE = 200.0
 SYNFLOW_ITERATIONS = 100
+
+# Rounds of the iterative lottery ticket.
+ROUNDS = 5
 
 
 def random(problem: Problem, *, sparsity: float, seed: int | None = None) -> Mask:
@@ -316,10 +320,16 @@ class Baseline:
             the seed, and ``dense`` the sparsity.
         search_epochs: What it costs to find the mask with the default options, in epochs of training the dense network: one
             is a forward and backward pass for each training example.
+        density: Mean density of the network in those epochs, of the sparsity.
     """
 
     prune: Callable[..., Mask]
     search_epochs: Callable[[Problem], float] = lambda problem: 0.0
+    density: Callable[[float], float] = lambda sparsity: 1.0
+
+    def search_cost(self, problem: Problem, sparsity: float) -> float:
+        """Returns the multiply-adds that it takes to find the mask, in epochs of dense training."""
+        return self.search_epochs(problem) * self.density(sparsity)
 
 
 def _train_size(problem: Problem) -> int:
@@ -338,6 +348,11 @@ BASELINES: dict[str, Baseline] = {
         lambda problem: SYNFLOW_ITERATIONS / _train_size(problem),
     ),
     "lottery-ticket": Baseline(lottery_ticket, lambda problem: float(problem.recipe.epochs)),
+    "lottery-ticket-5": Baseline(
+        functools.partial(lottery_ticket, rounds=ROUNDS),
+        lambda problem: float(ROUNDS * problem.recipe.epochs),
+        lambda sparsity: sum((1 - sparsity) ** (i / ROUNDS) for i in range(ROUNDS)) / ROUNDS,
+    ),
     "dense": Baseline(lambda problem, *, sparsity=0.0, seed=None: dense(problem)),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,36 +13,23 @@ from typing import Any, TypeVar
 import tyro
 
 from evoprune import plot, records
-from evoprune.algorithms import Result
 from evoprune.errors import EvopruneError, InputError, RunError
 from evoprune.problem import Problem
 from evoprune.recipe import Recipe
+from evoprune.result import Result
 from evoprune.run import settings_hash
 
 
 @dataclass(frozen=True)
-class Options:
-    """Options of every experiment."""
+class ProblemOptions:
+    """Options of the problem."""
 
-    data: str = "digits"
-    """Data set: digits (embedded), mnist or fashion-mnist."""
     model: str = "lenet-300-100"
     """Network: lenet-300-100, mlp or autoencoder."""
     widths: tuple[int, ...] | None = None
     """Hidden widths of mlp (None: 128 64) or autoencoder (None: 256 64, mirrored in the decoder)."""
-    sparsity: float = 0.9
-    """Fraction of the prunable weights to remove, at least 0 and below 1."""
-    layer_densities: str = "varied"
-    """How the survivors of a random mask spread over the layers: uniform (the same density everywhere, the plainest reading
-    of the paper), erk (Erdős-Rényi-Kernel), or varied (ERK's densities times random factors drawn for each start)."""
     exclude: tuple[str, ...] = ()
     """Names of parameters or modules that stay dense, such as fc3."""
-    fitness: str = "combined"
-    """What a brief training is scored by: magnitude (sum over the survivors of |w|), gradient (sum over the last epoch's
-    steps and the survivors of |g|), combined (both, each divided by its mean over the initial population), or loss (minus the
-    validation loss: the control)."""
-    fitness_epochs: int = 2
-    """Epochs of the brief training: the first of --epochs."""
     epochs: int = 15
     """Epochs of the full training, the brief training included."""
     batch_size: int = 64
@@ -60,8 +48,6 @@ class Options:
     """Initial weights: kaiming or xavier (both normal, zero biases), or pytorch (each layer's own default)."""
     w0_density: float | None = None
     """Scale the initial weights by 1 / sqrt of this density, the same for every mask. None: not scaled."""
-    seed: int = 0
-    """Seed of everything drawn: weights, split, order of batches, masks, choices."""
     validation_fraction: float = 0.1
     """Fraction of the training examples that is split off to select on."""
     test_fraction: float = 0.2
@@ -72,40 +58,96 @@ class Options:
     """Number format of weights and inputs: float32 or float64."""
     device: str = "cpu"
     """Where networks are trained: cpu or cuda."""
+    data_dir: Path | None = None
+    """Folder of the data files; None: the environment variable EVOPRUNE_DATA, else they are downloaded and cached."""
+
+
+@dataclass(frozen=True)
+class Options(ProblemOptions):
+    """Options of every method."""
+
+    data: str = "digits"
+    """Data set: digits (embedded), mnist or fashion-mnist."""
+    seed: int = 0
+    """Seed of everything drawn: weights, split, order of batches, masks, choices."""
     engine: str = "auto"
     """How masked networks are trained: module (one after another, any network), stacked (together, dense), sparse (together, at
     the cost of the survivors), or auto (the one with the least measured cost for network, sparsity and chunk)."""
-    chunk_size: int | None = None
-    """Masks that are trained together, where the engine can. None: a quarter of the population, at most 8."""
-    workers: str = "auto"
-    """Who evaluates: serial, scoop, or auto (SCOOP under `python -m scoop`, else serial). Not a setting: the result is the
-    same."""
     threads: int = 1
     """Threads of torch in every evaluating process. A resumed run keeps its own."""
-    data_dir: Path | None = None
-    """Folder of the data files; None: the environment variable EVOPRUNE_DATA, else they are downloaded and cached."""
     out: Path | None = None
     """Folder of the run; None: runs/METHOD-DATA-HASH of the settings. Running again resumes it."""
     force: bool = False
     """Start over where --out holds a run with other settings."""
 
 
+@dataclass(frozen=True)
+class StartOptions(Options):
+    """Options of a method that chooses among random masks."""
+
+    k: int = 16
+    """Number of random masks."""
+    fitness: str = "combined"
+    """What a brief training is scored by: magnitude (sum over the survivors of |w|), gradient (sum over the last epoch's
+    steps and the survivors of |g|), combined (both, each divided by its mean over the initial population), or loss (minus the
+    validation loss: the control)."""
+    fitness_epochs: int = 2
+    """Epochs of the brief training: the first of --epochs."""
+    layer_densities: str = "varied"
+    """How the survivors of a random mask spread over the layers: uniform (the same density everywhere, the plainest reading
+    of the paper), erk (Erdős-Rényi-Kernel), or varied (ERK's densities times random factors drawn for each start)."""
+    restart: bool = False
+    """Train the winner and the controls from the initial weights with another order of the batches, instead of going on from
+    where they are."""
+    controls: bool = True
+    """Also train two controls: a random one of the masks, and the one of the least validation loss."""
+    chunk_size: int | None = None
+    """Masks that are trained together, where the engine can. None: a quarter of the population, at most 8."""
+    workers: str = "auto"
+    """Who evaluates: serial, scoop, or auto (SCOOP under `python -m scoop`, else serial). Not a setting: the result is the
+    same."""
+
+
+@dataclass(frozen=True)
+class DissipationOptions:
+    """Options of dissipating gradients."""
+
+    dissipate_epochs: int = 8
+    """Number of removals, one at the end of each of so many epochs."""
+    movement: str = "absolute"
+    """What makes a weight go: absolute (|w - w0| is small), relative (|w - w0| / |w0| is small: the paper's words), or random
+    (the control)."""
+    scope: str = "global"
+    """global: one threshold for all layers; layer: every layer loses the same fraction of its survivors."""
+
+
 NOT_SETTINGS = ("workers", "threads", "data_dir", "out", "force")
 OptionsT = TypeVar("OptionsT", bound=Options)
 
 
-def make_problem(options: Options) -> Problem:
-    """Returns the problem that the options describe."""
-    recipe = {field.name for field in dataclasses.fields(Recipe)}
-    names = (
-        "model", "data", "widths", "exclude", "initialization", "w0_density", "seed", "validation_fraction",
-        "test_fraction", "normalize", "dtype", "device", "data_dir",
-    )  # fmt: skip
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    return Problem(
-        recipe=Recipe(**{name: value for name, value in values.items() if name in recipe}),
-        **{name: values[name] for name in names},
-    )
+def make_problem(options: ProblemOptions, **given: Any) -> Problem:
+    """Returns the problem that the options describe.
+
+    Args:
+        options: The options.
+        given: Further arguments of the problem.
+    """
+    problem, recipe = problem_arguments(options)
+    return Problem(recipe=Recipe(**recipe), **problem, **given)
+
+
+def problem_arguments(options: ProblemOptions) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the arguments of the problem, data and seed aside, and those of its recipe."""
+    fields = {field.name for field in dataclasses.fields(ProblemOptions)}
+    recipe = {field.name for field in dataclasses.fields(Recipe)} & fields
+    problem = {name: getattr(options, name) for name in sorted(fields - recipe)}
+    return problem, {name: getattr(options, name) for name in sorted(recipe)}
+
+
+def arguments(function: Callable[..., Any], options: ProblemOptions) -> dict[str, Any]:
+    """Returns the options that a function has arguments for, the seed and where to record aside."""
+    names = set(inspect.signature(function).parameters) - {"seed", "out", "progress"}
+    return {field.name: getattr(options, field.name) for field in dataclasses.fields(options) if field.name in names}
 
 
 def main(
@@ -141,7 +183,7 @@ def _experiment(method: str, options: OptionsT, search: Callable[[Problem, Optio
     values = dataclasses.asdict(options)
     settings = {name: value for name, value in values.items() if name not in NOT_SETTINGS}
     folder = options.out or Path("runs", f"{method}-{options.data}-{settings_hash(settings)}")
-    problem = make_problem(options)
+    problem = make_problem(options, data=options.data, seed=options.seed)
     config = problem.config()
     resolved = {**config, **config["recipe"]}
     shown = {"method": method, **values, **{name: resolved[name] for name in values if name in resolved}, "out": folder}
@@ -150,7 +192,7 @@ def _experiment(method: str, options: OptionsT, search: Callable[[Problem, Optio
     result = search(problem, options, folder)
     if finished:
         print(f"{folder} is finished already:")
-    if not finished or not all((folder / f"{name}.png").exists() for name in plot.FIGURES):
+    if not finished or not all((folder / f"{name}.png").exists() for name in plot.figures_of(folder)):
         plot.save_figures(folder)
     _print_result(records.read_json(folder / "result.json") or result.summary, folder)
 
@@ -161,15 +203,15 @@ def _print_result(result: dict[str, Any], folder: Path) -> None:
     for role, facts in {"winner": result, **result["controls"]}.items():
         numbers = [f"{name} {facts[f'test_{name}']:.4f}" for name in ("accuracy", "loss") if facts[f"test_{name}"] is not None]
         print(f"test set, {role:11} {', '.join(numbers) or 'diverged'}")
-    if result["failed"]:
-        print(f"warning: {result['failed']} of {result['k']} starts failed; see evaluations.csv")
-    if result["no_better_than_chance"]:
-        print(f"warning: {result['no_better_than_chance']} of {result['k']} starts were no better than chance")
-    if result["winner_status"] != "ok" or result["better_than_chance"] is False:
+    for count, what in (("failed", "failed; see evaluations.csv"), ("no_better_than_chance", "were no better than chance")):
+        if result.get(count):
+            print(f"warning: {result[count]} of {result['k']} starts {what}")
+    if result.get("winner_status", "ok") != "ok" or result["better_than_chance"] is False:
         print("warning: the winner is no better than chance; lower --lr, or choose by --fitness loss")
     if result["collapse"]:
         print(f"warning: the winner's mask cuts off: {result['collapse']}")
-    print(f"written to {folder}: result.json, mask.npz, model.safetensors, {', '.join(f'{f}.png' for f in plot.FIGURES)}")
+    figures = ", ".join(f"{name}.png" for name in plot.figures_of(folder))
+    print(f"written to {folder}: result.json, mask.npz, model.safetensors, {figures}")
 
 
 @dataclass(frozen=True)

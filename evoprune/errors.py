@@ -20,6 +20,10 @@ class InputError(EvopruneError, ValueError):
     """A value of the user's that cannot be served."""
 
 
+class InUseError(InputError):
+    """A run folder that another process is at."""
+
+
 class RunError(EvopruneError, RuntimeError):
     """A run that could not go on; what it had finished is on disk."""
 

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 
 from evoprune import engines, seeds
+from evoprune.dissipation import Dissipation, remover
 from evoprune.engines import ENGINES
 from evoprune.errors import InputError, look_up
 from evoprune.fitness import FAILED, FITNESS, TERMS
@@ -38,6 +39,7 @@ class BriefTraining:
         engine: Name of the engine.
         threads: Threads that torch uses.
         chunk_size: Masks that are evaluated together, where the engine takes several at a time.
+        dissipation: What is removed during the brief training; None for nothing.
     """
 
     epochs: int
@@ -45,6 +47,7 @@ class BriefTraining:
     engine: str = "module"
     threads: int = 1
     chunk_size: int = 8
+    dissipation: Dissipation | None = None
 
     @property
     def chunk(self) -> int:
@@ -65,6 +68,7 @@ class Evaluation:
         status: ``ok``, ``no better than chance`` (the validation loss is not below that of the best prediction that
             ignores the input), or ``failed`` (something is not finite, or was raised).
         note: Why it failed; else what the mask cuts off, if anything.
+        multiply_adds: What it cost, see :func:`evoprune.train.multiply_adds`; NaN where a failure left it open.
         worker: Host and process that did it.
         seconds: Time it took; a chunk's time is shared equally.
     """
@@ -76,6 +80,7 @@ class Evaluation:
     validation_accuracy: float
     status: str
     note: str
+    multiply_adds: float
     worker: str
     seconds: float
 
@@ -100,6 +105,7 @@ class Evaluator:
             numbers of threads.
         chunk_size: Masks that are evaluated together; never depends on the number of workers.
         seed: The run's seed; None takes the problem's.
+        dissipation: What is removed during the brief training; None for nothing.
 
     Raises:
         InputError: A value out of range or an unknown name.
@@ -118,6 +124,7 @@ class Evaluator:
         threads: int = 1,
         chunk_size: int = 8,
         seed: int | None = None,
+        dissipation: Dissipation | None = None,
     ) -> None:
         for name, value in (("fitness_epochs", epochs), ("threads", threads), ("chunk_size", chunk_size)):
             if not isinstance(value, int) or value < 1:
@@ -131,7 +138,7 @@ class Evaluator:
         order = seeds.integer(problem.seed if seed is None else seed, "order")
         self.problem = problem
         self.fitness = look_up("fitness", fitness, FITNESS)
-        self.brief = BriefTraining(epochs, order, engine, threads, chunk_size)
+        self.brief = BriefTraining(epochs, order, engine, threads, chunk_size, dissipation)
         self.known: dict[str, Evaluation] = {}
         self.divisors: dict[str, float] = {}
         self._payload: bytes | None = None
@@ -239,12 +246,12 @@ def evaluate_chunk(problem: Problem, masks: Chunk, brief: BriefTraining) -> list
                 if len(group) > 1:
                     evaluations += [e for mask in group for e in evaluate_chunk(problem, [mask], brief)]
                     continue
-                measured = [(dict.fromkeys(TERMS, math.nan), math.nan, math.nan, _reason(error))]
+                measured = [(dict.fromkeys(TERMS, math.nan), math.nan, math.nan, _reason(error), math.nan)]
             seconds = (time.perf_counter() - start) / len(group)
-            for mask, (terms, loss, accuracy, reason) in zip(group, measured, strict=True):
+            for mask, (terms, loss, accuracy, reason, cost) in zip(group, measured, strict=True):
                 status, note = _status(problem, mask, {**terms, "validation loss": loss}, reason)
                 evaluations.append(
-                    Evaluation(mask.hash, brief.seed, terms, loss, accuracy, status, note, worker_name(), seconds)
+                    Evaluation(mask.hash, brief.seed, terms, loss, accuracy, status, note, cost, worker_name(), seconds)
                 )
     return evaluations
 
@@ -306,9 +313,12 @@ def _unpickle(problem_hash: str, payload: bytes, fitness: Any, brief: BriefTrain
     return evaluator
 
 
-def _train_group(problem: Problem, masks: Chunk, brief: BriefTraining) -> list[tuple[dict[str, float], float, float, str]]:
+def _train_group(
+    problem: Problem, masks: Chunk, brief: BriefTraining
+) -> list[tuple[dict[str, float], float, float, str, float]]:
     population = ENGINES[brief.engine].build(problem, masks)
-    trained = train(population, problem, brief.epochs, brief.seed)
+    prune = None if brief.dissipation is None else remover(problem, brief.dissipation, brief.seed)
+    trained = train(population, problem, brief.epochs, brief.seed, prune=prune)
     validation = measure(population, problem, "validation")
     terms = {name: term(trained, validation) for name, term in TERMS.items()}
     return [
@@ -317,6 +327,7 @@ def _train_group(problem: Problem, masks: Chunk, brief: BriefTraining) -> list[t
             float(validation.loss[k]),
             float(validation.accuracy[k]),
             "",
+            float(trained.epoch_costs[:, k].sum()),
         )
         for k in range(len(masks))
     ]

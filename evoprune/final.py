@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from evoprune.engines import ENGINES
+from evoprune.dissipation import Dissipation, remover
+from evoprune.engines import ENGINES, Population, auto
 from evoprune.evaluate import torch_threads
 from evoprune.mask import Mask
 from evoprune.problem import Problem
 from evoprune.train import measure, train
 
-HISTORY_COLUMNS = ("epoch", "train_loss", "validation_loss", "validation_accuracy")
+HISTORY_COLUMNS = ("epoch", "train_loss", "validation_loss", "validation_accuracy", "survivors", "multiply_adds")
+
+# The final mask among the tensors of a checkpoint: no parameter has a slash in its name.
+_BITS = "mask/bits"
 
 
 @dataclass(frozen=True)
@@ -25,17 +30,26 @@ class FinalTraining:
     """A fully trained masked network.
 
     Attributes:
-        history: After each epoch: epoch, mean training loss of its steps, validation loss and validation accuracy.
-        test_loss: Mean loss on the test set.
+        mask: The mask at the end: the one that training began with, less what dissipated.
+        history: After each epoch: epoch, mean training loss of its steps, validation loss and validation accuracy, survivors,
+            and the multiply-adds on surviving weights so far.
+        removals: What each removal did, see :func:`evoprune.dissipation.describe_removal`; empty without dissipation.
+        engines: The engines that trained it, one after another.
+        test_loss: Mean loss on the test set; NaN where training ended before the recipe's last epoch.
         test_accuracy: From 0 to 1; None where accuracy is not defined.
         seconds: Time it took.
+        search_cost: Multiply-adds of a training before this one that found its mask; 0 for none.
         state: The network's ``state_dict``, removed weights exactly zero.
     """
 
+    mask: Mask
     history: list[dict[str, float | None]]
+    removals: list[dict[str, Any]]
+    engines: list[str]
     test_loss: float
     test_accuracy: float | None
     seconds: float
+    search_cost: float
     state: dict[str, Tensor]
 
     @property
@@ -49,11 +63,23 @@ class FinalTraining:
         """Validation accuracy after the last epoch."""
         return self.history[-1]["validation_accuracy"]
 
+    def cost(self, epochs: int) -> float:
+        """Returns the multiply-adds on surviving weights of the first epochs."""
+        return float(self.history[epochs - 1]["multiply_adds"] or 0.0) if epochs else 0.0
+
+    def to_facts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Returns JSON values and tensors for a checkpoint."""
+        names = ("history", "removals", "engines", "test_loss", "test_accuracy", "seconds", "search_cost")
+        bits = torch.from_numpy(np.packbits(self.mask.bits))
+        return {name: getattr(self, name) for name in names}, {**self.state, _BITS: bits}
+
     @classmethod
-    def from_facts(cls, facts: Mapping[str, Any], state: dict[str, Tensor]) -> FinalTraining:
+    def from_facts(cls, facts: Mapping[str, Any], tensors: Mapping[str, Tensor], problem: Problem) -> FinalTraining:
         """Returns the training that JSON values (null for not finite) and tensors describe."""
+        bits = np.unpackbits(tensors[_BITS].numpy(), count=problem.prunable_count).astype(bool)
         test_loss = np.nan if facts["test_loss"] is None else facts["test_loss"]
-        return cls(**{**facts, "test_loss": test_loss, "state": state})
+        state = {name: tensor for name, tensor in tensors.items() if name != _BITS}
+        return cls(**{**facts, "test_loss": test_loss, "state": state, "mask": Mask(bits, problem.shapes)})
 
 
 def train_fully(
@@ -63,37 +89,93 @@ def train_fully(
     seed: int,
     threads: int,
     on_epoch: Callable[[], None] | None = None,
+    dissipation: Dissipation | None = None,
+    epochs: int | None = None,
 ) -> FinalTraining:
     """Trains a masked network from W0 through all epochs of the recipe.
 
     Args:
         problem: The problem.
         mask: The mask.
-        engine: Name of the engine.
+        engine: Name of the engine; ``auto`` takes the one with the least measured cost, again after each removal.
         seed: Seeds batches and noise; the evaluation's seed makes the first epochs those of the brief training.
         threads: Threads that torch uses.
         on_epoch: Called after each epoch.
+        dissipation: What is removed during the training; None for nothing.
+        epochs: Ends after so many of the recipe's epochs, and leaves the test set alone; None trains all.
     """
+
+    def engine_for(masks: Any) -> str:
+        return auto.choose(problem, masks[0].sparsity, 1)
+
     start = time.perf_counter()
+    history: list[dict[str, float | None]] = []
+    removals: list[list[dict[str, Any]]] = []
+    engines: list[str] = []
+
+    def after_epoch(epoch: int, population: Population, train_loss: NDArray[np.float64]) -> None:
+        validation = measure(population, problem, "validation")
+        survivors = float(population.masks[0].survivors)
+        values = (float(epoch), *(_finite(v[0]) for v in (train_loss, validation.loss, validation.accuracy)), survivors, None)
+        history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
+        name = next(name for name, entry in ENGINES.items() if isinstance(population, entry.kind))
+        engines.extend([name] if name not in engines[-1:] else [])
+        if on_epoch is not None:
+            on_epoch()
+
     with torch_threads(threads):
-        population = ENGINES[engine].build(problem, [mask])
-        history: list[dict[str, float | None]] = []
-
-        def after_epoch(epoch: int, train_loss: NDArray[np.float64]) -> None:
-            validation = measure(population, problem, "validation")
-            values = (float(epoch), *(_finite(v[0]) for v in (train_loss, validation.loss, validation.accuracy)))
-            history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
-            if on_epoch is not None:
-                on_epoch()
-
-        train(population, problem, problem.recipe.epochs, seed, after_epoch)
-        test = measure(population, problem, "test")
+        first = engine_for([mask]) if engine == "auto" else engine
+        trained = train(
+            ENGINES[first].build(problem, [mask]),
+            problem,
+            problem.recipe.epochs if epochs is None else epochs,
+            seed,
+            after_epoch,
+            None if dissipation is None else remover(problem, dissipation, seed, removals),
+            engine_for if engine == "auto" else None,
+        )
+        for row, cost in zip(history, np.cumsum(trained.epoch_costs[:, 0]).tolist(), strict=True):
+            row["multiply_adds"] = cost
+        test = measure(trained.population, problem, "test") if epochs is None else None
     return FinalTraining(
+        mask=trained.population.masks[0],
         history=history,
-        test_loss=float(test.loss[0]),
-        test_accuracy=_finite(test.accuracy[0]),
+        removals=[individuals[0] for individuals in removals],
+        engines=engines,
+        test_loss=np.nan if test is None else float(test.loss[0]),
+        test_accuracy=None if test is None else _finite(test.accuracy[0]),
         seconds=time.perf_counter() - start,
-        state=population.state(0),
+        search_cost=0.0,
+        state=trained.population.state(0),
+    )
+
+
+def train_from_w0(
+    problem: Problem,
+    mask: Mask,
+    engine: str,
+    orders: tuple[int, int],
+    threads: int,
+    on_epoch: Callable[[], None] | None = None,
+    dissipation: Dissipation | None = None,
+) -> FinalTraining:
+    """Lets a mask dissipate, and trains what is left from W0 in another order of the batches: retraining, for comparison.
+
+    Args:
+        problem: The problem.
+        mask: The mask to begin with.
+        engine: See :func:`train_fully`.
+        orders: Seeds of the batches while it dissipates, and of the training from W0.
+        threads: Threads that torch uses.
+        on_epoch: Called after each epoch.
+        dissipation: What is removed; None for nothing.
+    """
+    if dissipation is None:
+        return train_fully(problem, mask, engine, orders[1], threads, on_epoch)
+    first = train_fully(problem, mask, engine, orders[0], threads, on_epoch, dissipation, dissipation.last)
+    second = train_fully(problem, first.mask, engine, orders[1], threads, on_epoch)
+    return replace(
+        second, removals=first.removals, seconds=first.seconds + second.seconds, search_cost=first.cost(dissipation.last)
     )
 
 

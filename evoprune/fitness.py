@@ -13,7 +13,9 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
+from evoprune.engines import Population
 from evoprune.errors import InputError, look_up
 from evoprune.train import Measured, Trained
 
@@ -63,14 +65,24 @@ class FitnessFunction:
         return sum(terms[term] / divisors[term] for term in self.terms)
 
 
+def survivor_sums(population: Population, tensors: Sequence[Tensor]) -> NDArray[np.float64]:
+    """Sums tensors shaped like ``population.weights`` over each individual's survivors.
+
+    Returns:
+        Sums [K], in float64; neither the number of threads nor the other individuals change their bits.
+    """
+    values = (population.survivor_values(k, tensors) for k in range(population.size))
+    return np.array([value.cpu().numpy().astype(np.float64).sum() for value in values])
+
+
 def magnitude(trained: Trained, validation: Measured) -> NDArray[np.float64]:
     """Sum over the survivors of |w| at the end of the brief training (arXiv:2209.02201, as this project reads it)."""
-    return trained.population.survivor_sums([weight.abs() for weight in trained.population.weights])
+    return survivor_sums(trained.population, [weight.abs() for weight in trained.population.weights])
 
 
 def gradient(trained: Trained, validation: Measured) -> NDArray[np.float64]:
     """Sum over the steps of the last epoch and over the survivors of |g| (arXiv:2209.02201, as this project reads it)."""
-    return trained.population.survivor_sums(trained.gradients)
+    return survivor_sums(trained.population, trained.gradients)
 
 
 def loss(trained: Trained, validation: Measured) -> NDArray[np.float64]:
@@ -88,7 +100,9 @@ FITNESS: dict[str, FitnessFunction] = {
 
 
 # columns of evaluations.csv beside the terms
-RESERVED = ("gen", "mask", "seed", "validation_loss", "validation_accuracy", "status", "note", "worker", "seconds")
+RESERVED = (
+    "gen", "mask", "seed", "validation_loss", "validation_accuracy", "status", "note", "multiply_adds", "worker", "seconds",
+)  # fmt: skip
 _BUILT_IN = frozenset({*TERMS, *FITNESS})
 
 

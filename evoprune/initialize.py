@@ -62,7 +62,7 @@ def layer_survivors(
         if rng is None:
             raise InputError("layer densities 'varied' are drawn; give rng, a numpy.random.Generator.")
         raw = raw * np.exp(VARIATION * rng.standard_normal(len(raw)))
-    return dict(zip(shapes, _apportion(raw, sizes, total).tolist(), strict=True))
+    return dict(zip(shapes, apportion(raw, sizes, total).tolist(), strict=True))
 
 
 def random_mask(
@@ -88,7 +88,7 @@ def random_mask(
     return Mask.from_layers(layers)
 
 
-def _apportion(raw: NDArray[np.float64], sizes: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+def apportion(raw: NDArray[np.float64], sizes: NDArray[np.int64], total: int) -> NDArray[np.int64]:
     """Scales densities to a total, none over one, and rounds by largest remainder."""
     full = np.zeros(len(raw), bool)
     while True:

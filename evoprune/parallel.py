@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from evoprune.dissipation import Dissipation
 from evoprune.errors import InputError, RunError
 from evoprune.evaluate import (
     BriefTraining,
@@ -112,7 +113,9 @@ def work(problem_hash: str, payload: bytes | None, brief: dict[str, Any], packed
             if problem is None:
                 return "unknown problem", None
             masks = [_unpack(bits, problem.shapes, problem.prunable_count) for bits in packed]
-            return "ok", [asdict(evaluation) for evaluation in evaluate_chunk(problem, masks, BriefTraining(**brief))]
+            dissipation = None if brief["dissipation"] is None else Dissipation(**brief["dissipation"])
+            how = BriefTraining(**brief | {"dissipation": dissipation})
+            return "ok", [asdict(evaluation) for evaluation in evaluate_chunk(problem, masks, how)]
     except Exception:  # noqa: BLE001 - returned to the origin, which raises it
         return "error", traceback.format_exc()
 

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import MaxNLocator
 
 from evoprune import records
+from evoprune.dissipation import EDGES
 from evoprune.errors import InputError
 
 # Okabe and Ito's colours, which colour-blind readers tell apart.
@@ -63,7 +65,7 @@ def read_starts(folder: Path) -> Starts:
         fitness=[sum(e.terms[term] / divisor for term, divisor in divisors.items()) for e in usable],
         quality=[e.validation_accuracy if is_accuracy else -e.validation_loss for e in usable],
         is_accuracy=is_accuracy,
-        roles={role: position[facts["mask"]] for role, facts in chosen.items()},
+        roles={role: position[facts["start"]] for role, facts in chosen.items()},
         rho=result["spearman_rho"],
         name=result["fitness"],
         failed=len(rows) - len(usable),
@@ -77,6 +79,7 @@ def read_histories(folder: Path) -> dict[str, list[dict[str, Any]]]:
         InputError: There is no such file.
     """
     histories: dict[str, list[dict[str, Any]]] = {}
+    _config_and_result(folder)
     for row in records.read_table(folder / "history.csv"):
         histories.setdefault(row["role"], []).append(row)
     return histories
@@ -165,13 +168,82 @@ def layers_figure(folder: Path) -> Figure:
     return figure
 
 
-FIGURES = {"starts": starts_figure, "training": training_figure, "layers": layers_figure}
+def read_removals(folder: Path) -> list[dict[str, Any]]:
+    """Reads what each removal of the winner's training did; see :func:`evoprune.dissipation.describe_removal`.
+
+    Raises:
+        InputError: The folder holds no finished run in which anything dissipated.
+    """
+    _config_and_result(folder)
+    removals = (records.read_json(folder / "removals.json") or {}).get("winner")
+    if not removals:
+        raise InputError(f"{folder} holds no removals; expected a run of dissipate.py or combine.py.")
+    return list(removals)
+
+
+def plot_survivors(ax: Axes, removals: Sequence[Mapping[str, Any]], sizes: Mapping[str, int]) -> None:
+    """Draws the density of each layer, and of all, after each removal, on a logarithmic axis."""
+    epochs = [removal["epoch"] for removal in removals]
+    total = sum(sizes.values())
+    ax.plot(epochs, [removal["survivors"] / total for removal in removals], "k-", marker="o", linewidth=2, label="all")
+    for (name, size), marker in zip(sizes.items(), "svD^<>pP*X" * len(sizes), strict=False):
+        ax.plot(epochs, [removal["layers"][name] / size for removal in removals], marker=marker, alpha=0.8, label=name)
+    ax.set_yscale("log")
+    ax.set_xlabel("epoch at whose end is removed")
+    ax.set_ylabel("density left")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(axis="y", alpha=0.3)
+    ax.legend(fontsize="small")
+
+
+def plot_movement(ax: Axes, removal: Mapping[str, Any], movement: str) -> None:
+    """Draws the histogram of movement at one removal: what was kept, what was removed, and the cut between them."""
+    for what, color, bottom in (("removed", _OTHERS, np.zeros(len(EDGES) - 1)), ("kept", COLORS["winner"], removal["removed"])):
+        ax.bar(EDGES[:-1], removal[what], np.diff(EDGES), bottom, align="edge", color=color, label=what)
+    if removal["threshold"]:
+        ax.axvline(math.log10(removal["threshold"]), color="k", linestyle="--", label="cut")
+    filled = np.flatnonzero(np.array(removal["kept"]) + np.array(removal["removed"]))
+    ax.set_xlim(EDGES[filled[0]] - 0.2, EDGES[filled[-1] + 1] + 0.2)
+    ax.set_title(f"after epoch {removal['epoch']}: {removal['survivors']:,} left", fontsize="medium")
+    ax.set_xlabel(f"log10 of {movement} movement")
+    ax.set_ylabel("weights")
+
+
+def dissipation_figure(folder: Path) -> Figure:
+    """Returns the figure of density by epoch and layer, and of movement at the first, middle and last removal."""
+    config, result = _config_and_result(folder)
+    settings = config["settings"]
+    movement = settings.get("dissipation", settings)["movement"]
+    removals = read_removals(folder)
+    figure = Figure(figsize=(14, 4), layout="constrained")
+    shown = sorted({0, (len(removals) - 1) // 2, len(removals) - 1})
+    axes = figure.subplots(1, 1 + len(shown), squeeze=False)[0]
+    plot_survivors(axes[0], removals, {name: size for name, (_, size) in result["layers"].items()})
+    for ax, i in zip(axes[1:], shown, strict=True):
+        plot_movement(ax, removals[i], movement)
+    axes[1].legend(fontsize="small")
+    return figure
+
+
+FIGURES = {
+    "starts": starts_figure,
+    "training": training_figure,
+    "layers": layers_figure,
+    "dissipation": dissipation_figure,
+}
+
+
+def figures_of(folder: Path) -> list[str]:
+    """Returns the names of the figures that a run has data for."""
+    needs = {"starts": "evaluations.csv", "dissipation": "removals.json"}
+    return [name for name in FIGURES if (folder / needs.get(name, "result.json")).exists()]
 
 
 def save_figures(folder: Path) -> list[Path]:
-    """Writes every figure of a finished run into its folder, as PNG, and returns their paths."""
+    """Writes the figures of a finished run into its folder, as PNG, and returns their paths."""
     paths = []
-    for name, draw in FIGURES.items():
+    for name in figures_of(folder):
+        draw = FIGURES[name]
         path = folder / f"{name}.png"
         content = io.BytesIO()
         draw(folder).savefig(content, dpi=150)

@@ -13,7 +13,9 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -159,6 +161,35 @@ class Problem:
         """Returns inputs and what the outputs are compared with, of ``train``, ``validation`` or ``test``."""
         x, y = self.data.parts()[name]
         return (x, x) if self.loss_name == "reconstruction" else (x, y)
+
+    @cached_property
+    def w0(self) -> NDArray[np.floating[Any]]:
+        """The initial prunable weights [n], in the order of a mask's bits."""
+        parameters = dict(self._template.named_parameters())
+        return np.concatenate([parameters[name].detach().cpu().numpy().reshape(-1) for name in self.shapes])
+
+    @cached_property
+    def uses(self) -> dict[str, int]:
+        """How often an example's forward pass uses each weight, by parameter name.
+
+        Once in a linear layer on vectors, once at each position of a convolution's output.
+        """
+        network = self.network().eval()
+        names = {id(parameter): name for name, parameter in network.named_parameters() if name in self.shapes}
+        found = dict.fromkeys(self.shapes, 0)
+
+        def count(module: Any, inputs: Any, output: Tensor) -> None:
+            if (name := names.get(id(module.weight))) is not None:
+                transposed = isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
+                where = inputs[0] if transposed else output
+                found[name] += where.numel() // module.weight.shape[0]
+
+        for module in network.modules():
+            if isinstance(module, models.PRUNABLE_MODULES):
+                module.register_forward_hook(count)
+        with torch.no_grad():
+            network(self.data.train[0][:1])
+        return found
 
     @cached_property
     def chance_loss(self) -> float | None:

@@ -18,7 +18,7 @@ from evoprune.errors import InputError
 from evoprune.evaluate import Evaluation
 from evoprune.fitness import TERMS
 
-_PLAIN_COLUMNS = ("validation_loss", "validation_accuracy", "status", "note", "worker", "seconds")
+_PLAIN_COLUMNS = ("validation_loss", "validation_accuracy", "status", "note", "multiply_adds", "worker", "seconds")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -131,6 +131,7 @@ def _evaluation(row: Mapping[str, str]) -> tuple[int, Evaluation]:
         validation_accuracy=number(row["validation_accuracy"]),
         status=row["status"],
         note=row["note"],
+        multiply_adds=number(row["multiply_adds"]),
         worker=row["worker"],
         seconds=number(row["seconds"]),
     )

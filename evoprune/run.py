@@ -20,11 +20,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from evoprune import records
-from evoprune.errors import InputError
+from evoprune.errors import InputError, InUseError
 from evoprune.evaluate import Evaluation
 from evoprune.problem import Problem
 
-SCHEMA = 1
+SCHEMA = 2
 GENERATION_COLUMNS = ("gen", "nevals", "min", "mean", "max", "std", "diversity", "seconds")
 _PACKAGES = ("evoprune", "deap", "numpy", "safetensors", "scikit-learn", "scipy", "scoop", "torch")
 
@@ -116,7 +116,7 @@ class Run:
             self._lock = FileLock(self.folder / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout as error:
-            raise InputError(f"{self.folder} is in use by another process; wait for it, or choose another --out.") from error
+            raise InUseError(f"{self.folder} is in use by another process; wait for it, or choose another --out.") from error
         except OSError as error:
             raise InputError(f"cannot write to {self.folder}: {error}; choose another --out.") from error
         before = records.read_json(self.folder / "config.json")
@@ -235,7 +235,12 @@ def _difference(config: Mapping[str, Any], run: Run) -> str:
         return f"its records have schema {config.get('schema')}, this version writes {SCHEMA}"
     if config["method"] != run.method:
         return f"its method is {config['method']}, now {run.method}"
-    before, now = _flat(config["settings"]), _flat(run.settings)
+    return settings_difference(config["settings"], run.settings)
+
+
+def settings_difference(settings: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+    """Returns in words how settings were and are now; empty for no difference."""
+    before, now = _flat(settings), _flat(others)
     parts = [
         f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
         for key in dict.fromkeys([*before, *now])

@@ -11,6 +11,7 @@ import numpy as np
 from deap import base, tools
 
 from evoprune import seeds
+from evoprune.dissipation import Dissipation
 from evoprune.engines import auto
 from evoprune.evaluate import Evaluator
 from evoprune.initialize import layer_survivors, random_mask
@@ -31,6 +32,7 @@ def make_toolbox(
     workers: str = "auto",
     threads: int = 1,
     chunk_size: int = 8,
+    dissipation: Dissipation | None = None,
 ) -> base.Toolbox:
     """Returns a ``deap.base.Toolbox`` with ``individual``, ``population``, ``evaluate``, ``map`` and ``select``.
 
@@ -50,6 +52,7 @@ def make_toolbox(
         workers: See :func:`evoprune.parallel.choose_workers`.
         threads: See :class:`evoprune.evaluate.Evaluator`.
         chunk_size: Likewise.
+        dissipation: What is removed during the brief training; None for nothing.
 
     Raises:
         InputError: A value out of range or an unknown name.
@@ -64,6 +67,7 @@ def make_toolbox(
         threads=threads,
         chunk_size=chunk_size,
         seed=seed,
+        dissipation=dissipation,
     )
     masks = seeds.generator(seed, "masks")
     selection = random.Random(seeds.integer(seed, "selection"))

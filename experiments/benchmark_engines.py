@@ -4,7 +4,6 @@
 better of 0 and 2 loader workers (whose start is not counted). Every engine trains the same masks on the same batches.
 """
 
-import json
 import os
 import statistics
 import sys
@@ -28,8 +27,10 @@ import evoprune as ep
 from evoprune import cli, records
 from evoprune.engines import ENGINES, auto
 from evoprune.evaluate import torch_threads
+from evoprune.fitness import survivor_sums
 from evoprune.train import batch_order, train
 
+COST_SETTINGS = ("sparsities", "ks", "model", "data", "batch_size", "steps", "repeats", "threads", "layer_densities")
 COLUMNS = ("engine", "sparsity", "k", "seconds", "ratio_to_loop", "gemm_fraction", "peak_mb", "max_fitness_difference")
 SEED = 7
 CPU = torch.device("cpu")
@@ -150,8 +151,8 @@ def measure_engine(point: Point, name: str, threads: int) -> Measurement:
             trained = train(population, point.problem, 1, SEED)
             # an epoch has more steps than are measured, but is built once
             seconds += (time.perf_counter() - built) + (built - start) / point.scale
-            magnitude = population.survivor_sums([weight.abs() for weight in population.weights])
-            fitness += zip(magnitude, population.survivor_sums(trained.gradients), strict=True)
+            magnitude = survivor_sums(population, [weight.abs() for weight in population.weights])
+            fitness += zip(magnitude, survivor_sums(population, trained.gradients), strict=True)
     return Measurement(seconds * len(point.masks) / len(masks), np.array(fitness), peak_memory())
 
 
@@ -288,7 +289,7 @@ def main(options: BenchmarkOptions) -> None:
     draw(rows, options, problem.prunable_count, len(x), gemm).savefig(options.out / "benchmark.png", dpi=150)
     if options.write_costs:
         costs = fit_costs(rows, problem, epoch_steps)
-        written = {"cpu": costs, "measured_with": json.loads(json.dumps(asdict(options), default=str))}
+        written = {"cpu": costs, "measured_with": {name: asdict(options)[name] for name in COST_SETTINGS}}
         records.write_json(Path(auto.COSTS), written)
     print(f"written to {options.out}: benchmark.csv, benchmark.png")
 

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,15 @@ def kill_group(process: subprocess.Popen[str]) -> None:
     except ProcessLookupError:
         return
     process.wait()
+
+
+def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool], deadline: float = 120) -> None:
+    """Waits until a condition holds, as long as the process runs."""
+    end = time.monotonic() + deadline
+    while not condition():
+        assert process.poll() is None, finish(process)
+        assert time.monotonic() < end
+        time.sleep(0.002)
 
 
 def python(*arguments: object, folder: Path | None = None, deadline: float = 240) -> tuple[int, str]:

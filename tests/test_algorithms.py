@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,7 +7,8 @@ import torch
 from scipy import stats
 
 import evoprune as ep
-from evoprune import algorithms
+from evoprune.baselines import BASELINES
+from evoprune.result import rank_correlation
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +60,9 @@ def test_rank_correlation_is_spearmans(result: ep.Result) -> None:
 
 
 def test_rank_correlation_needs_three_and_spread(result: ep.Result) -> None:
-    assert math.isnan(algorithms.rank_correlation(result.population[:2], result.evaluations[:2]))
+    assert math.isnan(rank_correlation(result.population[:2], result.evaluations[:2]))
     same = [result.evaluations[0]] * 5
-    assert math.isnan(algorithms.rank_correlation(result.population, same))
+    assert math.isnan(rank_correlation(result.population, same))
 
 
 def test_restart_trains_from_w0_in_another_order(result: ep.Result, digits: ep.Problem) -> None:
@@ -114,3 +116,94 @@ def test_progress_is_shown(digits: ep.Problem, capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr().err
     assert "evaluating: 100%" in shown
     assert "training: 100%" in shown
+
+
+def test_dissipating_goes_on_or_starts_again(digits: ep.Problem) -> None:
+    on = ep.dissipate(digits, sparsity=0.9, dissipate_epochs=2, engine="sparse")
+    again = ep.dissipate(digits, sparsity=0.9, dissipate_epochs=2, engine="sparse", restart=True)
+    assert on.mask == again.mask
+    assert (on.summary["search_epochs"], on.summary["total_epochs"]) == (2, 3)
+    assert (again.summary["search_epochs"], again.summary["total_epochs"]) == (2, 5)
+    epochs = [row["multiply_adds"] for row in on.trainings["winner"].history]
+    epoch = 3 * len(digits.data.train[0])
+    n, s1, s2 = digits.prunable_count, *(row["survivors"] for row in on.trainings["winner"].history[:2])
+    assert epochs == [epoch * n, epoch * (n + s1), epoch * (n + s1 + s2)]
+    assert on.summary["multiply_adds"] == epochs[-1]
+    assert again.summary["multiply_adds"] == epochs[1] + 3 * epoch * s2
+
+
+def test_the_combination_is_k_starts_and_then_dissipating(digits: ep.Problem) -> None:
+    shared = {"k": 4, "fitness_epochs": 1, "engine": "sparse"}
+    starts = ep.k_starts(digits, sparsity=0.5, **shared)
+    both = ep.combine(digits, first_sparsity=0.5, sparsity=0.9, dissipate_epochs=2, **shared)
+    assert [e.terms for e in both.evaluations] == [e.terms for e in starts.evaluations]
+    assert both.summary["start"] == starts.summary["mask"] == starts.mask.hash
+    assert not (both.mask.bits & ~starts.mask.bits).any()
+    assert both.summary["survivors"] == round(0.1 * digits.prunable_count)
+    winner = both.trainings["winner"]
+    first = next(e for e in both.evaluations if e.mask == both.summary["start"])
+    assert winner.history[0]["multiply_adds"] == first.multiply_adds
+    assert [removal["epoch"] for removal in winner.removals] == [1, 2]
+    assert (both.summary["search_epochs"], both.summary["total_epochs"]) == (5, 6)
+    assert both.summary["multiply_adds"] == sum(e.multiply_adds for e in both.evaluations[1:]) + winner.cost(3)
+
+
+def test_the_combination_chooses_among_what_has_dissipated(digits: ep.Problem) -> None:
+    options = {"k": 3, "fitness_epochs": 2, "first_sparsity": 0.5, "sparsity": 0.9, "dissipate_epochs": 2, "engine": "sparse"}
+    result = ep.combine(digits, select="end", fitness="loss", **options)
+    least = min(result.evaluations, key=lambda e: e.validation_loss)
+    assert result.summary["start"] == least.mask
+    assert result.trainings["winner"].history[1]["validation_loss"] == least.validation_loss
+    assert (result.summary["search_epochs"], result.summary["total_epochs"]) == (6, 7)
+    again = ep.combine(digits, select="end", fitness="loss", restart=True, **options)
+    assert again.mask == result.mask
+    assert (again.summary["search_epochs"], again.summary["total_epochs"]) == (6, 9)
+    survivors = result.mask.survivors * 3 * len(digits.data.train[0])
+    searched = sum(e.multiply_adds for e in result.evaluations)
+    assert again.summary["multiply_adds"] == pytest.approx(searched + 3 * survivors, rel=1e-12)
+
+
+def test_a_baseline_is_trained_from_w0(digits: ep.Problem) -> None:
+    result = ep.baseline(digits, "snip", sparsity=0.9)
+    assert result.mask == ep.baselines.snip(digits, sparsity=0.9)
+    assert result.summary["total_epochs"] == pytest.approx(3 + 100 / len(digits.data.train[0]))
+    state = result.model.state_dict()
+    assert not any(state[name][torch.from_numpy(~layer)].any() for name, layer in result.mask.layers.items())
+    with pytest.raises(ep.InputError, match="baseline"):
+        ep.baseline(digits, "snap")
+
+
+@pytest.mark.parametrize("method", ["dissipate", "combine", "baseline"])
+def test_recorded_runs_come_back(digits: ep.Problem, tmp_path: Path, method: str) -> None:
+    def run() -> ep.Result:
+        if method == "dissipate":
+            return ep.dissipate(digits, sparsity=0.9, dissipate_epochs=2, out=tmp_path)
+        if method == "combine":
+            return ep.combine(digits, k=2, sparsity=0.9, first_sparsity=0.5, dissipate_epochs=2, out=tmp_path)
+        return ep.baseline(digits, "lottery-ticket", sparsity=0.9, out=tmp_path)
+
+    first = run()
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
+    (tmp_path / "result.json").unlink()  # as if killed before the last file
+    second = run()
+    assert second.mask == first.mask == ep.Mask.load(tmp_path / "mask.npz")
+    assert second.summary == first.summary
+    assert all(path.stat().st_mtime_ns == t for path, t in written.items() if path.parent.name == "checkpoint")
+    assert all(value.equal(second.model.state_dict()[name]) for name, value in first.model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", sorted(BASELINES))
+def test_masks_at_three_nines_reach_every_output_or_say_so(name: str) -> None:
+    problem = ep.Problem("lenet-300-100", recipe=ep.Recipe(epochs=1))
+    summary = ep.baseline(problem, name, sparsity=0.999).summary
+    mask = BASELINES[name].prune(problem, sparsity=0.999, seed=0)
+    assert summary["collapse"] == str(mask.collapse(problem))
+
+
+@pytest.mark.parametrize("method", ["k_starts", "combine"])
+def test_starts_at_three_nines_reach_every_output_or_say_so(method: str) -> None:
+    problem = ep.Problem("lenet-300-100", recipe=ep.Recipe(epochs=2))
+    options = {"k": 2, "fitness_epochs": 1, "controls": False, "sparsity": 0.999}
+    result = getattr(ep, method)(problem, **options, **({"dissipate_epochs": 2} if method == "combine" else {}))
+    assert result.summary["survivors"] == round(0.001 * problem.prunable_count)
+    assert result.summary["collapse"] == str(result.mask.collapse(problem))

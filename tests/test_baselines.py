@@ -101,7 +101,7 @@ def test_the_same_seed_gives_the_same_mask(name, digits):
     torch.manual_seed(12)
     assert prune(4) == first
     assert prune(digits.seed) == prune(None)
-    assert (prune(5) != first) == (name in DRAWN or name == "lottery-ticket")
+    assert (prune(5) != first) == (name in DRAWN or name.startswith("lottery-ticket"))
 
 
 @pytest.mark.parametrize("make", [None, batchnorm_and_dropout], ids=["mlp", "dropout"])
@@ -146,13 +146,18 @@ def test_dense_keeps_everything(digits):
 
 
 def test_the_registry_has_the_documented_names_and_costs(digits):
-    assert list(BASELINES) == ["random", "erk", "magnitude", "snip", "grasp", "synflow", "lottery-ticket", "dense"]
+    assert list(BASELINES) == ["random", "erk", "magnitude", "snip", "grasp", "synflow", "lottery-ticket",
+                               "lottery-ticket-5", "dense"]  # fmt: skip
     n = len(digits.data.train[0])
     costs = {name: baseline.search_epochs(digits) for name, baseline in BASELINES.items()}
     assert costs == {
         "random": 0, "erk": 0, "magnitude": 0, "dense": 0,
-        "snip": 100 / n, "grasp": 200 / n, "synflow": 100 / n, "lottery-ticket": 3,
+        "snip": 100 / n, "grasp": 200 / n, "synflow": 100 / n, "lottery-ticket": 3, "lottery-ticket-5": 15,
     }  # fmt: skip
+    # five rounds at densities 1, 0.2, 0.04, ... of a sparsity whose fifth power they are
+    rounds = BASELINES["lottery-ticket-5"].search_cost(digits, 1 - 0.2**5)
+    assert rounds == pytest.approx(3 * (1 + 0.2 + 0.04 + 0.008 + 0.0016))
+    assert BASELINES["lottery-ticket"].search_cost(digits, 0.9) == 3
 
 
 # Each against its published formula

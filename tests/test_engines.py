@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 import evoprune as ep
-from evoprune.engines import ENGINES, auto, csr, require
+from evoprune.engines import ENGINES, auto, csr, move, require
 from evoprune.engines.csr import Pattern
 from evoprune.engines.module import ModulePopulation
 from evoprune.engines.sparse import SparsePopulation
 from evoprune.evaluate import torch_threads
-from evoprune.fitness import TERMS
+from evoprune.fitness import TERMS, survivor_sums
 from evoprune.models import MODELS
 from evoprune.recipe import optimizers
 from evoprune.train import measure, train
@@ -71,7 +71,7 @@ def test_removed_weights_are_exactly_zero_after_training(digits: ep.Problem, eng
 def test_sums_are_over_the_survivors(digits: ep.Problem) -> None:
     (mask,) = masks_of(digits, 1)
     population = ModulePopulation(digits, [mask])
-    counts = population.survivor_sums([torch.ones_like(weight) for weight in population.weights])
+    counts = survivor_sums(population, [torch.ones_like(weight) for weight in population.weights])
     assert counts.tolist() == [mask.survivors]
 
 
@@ -260,15 +260,18 @@ def groups(engine: str, *masks: list[ep.Mask]) -> list[tuple[list[ep.Mask], ...]
     return [tuple(m[start : start + size] for m in masks) for start in range(0, len(masks[0]), size)]
 
 
-def two_halves(problem: ep.Problem, engine: str, masks: list[ep.Mask], smaller: list[ep.Mask]) -> list[dict[str, Tensor]]:
-    """Takes ten steps with the masks, removes what the smaller ones lack, and takes ten more."""
+def two_halves(
+    problem: ep.Problem, engine: str, masks: list[ep.Mask], smaller: list[ep.Mask], second: str | None = None
+) -> list[dict[str, Tensor]]:
+    """Takes ten steps with the masks, removes what the smaller ones lack, and takes ten more, with the second engine."""
     population = ENGINES[engine].build(problem, masks)
     optimizer = problem.recipe.make_optimizer(list(population.parameters()))
     x, y = problem.data.train
     for step in range(20):
         if step == 10:
-            gone = [mask.bits & ~less.bits for mask, less in zip(masks, smaller, strict=True)]
-            population.remove(where(population, masks, gone), optimizer)
+            population.keep(smaller, optimizer)
+            if second is not None:
+                population, optimizer = move(population, optimizer, problem, second)
         rows = slice(step * 32, (step + 1) * 32)
         optimizer.zero_grad()
         sum(problem.loss(output, y[rows]) for output in population(x[rows])).backward()
@@ -278,17 +281,20 @@ def two_halves(problem: ep.Problem, engine: str, masks: list[ep.Mask], smaller: 
     return [population.state(k) for k in range(len(masks))]
 
 
-def where(population: object, masks: list[ep.Mask], gone: list[np.ndarray]) -> list[Tensor]:
-    """Returns what is gone in the layout of the population's weights."""
-    layers = [ep.Mask(bits, mask.shapes).layers for bits, mask in zip(gone, masks, strict=True)]
-    if isinstance(population, SparsePopulation):
-        removed = torch.zeros_like(population.vector, dtype=torch.bool)
-        for name, values in zip(masks[0].shapes, population.prunable_values(removed).values(), strict=True):
-            for value, mask, layer in zip(values, masks, layers, strict=True):
-                value.copy_(torch.from_numpy(layer[name][mask.layers[name]]))  # a view of ``removed``
-        return [removed]
-    stacked = [torch.from_numpy(np.stack([layer[name] for layer in layers])) for name in masks[0].shapes]
-    return stacked if not isinstance(population, ModulePopulation) else [tensor[0] for tensor in stacked]
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+@pytest.mark.parametrize("first", sorted(ENGINES))
+@pytest.mark.parametrize("second", sorted(ENGINES))
+def test_an_engine_is_changed_in_the_middle_of_training(first: str, second: str, optimizer: str) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.LayerNorm(12), nn.ReLU(), nn.Linear(12, 10, bias=False))
+    recipe = ep.Recipe(epochs=1, optimizer=optimizer, lr=0.01)
+    problem = ep.Problem(network, ep.Problem().data, recipe, dtype="float64")
+    masks = masks_of(problem, 2)
+    for group in [masks] if "module" not in (first, second) else [[mask] for mask in masks]:
+        found = two_halves(problem, first, group, group, second)
+        expected = [state for mask in group for state in two_halves(problem, "module", [mask], [mask])]
+        for state, reference in zip(found, expected, strict=True):
+            for name, tensor in reference.items():
+                torch.testing.assert_close(state[name], tensor, rtol=1e-9, atol=1e-12)
 
 
 def test_convolutions_are_for_the_other_engines() -> None:

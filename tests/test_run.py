@@ -17,7 +17,7 @@ SETTINGS = {"k": 3, "problem": {"model": "mlp", "recipe": {"lr": 0.1}}}
 
 def evaluation(name: str, loss: float = 0.25, status: str = "ok") -> Evaluation:
     terms = {"magnitude": 1 / 3, "gradient": 0.1, "loss": -loss}
-    return Evaluation(name, 2**63 - 1, terms, loss, 0.5, status, 'a "note", with a comma', "host:1", 0.125)
+    return Evaluation(name, 2**63 - 1, terms, loss, 0.5, status, 'a "note", with a comma', 2.5e9, "host:1", 0.125)
 
 
 def test_nothing_is_written_before_the_run_is_entered(tmp_path: Path) -> None:

@@ -6,13 +6,13 @@ from there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evoprune.engines.module import ModulePopulation
@@ -29,10 +29,12 @@ class Population(Protocol):
 
     Attributes:
         size: Number of individuals, K.
+        masks: Their masks, as they are now.
         weights: The parameters that hold the prunable weights, of all individuals, in an order of the engine's own.
     """
 
     size: int
+    masks: list[Mask]
     weights: list[nn.Parameter]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -50,18 +52,31 @@ class Population(Protocol):
     def mask_weights(self) -> None:
         """Sets removed weights to exactly zero, after the optimiser's step."""
 
-    def remove(self, removed: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
-        """Removes survivors for good in the middle of training: those where ``removed``, shaped like ``weights``, is true."""
+    def keep(self, masks: Sequence[Mask], optimizer: torch.optim.Optimizer) -> list[Any]:
+        """Removes survivors for good, in the middle of training.
 
-    def survivor_sums(self, tensors: Sequence[Tensor]) -> NDArray[np.float64]:
-        """Sums tensors shaped like ``weights`` over each individual's survivors.
+        Args:
+            masks: The masks from now on, each a subset of what it was.
+            optimizer: The optimiser that trains the population; what it remembers of the survivors is kept.
 
         Returns:
-            Sums [K]; neither the number of threads nor the other individuals change their bits.
+            For each of ``weights``, the index that selects what stays of a tensor shaped as it was.
         """
+
+    def survivor_values(self, k: int, tensors: Sequence[Tensor]) -> Tensor:
+        """Returns what tensors shaped like ``weights`` have for the survivors of individual k, in the order of its mask."""
 
     def state(self, k: int) -> dict[str, Tensor]:
         """Returns the ``state_dict`` of individual k as the problem's network would have it: dense, removed weights zero."""
+
+    def load(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Sets parameters and buffers to those of each individual's dense ``state_dict``."""
+
+    def unpack(self, k: int, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Returns what tensors shaped like ``parameters()`` have for individual k: dense, by the parameters' names."""
+
+    def pack(self, dense: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
+        """Returns tensors shaped like ``parameters()`` from each individual's dense ones: the inverse of ``unpack``."""
 
 
 # What they do to a weight depends on other weights, which in a population may be another individual's.
@@ -73,12 +88,17 @@ class Engine:
     """An engine's entry in the registry.
 
     Attributes:
-        build: Makes the population.
+        kind: The population's class.
         capacity: Most individuals that it trains at once; None for any number.
     """
 
-    build: Callable[[Problem, Sequence[Mask]], Population]
+    kind: Any
     capacity: int | None = None
+
+    def build(self, problem: Problem, masks: Sequence[Mask]) -> Population:
+        """Makes the population of some masks, at W0."""
+        population: Population = self.kind(problem, masks)
+        return population
 
 
 ENGINES = {
@@ -117,6 +137,40 @@ def require(name: str, problem: Problem) -> Engine:
             if key not in state or not torch.allclose(state[key], tensor, rtol=1e-3, atol=1e-4):
                 raise InputError(f"the engine {name!r} trains {key} otherwise than this network. Use the engine 'module'.")
     return engine
+
+
+def move(
+    population: Population, optimizer: torch.optim.Optimizer, problem: Problem, name: str
+) -> tuple[Population, torch.optim.Optimizer]:
+    """Goes on with another engine in the middle of training.
+
+    Args:
+        population: The population.
+        optimizer: The optimiser that trains it.
+        problem: Their problem.
+        name: Name of the other engine.
+
+    Returns:
+        The population under the other engine, and an optimiser that remembers what the first one did; the same two where
+        they have that engine already.
+    """
+    if isinstance(population, ENGINES[name].kind):
+        return population, optimizer
+    other = ENGINES[name].build(problem, population.masks)
+    other.load([population.state(k) for k in range(population.size)])
+    before, now = list(population.parameters()), list(other.parameters())
+    successor = problem.recipe.make_optimizer(now)
+    memories = [optimizer.state.get(parameter, {}) for parameter in before]
+    for key in dict.fromkeys(key for memory in memories for key in memory):
+        first = next(memory[key] for memory in memories if key in memory)
+        if not isinstance(first, Tensor) or first.ndim == 0:  # a step count
+            packed = [copy.deepcopy(first) for _ in now]
+        else:
+            values = [memory.get(key, torch.zeros_like(p)) for memory, p in zip(memories, before, strict=True)]
+            packed = other.pack([population.unpack(k, values) for k in range(population.size)])
+        for parameter, value in zip(now, packed, strict=True):
+            successor.state[parameter][key] = value
+    return other, successor
 
 
 def _two_steps(population: Population, problem: Problem) -> list[dict[str, Tensor]]:

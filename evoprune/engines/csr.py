@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,8 @@ class Layer:
         index = np.int32 if linear.weight.numel() < 2**31 else np.int64
         self.indices = torch.from_numpy(np.concatenate(survivors, dtype=index, casting="same_kind")).to(linear.weight.device)
         self.counts = [len(indices) for indices in survivors]
-        self.linear, self.has_bias = linear, linear.bias is not None
+        self.has_bias = linear.bias is not None
+        self.kinds = ["weight", "bias"] if self.has_bias else ["weight"]
         self._pattern: Pattern | None = None
 
     @property
@@ -38,10 +39,14 @@ class Layer:
         """Number of parameters."""
         return len(self.indices) + (self.size * self.shape[0] if self.has_bias else 0)
 
-    def initial(self) -> Tensor:
-        """Returns W0 of the survivors, of individual 0, then 1, ..., each row by row; then the biases [K * out], if any."""
-        values = self.linear.weight.detach().reshape(-1)[self.indices]
-        return torch.cat([values, self.linear.bias.detach().repeat(self.size)]) if self.has_bias else values
+    def pack(self, dense: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        """Returns the parameters, from each individual's dense ones.
+
+        The survivors of individual 0, then 1, ..., each row by row; then the biases [K * out], if any.
+        """
+        indices = torch.split(self.indices, self.counts)
+        values = [tensors["weight"].reshape(-1)[index] for tensors, index in zip(dense, indices, strict=True)]
+        return torch.cat(values + [tensors["bias"] for tensors in dense] if self.has_bias else values)
 
     def parts(self, vector: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns values and biases in a vector of the layer's parameters."""
@@ -54,7 +59,7 @@ class Layer:
             self._pattern = Pattern(self.indices, self.counts, self.shape, shared)
         return self._pattern
 
-    def individual(self, vector: Tensor, k: int) -> dict[str, Tensor]:
+    def unpack(self, k: int, vector: Tensor) -> dict[str, Tensor]:
         """Returns the dense parameters of individual k."""
         values, biases = self.parts(vector)
         weight = values.new_zeros(self.shape[0] * self.shape[1])

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evoprune.errors import InputError
@@ -32,11 +31,11 @@ class ModulePopulation(nn.Module):
         if len(masks) != 1:
             raise InputError(f"{len(masks)} masks; the engine 'module' takes one at a time.")
         masks[0].require(problem.shapes)
+        self.masks = list(masks)
         self.network = problem.network()
         parameters = dict(self.network.named_parameters())
         self.weights = [parameters[name] for name in problem.shapes]
-        self.removed = [torch.from_numpy(~layer).to(problem.device) for layer in masks[0].layers.values()]
-        self.mask_weights()
+        self._set_removed()
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns outputs [1, batch, ...]."""
@@ -55,19 +54,34 @@ class ModulePopulation(nn.Module):
         for weight, removed in zip(self.weights, self.removed, strict=True):
             weight.masked_fill_(removed, 0.0)
 
-    def remove(self, removed: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
-        """Removes survivors for good, in the middle of training."""
-        for before, now in zip(self.removed, removed, strict=True):
-            before |= now
+    def keep(self, masks: Sequence[Mask], optimizer: torch.optim.Optimizer) -> list[Any]:
+        """Removes survivors for good; tensors keep their shapes."""
+        self.masks = list(masks)
+        self._set_removed()
+        return [...] * len(self.weights)
+
+    def _set_removed(self) -> None:
+        device = self.weights[0].device
+        self.removed = [torch.from_numpy(~layer).to(device) for layer in self.masks[0].layers.values()]
         self.mask_weights()
 
-    def survivor_sums(self, tensors: Sequence[Tensor]) -> NDArray[np.float64]:
-        """Returns the sum over the survivors, [1]."""
-        total = 0.0
-        for tensor, removed in zip(tensors, self.removed, strict=True):
-            # numpy's sums do not depend on the number of threads
-            total += tensor.detach()[~removed].cpu().numpy().astype(np.float64).sum()
-        return np.array([total])
+    def survivor_values(self, k: int, tensors: Sequence[Tensor]) -> Tensor:
+        """Returns the survivors' values; k is 0."""
+        pairs = zip(tensors, self.removed, strict=True)
+        return torch.cat([tensor.detach()[~removed] for tensor, removed in pairs])
+
+    def load(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Sets parameters and buffers."""
+        self.network.load_state_dict(states[0])
+
+    def unpack(self, k: int, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Returns the tensors by the parameters' names; k is 0."""
+        names = [name for name, _ in self.network.named_parameters()]
+        return dict(zip(names, tensors, strict=True))
+
+    def pack(self, dense: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
+        """Returns copies of the tensors in the order of the parameters."""
+        return [dense[0][name].clone() for name, _ in self.network.named_parameters()]
 
     def state(self, k: int) -> dict[str, Tensor]:
         """Returns a copy of the network's ``state_dict``; k is 0."""

@@ -9,7 +9,7 @@ the products want; elementwise operations keep that layout.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,16 +47,16 @@ class SparsePopulation(nn.Module):
         super().__init__()
         _require_supported(problem)
         hear_the_beta_warning()
-        self.size = len(masks)
+        self.size, self.masks = len(masks), list(masks)
         self.network = nn.Sequential(problem.network())  # a parent to put modules into; all names begin with "0."
-        self.dense = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+        self.dense = {n.removeprefix("0."): t.detach().clone() for n, t in self.network.state_dict().items()}
         survivors: dict[str, list[NDArray[np.int64]]] = {f"0.{name}": [] for name in problem.shapes}
         for mask in masks:  # one after another: their dense layers are never all in memory
             mask.require(problem.shapes)
             for name, layer in mask.layers.items():
                 survivors[f"0.{name}"].append(np.flatnonzero(layer))
         self.layers, self.owners = _replace_modules(self.network, survivors, self.size)
-        self.vector = nn.Parameter(torch.cat([owner.initial() for owner in self.owners]))
+        self.vector = nn.Parameter(self.pack([self.dense] * self.size)[0])
         self.weights = [self.vector]
         self.prunable = [name.rpartition(".")[0] for name in survivors]
 
@@ -83,52 +83,65 @@ class SparsePopulation(nn.Module):
     def mask_weights(self) -> None:
         """Removed weights are not there."""
 
-    def survivor_sums(self, tensors: Sequence[Tensor]) -> NDArray[np.float64]:
-        """Returns sums [K] over each individual's survivors."""
-        values = self.prunable_values(tensors[0].detach().to("cpu", torch.float64))
-        sums = [[part.numpy().sum() for part in parts] for parts in values.values()]
-        totals: NDArray[np.float64] = np.array(sums, np.float64).sum(axis=0)
-        return totals
+    def survivor_values(self, k: int, tensors: Sequence[Tensor]) -> Tensor:
+        """Returns the survivors' values."""
+        return torch.cat([values[k] for values in self._prunable_values(tensors[0].detach())])
 
-    def prunable_values(self, vector: Tensor) -> dict[str, tuple[Tensor, ...]]:
-        """Returns what a tensor like the one of ``weights`` has for the survivors: by layer, for each individual."""
-        parts, found = self._parts(vector), {}
+    def _prunable_values(self, vector: Tensor) -> list[tuple[Tensor, ...]]:
+        """Returns views of what a vector has for the survivors: a tuple over the individuals for each prunable layer."""
+        parts, found = self._parts(vector), []
         for name in self.prunable:
             layer = self.layers[name]
             assert isinstance(layer, Layer)
-            found[name] = torch.split(layer.parts(parts[name])[0], layer.counts)
+            found.append(torch.split(layer.parts(parts[name])[0], layer.counts))
         return found
 
     def state(self, k: int) -> dict[str, Tensor]:
         """Returns the dense ``state_dict`` of individual k."""
-        state = {name: tensor.clone() for name, tensor in self.dense.items()}
-        for prefix, part in self._parts(self.vector.detach()).items():
-            state |= {f"{prefix}.{name}": tensor for name, tensor in self.layers[prefix].individual(part, k).items()}
-        return {name.removeprefix("0."): tensor for name, tensor in state.items()}
+        return {name: tensor.clone() for name, tensor in self.dense.items()} | self.unpack(k, [self.vector.detach()])
+
+    def load(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Sets the parameters; there are no buffers."""
+        (self.vector.data,) = self.pack(states)
+
+    def unpack(self, k: int, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Returns what the one vector has for individual k, by the parameters' names."""
+        dense = {}
+        for name, part in self._parts(tensors[0]).items():
+            for kind, tensor in self.layers[name].unpack(k, part).items():
+                dense[f"{name}.{kind}".removeprefix("0.")] = tensor
+        return dense
+
+    def pack(self, dense: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
+        """Returns the one vector."""
+        names = {layer: name for name, layer in reversed(self.layers.items())}  # the first of several
+        parts = []
+        for layer in (layer for owner in self.owners for layer in owner.layers):
+            keys = {kind: f"{names[layer]}.{kind}".removeprefix("0.") for kind in layer.kinds}
+            parts.append(layer.pack([{kind: tensors[key] for kind, key in keys.items()} for tensors in dense]))
+        return [torch.cat(parts)]
 
     @torch.no_grad()
-    def remove(self, removed: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
-        """Removes survivors for good, in the middle of training.
-
-        Args:
-            removed: For the one of ``weights``, True where the weight goes; what is not prunable stays.
-            optimizer: The optimiser that trains the population; what it remembers of the others is kept.
-        """
-        kept = torch.ones_like(removed[0])
-        for values, gone in zip(self.prunable_values(kept).values(), self.prunable_values(removed[0]).values(), strict=True):
-            for value, go in zip(values, gone, strict=True):
-                value.logical_and_(~go)  # a view of ``kept``
-        staying = {name: torch.cat(values) for name, values in self.prunable_values(kept).items()}
-        for name, keep in staying.items():
+    def keep(self, masks: Sequence[Mask], optimizer: torch.optim.Optimizer) -> list[Any]:
+        """Removes survivors for good: the vector, and what the optimiser remembers of it, become shorter."""
+        kept = torch.ones_like(self.vector, dtype=torch.bool)
+        for k, (before, now) in enumerate(zip(self.masks, masks, strict=True)):
+            stays = torch.from_numpy(now.bits[before.bits]).to(kept.device)
+            values = [values[k] for values in self._prunable_values(kept)]
+            for value, stay in zip(values, torch.split(stays, [len(value) for value in values]), strict=True):
+                value.copy_(stay)  # a view of ``kept``
+        for name, parts in zip(self.prunable, self._prunable_values(kept), strict=True):
             layer = self.layers[name]
             assert isinstance(layer, Layer)
-            layer.keep(keep)
+            layer.keep(torch.cat(parts))
         memories = optimizer.state[self.vector]
         for name, memory in memories.items():
             if isinstance(memory, Tensor) and memory.shape == kept.shape:
                 memories[name] = memory[kept]
         self.vector.data = self.vector.data[kept]
         self.vector.grad = None
+        self.masks = list(masks)
+        return [kept]
 
 
 class SparseChain(nn.Module):
@@ -148,10 +161,6 @@ class SparseChain(nn.Module):
     def length(self) -> int:
         """Number of parameters."""
         return sum(layer.length for layer in self.layers)
-
-    def initial(self) -> Tensor:
-        """Returns the parameters at W0."""
-        return torch.cat([layer.initial() for layer in self.layers])
 
     def parts(self, vector: Tensor) -> dict[Any, Tensor]:
         """Returns the layers' parts of a vector of the parameters."""
@@ -178,16 +187,17 @@ class PopulationLayerNorm(nn.Module):
     def __init__(self, norm: nn.LayerNorm, size: int) -> None:
         super().__init__()
         self.size, self.shape, self.eps = size, norm.normalized_shape, norm.eps
-        self.given = {name: parameter.detach() for name, parameter in norm.named_parameters()}
+        self.kinds = [name for name, _ in norm.named_parameters()]
+        self.layers = [self]
 
     @property
     def length(self) -> int:
         """Number of parameters."""
-        return len(self.given) * self.size * self.shape[0]
+        return len(self.kinds) * self.size * self.shape[0]
 
-    def initial(self) -> Tensor:
-        """Returns the parameters at the start."""
-        return torch.cat([torch.empty(0), *(parameter.repeat(self.size) for parameter in self.given.values())])
+    def pack(self, dense: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        """Returns the parameters, from each individual's."""
+        return torch.cat([torch.empty(0), *(tensors[kind] for kind in self.kinds for tensors in dense)])
 
     def parts(self, vector: Tensor) -> dict[Any, Tensor]:
         """Returns the module's own part: all of it."""
@@ -196,16 +206,16 @@ class PopulationLayerNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns [K, batch, features]."""
         y = F.layer_norm(x, self.shape, eps=self.eps)
-        if not self.given:
+        if not self.kinds:
             return y
-        tensors = dict(zip(self.given, self.vector.view(len(self.given), self.size, 1, -1), strict=True))
+        tensors = dict(zip(self.kinds, self.vector.view(len(self.kinds), self.size, 1, -1), strict=True))
         y = y * tensors["weight"] if "weight" in tensors else y
         return y + tensors["bias"] if "bias" in tensors else y
 
-    def individual(self, vector: Tensor, k: int) -> dict[str, Tensor]:
+    def unpack(self, k: int, vector: Tensor) -> dict[str, Tensor]:
         """Returns the parameters of individual k."""
-        tensors = vector.view(len(self.given), self.size, self.shape[0])
-        return {name: tensor[k].clone() for name, tensor in zip(self.given, tensors, strict=True)}
+        tensors = vector.view(len(self.kinds), self.size, self.shape[0])
+        return {kind: tensor[k].clone() for kind, tensor in zip(self.kinds, tensors, strict=True)}
 
 
 class SharedDropout(nn.Module):

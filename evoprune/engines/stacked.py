@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
@@ -29,7 +29,7 @@ class StackedPopulation(nn.Module):
         super().__init__()
         for mask in masks:
             mask.require(problem.shapes)
-        self.size = len(masks)
+        self.size, self.masks = len(masks), list(masks)
         network = problem.network()
         self._call = [network]  # in a list: its own parameters are not to be trained
         self.names = [name for name, _ in network.named_parameters()]
@@ -37,11 +37,7 @@ class StackedPopulation(nn.Module):
         self.stacked_buffers = {name: self._stack(b) for name, b in network.named_buffers()}
         by_name = dict(zip(self.names, self.stacked, strict=True))
         self.weights: list[nn.Parameter] = [by_name[name] for name in problem.shapes]
-        layers = [mask.layers for mask in masks]
-        self.removed = [
-            torch.from_numpy(np.stack([~layer[name] for layer in layers])).to(problem.device) for name in problem.shapes
-        ]
-        self.mask_weights()
+        self._set_removed()
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns outputs [K, batch, ...]."""
@@ -69,13 +65,22 @@ class StackedPopulation(nn.Module):
         for weight, removed in zip(self.weights, self.removed, strict=True):
             weight.masked_fill_(removed, 0.0)
 
-    def survivor_sums(self, tensors: Sequence[Tensor]) -> NDArray[np.float64]:
-        """Returns sums [K] over each individual's survivors."""
-        totals = np.zeros(self.size)
-        for tensor, removed in zip(tensors, self.removed, strict=True):
-            pairs = zip(tensor.detach(), removed, strict=True)
-            totals += [values[~gone].cpu().numpy().astype(np.float64).sum() for values, gone in pairs]
-        return totals
+    def keep(self, masks: Sequence[Mask], optimizer: torch.optim.Optimizer) -> list[Any]:
+        """Removes survivors for good; tensors keep their shapes."""
+        self.masks = list(masks)
+        self._set_removed()
+        return [...] * len(self.weights)
+
+    def _set_removed(self) -> None:
+        device = self.weights[0].device
+        layers = [mask.layers for mask in self.masks]
+        self.removed = [torch.from_numpy(np.stack([~layer[name] for layer in layers])).to(device) for name in layers[0]]
+        self.mask_weights()
+
+    def survivor_values(self, k: int, tensors: Sequence[Tensor]) -> Tensor:
+        """Returns the survivors' values."""
+        pairs = zip(tensors, self.removed, strict=True)
+        return torch.cat([tensor.detach()[k][~removed[k]] for tensor, removed in pairs])
 
     def state(self, k: int) -> dict[str, Tensor]:
         """Returns the ``state_dict`` of individual k."""
@@ -86,11 +91,22 @@ class StackedPopulation(nn.Module):
         state = network.state_dict(keep_vars=True)
         return {name: by_identity[id(tensor)].detach()[k].clone() for name, tensor in state.items()}
 
-    def remove(self, removed: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> None:
-        """Removes survivors for good, in the middle of training."""
-        for before, now in zip(self.removed, removed, strict=True):
-            before |= now
-        self.mask_weights()
+    @torch.no_grad()
+    def load(self, states: Sequence[Mapping[str, Tensor]]) -> None:
+        """Sets parameters and buffers."""
+        for parameter, values in zip(self.stacked, self.pack(states), strict=True):
+            parameter.copy_(values)
+        for name in self.stacked_buffers:
+            if name in states[0]:  # a buffer that is not saved keeps its first value
+                self.stacked_buffers[name] = torch.stack([state[name] for state in states])
+
+    def unpack(self, k: int, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Returns the tensors of individual k by the parameters' names."""
+        return {name: tensor[k] for name, tensor in zip(self.names, tensors, strict=True)}
+
+    def pack(self, dense: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
+        """Returns the tensors stacked, in the order of the parameters."""
+        return [torch.stack([tensors[name] for tensors in dense]) for name in self.names]
 
     def _stack(self, tensor: Tensor) -> Tensor:
         return tensor.detach().expand(self.size, *tensor.shape).clone()

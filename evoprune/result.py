@@ -1,0 +1,110 @@
+"""What a method found: its result, what ``result.json`` says of it, and how it is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from deap import tools
+from torch import nn
+
+from evoprune import records
+from evoprune.evaluate import FAILURE, Evaluation, collapse_note
+from evoprune.final import HISTORY_COLUMNS, FinalTraining
+from evoprune.mask import Mask
+from evoprune.problem import Problem
+from evoprune.run import Run
+from evoprune.toolbox import fitness_of
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a method found.
+
+    Attributes:
+        mask: The winner.
+        model: The winner's network after the full training, removed weights exactly zero.
+        trainings: The full training of the winner (``winner``) and of the controls, by role.
+        summary: What ``result.json`` says.
+        logbook: DEAP's logbook: fitness over generations; empty for a method without a population.
+        population: The last generation, fitness and all.
+        evaluations: Its evaluations, in the same order.
+    """
+
+    mask: Mask
+    model: nn.Module
+    trainings: dict[str, FinalTraining]
+    summary: dict[str, Any]
+    logbook: tools.Logbook = field(default_factory=tools.Logbook)
+    population: list[Mask] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+
+
+def trained_model(problem: Problem, training: FinalTraining) -> nn.Module:
+    """Returns the problem's network with the trained weights, in evaluation mode."""
+    model = problem.network().eval()
+    model.load_state_dict(training.state)
+    return model
+
+
+def describe_problem(problem: Problem, seed: int) -> dict[str, Any]:
+    """Returns what a result says of its problem."""
+    config = problem.config()
+    return {"data": config["data"], "model": config["model"], "seed": seed}
+
+
+def describe_training(problem: Problem, start: Mask, training: FinalTraining) -> dict[str, Any]:
+    """Returns what a result says of a fully trained mask.
+
+    Args:
+        problem: The problem.
+        start: The mask that training began with; what dissipated since is not in the training's own.
+        training: The training.
+    """
+    chance, mask = problem.chance_loss, training.mask
+    return {
+        "mask": mask.hash,
+        "start": start.hash,
+        "sparsity": mask.sparsity,
+        "survivors": mask.survivors,
+        "collapse": collapse_note(problem, mask),
+        "layers": {name: [int(layer.sum()), layer.size] for name, layer in mask.layers.items()},
+        "test_accuracy": training.test_accuracy,
+        "test_loss": training.test_loss,
+        "validation_accuracy": training.validation_accuracy,
+        "validation_loss": training.validation_loss,
+        "better_than_chance": None if chance is None else training.validation_loss < chance,
+    }
+
+
+def rank_correlation(population: Sequence[Mask], evaluations: Sequence[Evaluation]) -> float:
+    """Returns Spearman's rho between fitness and validation accuracy (minus the loss, where there is no accuracy).
+
+    Over the evaluations that did not fail; NaN for fewer than three, or where either is constant.
+    """
+    pairs = [
+        (fitness_of(mask), -e.validation_loss if math.isnan(e.validation_accuracy) else e.validation_accuracy)
+        for mask, e in zip(population, evaluations, strict=True)
+        if e.status != FAILURE
+    ]
+    values = np.array(pairs).T
+    if len(pairs) < 3 or np.ptp(values, axis=1).min() == 0:
+        return math.nan
+    from scipy import stats  # slow to import, and no worker needs it
+
+    return float(stats.spearmanr(*values).statistic)
+
+
+def save(run: Run, result: Result) -> None:
+    """Writes what a method found into the run folder; ``result.json`` last, which says that the run is finished."""
+    rows = [{"role": role, **row} for role, training in result.trainings.items() for row in training.history]
+    records.write_table(run.folder / "history.csv", ["role", *HISTORY_COLUMNS], rows)
+    removals = {role: training.removals for role, training in result.trainings.items() if training.removals}
+    if removals:
+        records.write_json(run.folder / "removals.json", removals)
+    result.mask.save(run.folder / "mask.npz")
+    records.save_tensors(run.folder / "model.safetensors", result.model.state_dict())
+    records.write_json(run.folder / "result.json", result.summary)

@@ -1,0 +1,345 @@
+"""The course of a search: evaluate a population, choose, train, record; each step resumable."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from deap import base, tools
+from torch import Tensor
+from tqdm import tqdm
+
+from evoprune import seeds
+from evoprune.dissipation import Dissipation
+from evoprune.engines import auto
+from evoprune.errors import InputError, RunError
+from evoprune.evaluate import FAILURE, NO_BETTER_THAN_CHANCE, Evaluation, Evaluator
+from evoprune.final import FinalTraining, train_from_w0, train_fully
+from evoprune.mask import Mask, diversity
+from evoprune.problem import Problem
+from evoprune.result import Result, describe_problem, describe_training, rank_correlation, save, trained_model
+from evoprune.run import GENERATION_COLUMNS, Run
+from evoprune.toolbox import fitness_of, make_statistics, make_toolbox
+from evoprune.train import multiply_adds
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done.
+
+    Attributes:
+        method: Name of the method, as in records.
+        k: Number of starts.
+        restart: Train what was found from W0 with another order of the batches.
+        controls: Train the controls, too.
+        dissipation: What is removed while the chosen masks are trained; None for nothing.
+    """
+
+    method: str
+    k: int
+    restart: bool = False
+    controls: bool = False
+    dissipation: Dissipation | None = None
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where it is done and recorded; see :func:`evoprune.algorithms.k_starts`."""
+
+    workers: str
+    threads: int
+    out: str | os.PathLike[str] | None
+    force: bool
+    progress: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """A mask, the epochs of training that it took to find it, and their cost in epochs of dense training."""
+
+    mask: Mask
+    search_epochs: float = 0.0
+    search_cost: float = 0.0
+
+
+def search_starts(problem: Problem, plan: Plan, search: Mapping[str, Any], where: Where) -> Result:
+    """Evaluates k random masks, chooses, and trains what was chosen; see :func:`evoprune.algorithms.k_starts`.
+
+    Args:
+        problem: The problem.
+        plan: What is done.
+        search: Arguments of :func:`evoprune.toolbox.make_toolbox`; a ``seed`` and a ``chunk_size`` may be None.
+        where: Where it is done.
+    """
+    k = plan.k
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise InputError(f"k is {k!r}; expected the number of starts, at least 1.")
+    seed = problem.seed if search["seed"] is None else seeds.check_seed(search["seed"])
+    chunk_size = max(1, min(8, k // 4)) if search["chunk_size"] is None else search["chunk_size"]
+    search = {**search, "sparsity": float(search["sparsity"]), "seed": seed, "chunk_size": chunk_size}
+    toolbox = make_toolbox(problem, **search, workers=where.workers, threads=where.threads)
+    evaluator: Evaluator = toolbox.evaluate.func
+    searched = {name: value for name, value in search.items() if name != "dissipation"}
+    settings = {
+        "problem": problem.config(),
+        **searched,
+        "fitness_terms": list(evaluator.fitness.terms),
+        "k": k,
+        "restart": plan.restart,
+        "controls": plan.controls,
+    }
+    if plan.dissipation is not None:
+        selected = "start" if evaluator.brief.dissipation is None else "end"
+        settings |= {"dissipation": asdict(plan.dissipation), "select": selected}
+    execution = {"workers": where.workers, "threads": where.threads, "engine": evaluator.brief.engine}
+    run = None if where.out is None else Run.plan(where.out, plan.method, settings, execution, where.force)
+    with nullcontext() if run is None else run.of(problem):
+        if run is not None:
+            evaluator.resume(run.evaluations, run.divisors, run.execution["threads"], run.execution["engine"])
+        if where.progress:
+            tqdm.write(f"engine {evaluator.brief.engine}, {evaluator.brief.chunk} masks at a time")
+        result = _search_starts(problem, toolbox, plan, seed, run, where.progress)
+        if run is not None and not run.finished:
+            save(run, result)
+    return result
+
+
+def _search_starts(problem: Problem, toolbox: base.Toolbox, plan: Plan, seed: int, run: Run | None, progress: bool) -> Result:
+    brief = toolbox.evaluate.func.brief
+    population = toolbox.population(n=plan.k)
+    evaluations = evaluate_generation(toolbox, population, 0, run, progress)
+    logbook = tools.Logbook()
+    logbook.header = list(GENERATION_COLUMNS)
+    log_generation(logbook, population, evaluations, 0, run)
+    require_a_survivor(evaluations, run)
+    chosen = _winner_and_controls(population, evaluations, seed)
+    chosen = chosen if plan.controls else {"winner": chosen["winner"]}
+    trainings = train_chosen(problem, chosen, plan, (brief.engine, brief.threads, brief.seed), seed, run, progress)
+    described = {role: describe_training(problem, chosen[role], trainings[role]) for role in chosen}
+    winner = next(e for e in evaluations if e.mask == chosen["winner"].hash)
+    summary = {
+        "method": plan.method,
+        **describe_problem(problem, seed),
+        **described.pop("winner"),
+        "k": plan.k,
+        "fitness": toolbox.evaluate.func.fitness.name,
+        "engine": brief.engine,
+        "winner_fitness": fitness_of(chosen["winner"]),
+        "winner_status": winner.status,
+        **_cost(problem, plan, evaluations, winner, trainings["winner"], brief.epochs),
+        "spearman_rho": rank_correlation(population, evaluations),
+        "failed": sum(e.status == FAILURE for e in evaluations),
+        "no_better_than_chance": sum(e.status == NO_BETTER_THAN_CHANCE for e in evaluations),
+        "controls": described,
+    }
+    model = trained_model(problem, trainings["winner"])
+    return Result(trainings["winner"].mask, model, trainings, summary, logbook, population, evaluations)
+
+
+def _cost(
+    problem: Problem, plan: Plan, evaluations: list[Evaluation], winner: Evaluation, training: FinalTraining, brief: int
+) -> dict[str, float]:
+    """Returns what winner and search cost; what the winner's training repeats of its evaluation is counted once."""
+    distinct = {e.mask: e for e in evaluations}.values()
+    last = brief if plan.dissipation is None else max(brief, plan.dissipation.last)
+    search_epochs = len(distinct) * brief + last - brief
+    epochs = problem.recipe.epochs
+    evaluated = sum(e.multiply_adds for e in distinct if math.isfinite(e.multiply_adds))
+    repeated = winner.multiply_adds if not plan.restart or plan.dissipation is not None else 0.0
+    return {
+        "search_epochs": search_epochs,
+        "total_epochs": search_epochs + epochs - (0 if plan.restart else last),
+        "multiply_adds": evaluated - repeated + training.search_cost + training.cost(epochs),
+        "seconds": sum(e.seconds for e in evaluations) + training.seconds,
+    }
+
+
+def train_found(
+    problem: Problem,
+    plan: Plan,
+    find: Callable[[], Found],
+    settings: Mapping[str, Any],
+    seed: int | None,
+    engine: str,
+    where: Where,
+) -> Result:
+    """Finds one mask and trains it; see :func:`evoprune.algorithms.baseline` and :func:`evoprune.algorithms.dissipate`.
+
+    Args:
+        problem: The problem.
+        plan: What is done with the mask.
+        find: Returns the mask.
+        settings: What decides the mask, for the record.
+        seed: Seed of the run; None takes the problem's.
+        engine: Name of the engine, or ``auto``.
+        where: Where it is done.
+    """
+    seed = problem.seed if seed is None else seeds.check_seed(seed)
+    auto.resolve(engine, problem, 0.0, 1)  # refuses what cannot serve
+    if isinstance(where.threads, bool) or not isinstance(where.threads, int) or where.threads < 1:
+        raise InputError(f"threads is {where.threads!r}; expected a positive integer.")
+    settings = {"problem": problem.config(), **settings, "seed": seed, "engine": engine}
+    execution = {"workers": "serial", "threads": where.threads, "engine": engine}
+    run = None if where.out is None else Run.plan(where.out, plan.method, settings, execution, where.force)
+    with nullcontext() if run is None else run.of(problem):
+        threads = where.threads if run is None else run.execution["threads"]
+        result = _train_found(problem, plan, find, (engine, threads, seeds.integer(seed, "order")), seed, run, where.progress)
+        if run is not None and not run.finished:
+            save(run, result)
+    return result
+
+
+def _train_found(
+    problem: Problem,
+    plan: Plan,
+    find: Callable[[], Found],
+    how: tuple[str, int, int],
+    seed: int,
+    run: Run | None,
+    progress: bool,
+) -> Result:
+    def search() -> tuple[dict[str, Any], dict[str, Tensor]]:
+        start = time.perf_counter()
+        found = find()
+        facts = {"search_epochs": found.search_epochs, "search_cost": found.search_cost, "seconds": time.perf_counter() - start}
+        return facts, {"bits": torch.from_numpy(np.packbits(found.mask.bits))}
+
+    facts, tensors = search() if run is None else run.step("mask", search)
+    bits = np.unpackbits(tensors["bits"].numpy(), count=problem.prunable_count).astype(bool)
+    mask = Mask(bits, problem.shapes)
+    training = train_chosen(problem, {"winner": mask}, plan, how, seed, run, progress)["winner"]
+    dense = multiply_adds(problem, Mask(np.ones(problem.prunable_count, bool), problem.shapes))
+    last = 0 if plan.dissipation is None else plan.dissipation.last
+    search_epochs = facts["search_epochs"] + last
+    cost = facts["search_cost"] * dense + training.search_cost + training.cost(problem.recipe.epochs)
+    summary = {
+        "method": plan.method,
+        **describe_problem(problem, seed),
+        **describe_training(problem, mask, training),
+        "engine": ", ".join(training.engines),
+        "search_epochs": search_epochs,
+        "total_epochs": search_epochs + problem.recipe.epochs - (0 if plan.restart else last),
+        "multiply_adds": cost,
+        "seconds": facts["seconds"] + training.seconds,
+        "controls": {},
+    }
+    return Result(training.mask, trained_model(problem, training), {"winner": training}, summary)
+
+
+def evaluate_generation(
+    toolbox: base.Toolbox, population: Sequence[Mask], gen: int, run: Run | None, progress: bool
+) -> list[Evaluation]:
+    """Evaluates a population, gives each mask its fitness, and records every evaluation as soon as it is finished."""
+    evaluator: Evaluator = toolbox.evaluate.func
+    before = len(evaluator.known)
+    with tqdm(total=len(population), desc="evaluating", unit="mask", disable=not progress) as bar:
+        bar.update(sum(mask.hash in evaluator.known for mask in population))
+
+        def on_result(evaluations: list[Evaluation]) -> None:
+            if run is not None:
+                run.record(gen, evaluations)
+            bar.update(len(evaluations))
+
+        evaluations = evaluator.evaluate(population, toolbox.map.func.workers, on_result)
+        bar.update(bar.total - bar.n)
+    if progress and before:
+        tqdm.write(f"{before} evaluations were on disk already")
+    if run is not None:
+        run.calibrated(evaluator.divisors)
+    for mask, evaluation in zip(population, evaluations, strict=True):
+        mask.fitness.values = (evaluator.value(evaluation),)
+    return evaluations
+
+
+def log_generation(
+    logbook: tools.Logbook, population: list[Mask], evaluations: list[Evaluation], gen: int, run: Run | None
+) -> None:
+    """Adds a generation to the logbook and to ``generations.csv``."""
+    logbook.record(
+        gen=gen,
+        nevals=len({mask.hash for mask in population}),
+        **make_statistics().compile(population),
+        diversity=diversity(population),
+        seconds=sum(evaluation.seconds for evaluation in evaluations),
+    )
+    if run is not None:
+        run.write_generations(logbook)
+
+
+def require_a_survivor(evaluations: Sequence[Evaluation], run: Run | None) -> None:
+    """Ends a search in which nothing can be chosen.
+
+    Raises:
+        RunError: Every evaluation failed.
+    """
+    if all(evaluation.status == FAILURE for evaluation in evaluations):
+        where = "" if run is None else f" The evaluations are recorded in {run.folder / 'evaluations.csv'}."
+        raise RunError(
+            f"all {len(evaluations)} evaluations failed; the first: {evaluations[0].note}. If training diverged, lower "
+            f"the learning rate.{where}"
+        )
+
+
+def train_chosen(
+    problem: Problem,
+    chosen: Mapping[str, Mask],
+    plan: Plan,
+    how: tuple[str, int, int],
+    seed: int,
+    run: Run | None,
+    progress: bool,
+) -> dict[str, FinalTraining]:
+    """Trains masks fully, each distinct one once; a training that the run folder has is read back.
+
+    Args:
+        problem: The problem.
+        chosen: Masks by role.
+        plan: Whether they dissipate, and are trained again from W0.
+        how: Engine, threads, and the seed of the batches.
+        seed: The run's seed.
+        run: The run; None records nothing.
+        progress: Show a progress bar.
+    """
+    engine, threads, order = how
+    orders = (order, seeds.integer(seed, "restart"))
+    restarted = plan.restart and plan.dissipation is not None
+    epochs = problem.recipe.epochs + (plan.dissipation.last if restarted and plan.dissipation else 0)
+    done: dict[str, FinalTraining] = {}
+    trainings = {}
+    with tqdm(total=epochs * len(chosen), desc="training", unit="epoch", disable=not progress) as bar:
+
+        def advance() -> None:
+            bar.update()
+
+        def train_mask(mask: Mask) -> FinalTraining:
+            if plan.restart:
+                return train_from_w0(problem, mask, engine, orders, threads, advance, plan.dissipation)
+            return train_fully(problem, mask, engine, order, threads, advance, plan.dissipation)
+
+        for role, mask in chosen.items():
+            bar.set_postfix_str(role)
+            if mask.hash not in done and run is None:
+                done[mask.hash] = train_mask(mask)
+            elif mask.hash not in done and run is not None:
+                facts, tensors = run.step(mask.hash, lambda mask=mask: train_mask(mask).to_facts())  # type: ignore[misc]
+                done[mask.hash] = FinalTraining.from_facts(facts, tensors, problem)
+            trainings[role] = done[mask.hash]
+            bar.update((len(trainings) * epochs) - bar.n)
+    return trainings
+
+
+def _winner_and_controls(population: list[Mask], evaluations: list[Evaluation], seed: int) -> dict[str, Mask]:
+    usable = [(mask, e) for mask, e in zip(population, evaluations, strict=True) if e.status != FAILURE]
+    drawn = int(seeds.generator(seed, "selection").integers(len(usable)))
+    return {
+        "winner": tools.selBest([mask for mask, _ in usable], 1)[0],
+        "random": usable[drawn][0],
+        "validation": min(usable, key=lambda pair: pair[1].validation_loss)[0],
+    }

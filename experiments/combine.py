@@ -1,0 +1,31 @@
+"""Combination: k-starts to a first sparsity, then dissipating gradients to the final one (arXiv:2209.02201)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from evoprune import Problem, Result, cli, combine
+
+
+@dataclass(frozen=True)
+class CombineOptions(cli.DissipationOptions, cli.StartOptions):
+    """Options of the combination."""
+
+    k: int = 8
+    """Number of random masks."""
+    fitness_epochs: int = 1
+    """Epochs of the brief training: the first of --epochs."""
+    first_sparsity: float = 0.8
+    """Sparsity of the random masks."""
+    sparsity: float = 0.9
+    """Fraction of the prunable weights to remove, at least 0 and below 1."""
+    select: str = "start"
+    """When to choose: start (before anything dissipates) or end (among the masks that dissipated during the brief training)."""
+
+
+def search(problem: Problem, options: CombineOptions, folder: Path) -> Result:
+    """Runs the combination with the script's options."""
+    return combine(problem, **cli.arguments(combine, options), out=folder, progress=True)
+
+
+if __name__ == "__main__":
+    cli.main("combine", CombineOptions, search, __doc__)
