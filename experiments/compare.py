@@ -1,0 +1,82 @@
+"""A comparison: methods x sparsities x seeds x data; leaves cells.csv, table.md, figures, and a run folder a cell.
+
+Running again does only what is missing; under `python -m scoop -n N` the cells are spread over workers.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from evoprune import cli
+from evoprune.compare import Comparison, make_cells, make_problem
+
+
+@dataclass(frozen=True)
+class CompareOptions(cli.ProblemOptions):
+    """Options of a comparison."""
+
+    data: tuple[str, ...] = ("digits",)
+    """Data sets: digits (embedded), mnist, fashion-mnist."""
+    sparsities: tuple[float, ...] = (0.9, 0.95, 0.98, 0.99)
+    """Fractions of the prunable weights to remove."""
+    methods: tuple[str, ...] = ("dense", "lottery-ticket", "dissipate", "combine", "kstarts", "snip", "grasp", "synflow",
+                                "magnitude", "erk", "random", "random-dropout")  # fmt: skip
+    """Methods: dense, lottery-ticket (one-shot), lottery-ticket-5 (iterative, 5 rounds), dissipate, dissipate-relative,
+    combine, kstarts, snip, grasp, synflow, magnitude, erk, random, random-dropout (dissipating weights drawn at random). With
+    -restart (from W0 in another order of the batches), -shuffled (within each layer) or -redrawn (from another W0) behind it,
+    the method's mask is trained instead, as a sanity control."""
+    seeds: int = 5
+    """Number of seeds."""
+    first_seed: int = 0
+    """The first of the seeds; the others follow."""
+    budget: float | None = None
+    """Give all methods the same total of multiply-adds on surviving weights, search included, in epochs of dense training; a
+    method that does not fit is left out. None: --epochs for all, search on top."""
+    k: int | None = None
+    """Number of random masks of kstarts and combine. None: each method's default; so for the options that follow."""
+    fitness: str | None = None
+    """Fitness of kstarts and combine."""
+    fitness_epochs: int | None = None
+    """Epochs of the brief training of kstarts and combine."""
+    first_sparsity: float | None = None
+    """Sparsity of the random masks of combine."""
+    dissipate_epochs: int | None = None
+    """Number of removals of dissipate and combine."""
+    engine: str = "auto"
+    """How masked networks are trained: module, stacked, sparse, or auto (the one with the least measured cost)."""
+    threads: int = 1
+    """Threads of torch in every process."""
+    out: Path = Path("runs/compare")
+    """Folder of the comparison. Running again goes on with it; methods, sparsities, seeds and data may be added."""
+
+
+SEARCH = ("k", "fitness", "fitness_epochs", "first_sparsity", "dissipate_epochs")
+
+
+def run(options: CompareOptions) -> None:
+    """Does what is missing, and writes tables and figures."""
+    from evoprune import cells, plot_compare, tables  # no worker needs them
+
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    problem, recipe = cli.problem_arguments(options)
+    search = {name: values[name] for name in SEARCH if values[name] is not None}
+    comparison = Comparison(problem, recipe, search, options.engine, options.threads)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    wanted = make_cells(options.methods, options.data, problem.pop("model"), options.sparsities, seeds, options.budget)
+    for cell in {cell.data: cell for cell in wanted}.values():
+        make_problem(comparison, cell)  # says now what does not fit
+    print("\n".join(f"{name:20} {value}" for name, value in values.items()), end="\n\n", flush=True)
+    left = cells.compare(comparison, wanted, options.out)
+    if left:
+        print(f"{len(left)} of {len(wanted)} cells are another process's; run again when it has finished")
+    table = tables.write_tables(options.out)
+    figures = plot_compare.save_compare_figures(options.out)
+    print(table.read_text())
+    print(f"written to {options.out}: cells.csv, {table.name}, {', '.join(path.name for path in figures)}")
+
+
+if __name__ == "__main__":
+    chosen = tyro.cli(CompareOptions, description=__doc__)
+    cli.guard(lambda: run(chosen))
