@@ -84,8 +84,8 @@ def k_starts(
 def combine(
     problem: Problem,
     *,
-    k: int = 8,
-    first_sparsity: float = 0.8,
+    k: int = 2,
+    first_sparsity: float = 0.5,
     sparsity: float = 0.9,
     fitness: str = "combined",
     layer_densities: str = "varied",

@@ -23,6 +23,11 @@ from evoprune.errors import InputError
 COLORS = {"winner": "#D55E00", "random": "#56B4E9", "validation": "#009E73"}
 LABELS = {"winner": "winner (fittest)", "random": "random start", "validation": "least validation loss"}
 _OTHERS = "#7F7F7F"
+MOVEMENT_LABELS = {
+    "absolute": "absolute movement, log10 of |w - w0| / mean |w0|",
+    "relative": "relative movement, log10 of |w - w0| / |w0|",
+    "random": "log10 of a random number",
+}
 
 
 @dataclass(frozen=True)
@@ -205,16 +210,16 @@ def plot_movement(ax: Axes, removal: Mapping[str, Any], movement: str) -> None:
     filled = np.flatnonzero(np.array(removal["kept"]) + np.array(removal["removed"]))
     ax.set_xlim(EDGES[filled[0]] - 0.2, EDGES[filled[-1] + 1] + 0.2)
     ax.set_title(f"after epoch {removal['epoch']}: {removal['survivors']:,} left", fontsize="medium")
-    ax.set_xlabel(f"log10 of {movement} movement")
+    ax.set_xlabel(MOVEMENT_LABELS[movement])
     ax.set_ylabel("weights")
 
 
 def dissipation_figure(folder: Path) -> Figure:
     """Returns the figure of density by epoch and layer, and of movement at the first, middle and last removal."""
+    removals = read_removals(folder)
     config, result = _config_and_result(folder)
     settings = config["settings"]
     movement = settings.get("dissipation", settings)["movement"]
-    removals = read_removals(folder)
     figure = Figure(figsize=(14, 4), layout="constrained")
     shown = sorted({0, (len(removals) - 1) // 2, len(removals) - 1})
     axes = figure.subplots(1, 1 + len(shown), squeeze=False)[0]

@@ -18,6 +18,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from evoprune import records
 from evoprune.errors import InputError
+from evoprune.plot import MOVEMENT_LABELS
 from evoprune.plot_styles import Look, scale_accuracy, scale_density, styles
 from evoprune.tables import BAND, dense_epoch, metric, ordered, read_cells, read_frame, summarise
 
@@ -180,7 +181,7 @@ def plot_movement(ax: Axes, movement: pd.DataFrame) -> None:
         ax.axvline(movement["cut"].iloc[0], color="#000000", linestyle="--", linewidth=1.2, label="cut")
     before = kept.sum() + removed.sum()
     ax.set_title(f"epoch {movement['epoch'].iloc[0]:.0f}: {removed.sum():,.0f} of {before:,.0f} removed", fontsize="medium")
-    ax.set_xlabel(f"log10 of the {movement['movement'].iloc[0]} movement")
+    ax.set_xlabel(MOVEMENT_LABELS[movement["movement"].iloc[0]])
     ax.set_ylabel("weights in the bin")
 
 
@@ -319,8 +320,9 @@ def _scale_quality(ax: Axes, cells: pd.DataFrame, summary: pd.DataFrame) -> None
     ax.set_ylabel("test accuracy in percent (log scale of the error)")
     if summary.empty:
         return
-    half = summary["half"].fillna(0)
-    scale_accuracy(ax, 100 * (summary["mean"] - half).min(), 100 * (summary["mean"] + half).max())
+    # by what was observed: the interval of a mean of two is 13 times as wide, and is cut off where the axis ends
+    observed = 100 * cells["test_accuracy"].dropna()
+    scale_accuracy(ax, observed.min(), observed.max())
 
 
 def _grid(figure: Figure, n: int) -> list[Axes]:

@@ -62,7 +62,7 @@ def mnist_arguments(mnist_dir: Path) -> list[object]:
 
 def test_the_folder_is_complete(small: Path) -> None:
     expected = {"config.json", "environment.json", "generations.csv", "evaluations.csv", "history.csv", "result.json",
-                "mask.npz", "model.safetensors", "checkpoint", *(f"{name}.png" for name in plot.FIGURES)}  # fmt: skip
+                "mask.npz", "model.safetensors", "checkpoint", "starts.png", "training.png", "layers.png"}  # fmt: skip
     assert expected <= {path.name for path in small.iterdir()}
     assert not list(small.rglob("*.tmp"))
     config = json.loads((small / "config.json").read_text())
@@ -133,6 +133,46 @@ def test_killed_in_the_final_training(tmp_path: Path) -> None:
     assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
 
 
+DISSIPATE = ["experiments/dissipate.py", "--epochs", 12, "--sparsity", 0.95]
+COMBINE = ["experiments/combine.py", "--k", 12, "--epochs", 12, "--fitness-epochs", 6, "--select", "end", "--sparsity", 0.95]
+
+
+def test_a_dissipating_run(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    code, output = python(*DISSIPATE, "--out", folder)
+    assert code == 0, output
+    facts = result(folder)
+    assert (facts["method"], facts["survivors"]) == ("dissipate", round(0.05 * 50200))
+    assert (folder / "dissipation.png").exists()
+    assert not (folder / "starts.png").exists()
+    survivors = [row["survivors"] for row in records.read_table(folder / "history.csv")]
+    assert survivors[:8] == [removal["survivors"] for removal in plot.read_removals(folder)]
+    assert survivors[7:] == [facts["survivors"]] * 5
+    code, output = python("plots/dissipation.py", folder, "--out", tmp_path / "figure.png")
+    assert code == 0, output
+
+
+def test_a_fraction_lets_the_sparsity_emerge(tmp_path: Path) -> None:
+    code, output = python(*DISSIPATE[:-2], "--fraction", 0.1, "--movement", "relative", "--out", tmp_path / "run")
+    assert code == 0, output
+    assert 0.05 < result(tmp_path / "run")["sparsity"] < 0.99
+
+
+@pytest.mark.parametrize("launcher", [(), ("-m", "scoop", "-n", 2)], ids=["serial", "scoop"])
+def test_a_combination_killed_and_resumed(tmp_path: Path, launcher: tuple[object, ...]) -> None:
+    arguments = [*launcher, *COMBINE]
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    code, output = python(*COMBINE, "--out", whole)
+    assert code == 0, output
+    assert 3 <= kill_midway([*arguments, "--out", folder], folder, 3) < 12
+    code, output = python(*arguments, "--out", folder)
+    assert code == 0, output
+    assert_same(whole, folder)
+    assert (whole / "removals.json").read_bytes() == (folder / "removals.json").read_bytes()
+    assert (folder / "dissipation.png").exists()
+    assert (folder / "starts.png").exists()
+
+
 def test_ctrl_c_ends_cleanly_and_resumes(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arguments = [KSTARTS, "--k", 12, "--epochs", 4, "--fitness-epochs", 3, "--out", folder]
@@ -198,10 +238,13 @@ def test_divergence_ends_with_the_evaluations_recorded(tmp_path: Path) -> None:
 
 
 def test_figures_from_a_run_folder(small: Path, tmp_path: Path) -> None:
-    for name in plot.FIGURES:
+    for name in plot.figures_of(small):
         code, output = python(f"plots/{name}.py", small, "--out", tmp_path / f"{name}.png")
         assert code == 0, output
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    code, output = python("plots/dissipation.py", small)
+    assert code == 2
+    assert "holds no removals" in output
     code, output = python("plots/starts.py", tmp_path / "nowhere")
     assert code == 2
     assert "no finished run" in output
