@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -125,6 +126,33 @@ def prunable(network: nn.Module, exclude: Sequence[str] = ()) -> dict[str, torch
     if not left:
         raise InputError(f"nothing to prune: all of {', '.join(candidates)} are excluded.")
     return left
+
+
+def uses(network: nn.Module, names: Sequence[str], x: Tensor) -> dict[str, int]:
+    """Returns how often an example's forward pass uses each element of some weights.
+
+    Once in a linear layer on vectors, once at each position of a convolution's output.
+
+    Args:
+        network: The network, whose mode is changed.
+        names: Names of the weights, of layers that are prunable.
+        x: One example, [1, ...].
+    """
+    wanted = {id(parameter): name for name, parameter in network.named_parameters() if name in names}
+    found = dict.fromkeys(names, 0)
+
+    def count(module: Any, inputs: Any, output: Tensor) -> None:
+        if (name := wanted.get(id(module.weight))) is not None:
+            transposed = isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
+            where = inputs[0] if transposed else output
+            found[name] += where.numel() // module.weight.shape[0]
+
+    for module in network.eval().modules():
+        if isinstance(module, PRUNABLE_MODULES):
+            module.register_forward_hook(count)
+    with torch.no_grad():
+        network(x)
+    return found
 
 
 def initialize(network: nn.Module, method: str, seed: int) -> None:

@@ -24,6 +24,7 @@ from evoprune import models, seeds
 from evoprune.data import Data, Pair
 from evoprune.errors import InputError, look_up
 from evoprune.recipe import Recipe
+from evoprune.rehearsal import rehearse
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
@@ -117,7 +118,7 @@ class Problem:
         self.shapes: dict[str, torch.Size] = models.prunable(self._template, self.exclude)
         self._scale_w0()
         self.loss_name, self._loss = self._choose_loss(loss)
-        self._rehearse()
+        self.is_classification = rehearse(self)
 
     @property
     def prunable_count(self) -> int:
@@ -170,26 +171,8 @@ class Problem:
 
     @cached_property
     def uses(self) -> dict[str, int]:
-        """How often an example's forward pass uses each weight, by parameter name.
-
-        Once in a linear layer on vectors, once at each position of a convolution's output.
-        """
-        network = self.network().eval()
-        names = {id(parameter): name for name, parameter in network.named_parameters() if name in self.shapes}
-        found = dict.fromkeys(self.shapes, 0)
-
-        def count(module: Any, inputs: Any, output: Tensor) -> None:
-            if (name := names.get(id(module.weight))) is not None:
-                transposed = isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
-                where = inputs[0] if transposed else output
-                found[name] += where.numel() // module.weight.shape[0]
-
-        for module in network.modules():
-            if isinstance(module, models.PRUNABLE_MODULES):
-                module.register_forward_hook(count)
-        with torch.no_grad():
-            network(self.data.train[0][:1])
-        return found
+        """How often an example's forward pass uses each prunable weight, see :func:`evoprune.models.uses`."""
+        return models.uses(self.network(), list(self.shapes), self.data.train[0][:1])
 
     @cached_property
     def chance_loss(self) -> float | None:
@@ -345,56 +328,6 @@ class Problem:
         if isinstance(loss, str):
             return loss, look_up("loss", loss, LOSSES)
         return _describe(loss), loss
-
-    def _rehearse(self) -> None:
-        """Tries one training step on a copy, so that what does not fit is said before any long work."""
-        network = self.network()
-        x, target = self.part("train")
-        # the smallest batch of an epoch: a last batch of one example is what batch normalisation refuses
-        where = "train"
-        size = len(x) % self.recipe.batch_size or self.recipe.batch_size
-        try:
-            with torch.random.fork_rng(devices=[]):
-                outputs = network(x[:size])
-                self.is_classification = self._has_classes(outputs)
-                self._check_labels(outputs)
-                if self.loss_name in ("mse", "reconstruction") and outputs.shape != target[:size].shape:
-                    raise InputError(
-                        f"outputs are {tuple(outputs.shape)}, targets {tuple(target[:size].shape)}; expected the same."
-                    )
-                loss = self.loss(outputs, target[:size])
-                if loss.ndim != 0:
-                    raise InputError(f"the loss has shape {tuple(loss.shape)}; expected the batch's mean, a scalar.")
-                loss.backward()  # type: ignore[no-untyped-call]
-                self.recipe.make_optimizer(list(network.parameters())).step()
-                for part in ("validation", "test"):
-                    where, (x, target) = part, self.part(part)
-                    with torch.no_grad():
-                        self.loss(network.eval()(x[:size]), target[:size])
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(
-                f"one training step failed on {where} inputs {tuple(x[:size].shape)} ({x.dtype}) and targets "
-                f"{tuple(target[:size].shape)} ({target.dtype}) with loss {self.loss_name!r}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-
-    def _has_classes(self, outputs: Tensor) -> bool:
-        y = self.data.train[1]
-        if self.loss_name == "reconstruction" or not datasets.is_labels(y) or outputs.ndim != y.ndim + 1:
-            return False
-        return outputs.shape[1] > int(y.max())
-
-    def _check_labels(self, outputs: Tensor) -> None:
-        if self.loss_name != "cross-entropy" or not datasets.is_labels(self.data.train[1]):
-            return
-        for part, (_, y) in self.data.parts().items():
-            if int(y.min()) < 0 or int(y.max()) >= outputs.shape[1]:
-                raise InputError(
-                    f"{part} has labels from {int(y.min())} to {int(y.max())}, but the network has "
-                    f"{outputs.shape[1]} outputs; expected labels from 0 to {outputs.shape[1] - 1}."
-                )
 
 
 def _unpickle(config: Mapping[str, Any], own: Mapping[str, Any]) -> Problem:
