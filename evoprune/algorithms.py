@@ -156,7 +156,9 @@ def combine(
         "seed": seed, "engine": engine, "chunk_size": chunk_size, "dissipation": dissipation if select == "end" else None,
     }  # fmt: skip
     where = Where(workers, threads, out, force, progress)
-    return search_starts(problem, Plan("combine", k, restart, controls, dissipation), search, where)
+    # what repeats the brief training keeps its engine, bit for bit
+    plan = Plan("combine", k, restart, controls, dissipation, fitness_epochs if engine == "auto" else None)
+    return search_starts(problem, plan, search, where)
 
 
 def dissipate(
@@ -210,7 +212,7 @@ def dissipate(
     settings = {**asdict(dissipation), "restart": restart}
     method = "random-dropout" if movement == "random" else "dissipate"
     found = Found(baselines.dense(problem))
-    plan = Plan(method, 1, restart, False, dissipation)
+    plan = Plan(method, 1, restart, False, dissipation, 0 if engine == "auto" else None)
     where = Where("serial", threads, out, force, progress)
     return train_found(problem, plan, lambda: found, settings, seed, engine, where)
 
@@ -252,7 +254,8 @@ def baseline(
 
     def find() -> Found:
         mask = known.prune(problem, sparsity=sparsity, seed=seed)
-        return Found(mask, known.search_epochs(problem), known.search_cost(problem, sparsity))
+        epochs = problem.recipe.epochs
+        return Found(mask, known.search_epochs(problem, epochs), known.search_cost(problem, sparsity, epochs))
 
     settings = {"sparsity": float(sparsity)}
     where = Where("serial", threads, out, force, progress)

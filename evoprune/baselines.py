@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from evoprune import engines, seeds
 from evoprune.data import Pair, is_labels
-from evoprune.errors import InputError
+from evoprune.errors import InputError, RunError
 from evoprune.evaluate import torch_threads
 from evoprune.initialize import random_mask, survivors_of
 from evoprune.mask import Bits, Mask
@@ -95,7 +95,8 @@ def snip(problem: Problem, *, sparsity: float, examples: int | None = None, seed
         seed: Its stream ``masks`` draws the examples and dropout's noise; None takes the problem's.
 
     Raises:
-        InputError: A value out of range, or gradients that are not finite.
+        InputError: A value out of range.
+        RunError: Gradients are not finite.
     """
     count = survivors_of(sparsity, problem.prunable_count)
     x, target = _draw_examples(problem, examples, seed)
@@ -131,7 +132,8 @@ def grasp(
         seed: See :func:`snip`.
 
     Raises:
-        InputError: A value out of range, or gradients that are not finite.
+        InputError: A value out of range.
+        RunError: Gradients are not finite.
     """
     count = survivors_of(sparsity, problem.prunable_count)
     if temperature is None:
@@ -164,7 +166,8 @@ def synflow(problem: Problem, *, sparsity: float, iterations: int = SYNFLOW_ITER
         iterations: Iterations; 100 in the paper.
 
     Raises:
-        InputError: A value out of range, or a flow that is not finite.
+        InputError: A value out of range.
+        RunError: The flow is not finite.
     """
     counts = _falling_counts(problem, sparsity, iterations, "iterations")
     network = problem.network().double().eval()
@@ -212,7 +215,8 @@ def lottery_ticket(
         on_epoch: Called after each epoch.
 
     Raises:
-        InputError: A value out of range, an unknown engine, or weights that are not finite after training.
+        InputError: A value out of range, or an unknown engine.
+        RunError: Weights are not finite after training.
     """
     counts = _falling_counts(problem, sparsity, rounds, "rounds")
     _check_positive("threads", threads)
@@ -280,14 +284,15 @@ def top_scores(scores: Tensor, count: int) -> Bits:
         An array [n] of booleans.
 
     Raises:
-        InputError: A count out of range, or scores that are not finite.
+        InputError: A count out of range.
+        RunError: Scores are not finite.
     """
     values = scores.detach().cpu().numpy()
     if values.ndim != 1 or not 0 <= count <= len(values):
         raise InputError(f"{count} of scores {values.shape}; expected from 0 to n of scores (n,).")
     wrong = len(values) - int(np.isfinite(values).sum())
     if wrong:
-        raise InputError(
+        raise RunError(
             f"{wrong} of {len(values)} scores are NaN or infinite, so the weights cannot be ranked; expected finite ones: "
             f"check that inputs and W0 are finite and of moderate scale, and, for a lottery ticket, lower the recipe's lr."
         )
@@ -318,18 +323,18 @@ class Baseline:
     Attributes:
         prune: Called as ``prune(problem, sparsity=..., seed=...)``; returns a :class:`Mask`. Those that draw nothing ignore
             the seed, and ``dense`` the sparsity.
-        search_epochs: What it costs to find the mask with the default options, in epochs of training the dense network: one
-            is a forward and backward pass for each training example.
+        search_epochs: Epochs that it takes to find the mask with the default options, of the problem and the epochs of its
+            recipe; one is a forward and backward pass for each training example.
         density: Mean density of the network in those epochs, of the sparsity.
     """
 
     prune: Callable[..., Mask]
-    search_epochs: Callable[[Problem], float] = lambda problem: 0.0
+    search_epochs: Callable[[Problem, int], float] = lambda problem, epochs: 0.0
     density: Callable[[float], float] = lambda sparsity: 1.0
 
-    def search_cost(self, problem: Problem, sparsity: float) -> float:
+    def search_cost(self, problem: Problem, sparsity: float, epochs: int) -> float:
         """Returns the multiply-adds that it takes to find the mask, in epochs of dense training."""
-        return self.search_epochs(problem) * self.density(sparsity)
+        return self.search_epochs(problem, epochs) * self.density(sparsity)
 
 
 def _train_size(problem: Problem) -> int:
@@ -340,17 +345,17 @@ BASELINES: dict[str, Baseline] = {
     "random": Baseline(random),
     "erk": Baseline(erk),
     "magnitude": Baseline(lambda problem, *, sparsity, seed=None: magnitude(problem, sparsity=sparsity)),
-    "snip": Baseline(snip, lambda problem: default_examples(problem) / _train_size(problem)),
+    "snip": Baseline(snip, lambda problem, epochs: default_examples(problem) / _train_size(problem)),
     # the gradient is one pass, the Hessian's product with it another: backward through forward and backward
-    "grasp": Baseline(grasp, lambda problem: 2 * default_examples(problem) / _train_size(problem)),
+    "grasp": Baseline(grasp, lambda problem, epochs: 2 * default_examples(problem) / _train_size(problem)),
     "synflow": Baseline(
         lambda problem, *, sparsity, seed=None: synflow(problem, sparsity=sparsity),
-        lambda problem: SYNFLOW_ITERATIONS / _train_size(problem),
+        lambda problem, epochs: SYNFLOW_ITERATIONS / _train_size(problem),
     ),
-    "lottery-ticket": Baseline(lottery_ticket, lambda problem: float(problem.recipe.epochs)),
+    "lottery-ticket": Baseline(lottery_ticket, lambda problem, epochs: float(epochs)),
     "lottery-ticket-5": Baseline(
         functools.partial(lottery_ticket, rounds=ROUNDS),
-        lambda problem: float(ROUNDS * problem.recipe.epochs),
+        lambda problem, epochs: float(ROUNDS * epochs),
         lambda sparsity: sum((1 - sparsity) ** (i / ROUNDS) for i in range(ROUNDS)) / ROUNDS,
     ),
     "dense": Baseline(lambda problem, *, sparsity=0.0, seed=None: dense(problem)),

@@ -1,8 +1,13 @@
-"""The tables of a comparison, written as its cells finish; and the course of the comparison. Only the origin comes here."""
+"""The course of a comparison, and its tables, which are written as its cells finish. Only the origin comes here.
+
+A cell is finished where ``cells.csv`` has its row, so a comparison can be gone on with where the run folders are not at hand.
+Several processes may work on one comparison: a cell that another one is at is left to it.
+"""
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -14,13 +19,14 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from evoprune import records, tables
-from evoprune.compare import Cell, Comparison, scoop_cells, serial_cells, split_control
+from evoprune.compare import METHODS, Cell, Comparison, check_cells, options_of, problem_of, split_control
 from evoprune.dissipation import EDGES
 from evoprune.errors import InputError
 from evoprune.mask import Mask
 from evoprune.parallel import under_scoop
 from evoprune.plot_compare import LAYERS, MOVEMENT, OVERLAPS
 from evoprune.run import settings_difference
+from evoprune.spread import base_of, mask_path, scoop_cells, serial_cells
 
 # cells.csv is written last: it says that a cell is finished
 COLUMNS: dict[str, Sequence[str]] = {
@@ -33,35 +39,40 @@ KEYS = ("method", "data", "model", "sparsity", "seed", "budget", "layer", "a", "
 Row = Mapping[str, Any]
 
 
-def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, runs: Path | None = None) -> list[Cell]:
+def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path) -> list[Cell]:
     """Does the cells that are missing, spread over SCOOP's workers where it runs, and keeps the tables.
 
     Args:
         comparison: What the cells share.
-        cells: The cells.
-        folder: Folder of the tables.
-        runs: Folder of the run folders; None: ``cells`` in the folder.
+        cells: The cells; those that do not fit their budget are left out.
+        folder: Folder of the tables, and of the run folders in ``cells``.
 
     Returns:
         The cells that are not done, since another process is at them.
 
     Raises:
-        InputError: The folder holds a comparison with other settings.
+        InputError: A value that cannot be served, or the folder holds a comparison with other settings.
         RunError: A worker failed.
     """
-    runs = folder / "cells" if runs is None else runs
-    _require_same(comparison, folder)
-    todo = []
+    cells = check_cells(comparison, cells)
+    _keep_settings(comparison, cells, folder)
+    runs = folder / "cells"
+    done, failed = finished(folder), _failed(cells, folder)
+    todo: list[Cell] = []
     for cell in cells:
-        if cell.keys in finished(folder):
+        base = base_of(cell)
+        if cell.keys in done:
             continue
         if (runs / cell.folder / "result.json").exists():  # killed before its rows were written
+            _require_same_run(comparison, cell, runs)
             add_rows(folder, cell, runs)
-        else:
-            todo.append(cell)
+            continue
+        if base is not None and base not in [*todo, *failed] and not mask_path(base, runs).exists():
+            todo.append(base)  # its mask is needed
+        todo.append(cell)
     do = scoop_cells if under_scoop() else serial_cells
-    with tqdm(total=len(cells), initial=len(cells) - len(todo), desc="cells", unit="cell", smoothing=0) as bar:
-        for cell, reason in do(comparison, todo, runs):
+    with tqdm(total=len(todo), desc="cells", unit="cell", smoothing=0) as bar:
+        for cell, reason in do(comparison, todo, runs, failed):
             add_rows(folder, cell, runs, reason)
             bar.set_postfix_str(cell.folder)
             bar.update()
@@ -71,26 +82,38 @@ def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, runs: P
 
 def finished(folder: Path) -> set[tuple[Any, ...]]:
     """Returns the keys of the cells that ``cells.csv`` has."""
-    return {
-        (r["method"], r["data"], r["model"], float(r["sparsity"]), int(r["seed"]), float(r["budget"]) if r["budget"] else None)
-        for r in _read(folder / "cells.csv")
-    }
+    return {_row_keys(row) for row in _read(folder / "cells.csv")}
+
+
+def _row_keys(row: Row) -> tuple[Any, ...]:
+    budget = float(row["budget"]) if row["budget"] else None
+    return (row["method"], row["data"], row["model"], float(row["sparsity"]), int(row["seed"]), budget)
 
 
 def add_rows(folder: Path, cell: Cell, runs: Path, reason: str = "") -> None:
     """Adds a cell's rows to the tables; several processes may do so."""
     made: dict[str, list[Row]] = {"cells.csv": [cell_row(cell, runs, reason)]}
     if not reason:
-        made |= {"layers.csv": layer_rows(cell, runs), "overlaps.csv": overlap_rows(cell, runs)}
+        made |= {
+            "layers.csv": layer_rows(cell, runs),
+            "overlaps.csv": overlap_rows(cell, runs),
+            "movement.csv": movement_rows(cell, runs),
+        }
     with FileLock(folder / ".lock"):
-        one = {name: str(value) for name, value in _keys(cell).items() if name != "seed"}
-        if not reason and not any(all(row[name] == one[name] for name in one) for row in _read(folder / "movement.csv")):
-            made["movement.csv"] = movement_rows(cell, runs)
         for name, columns in COLUMNS.items():
             if rows := made.get(name):
                 new = {_identity(row) for row in rows}  # what a killed process left is replaced
-                kept = [row for row in _read(folder / name) if _identity(row) not in new]
-                records.write_table(folder / name, columns, [*kept, *rows])
+                every = [*(row for row in _read(folder / name) if _identity(row) not in new), *rows]
+                records.write_table(folder / name, columns, _of_least_seed(every) if name == "movement.csv" else every)
+
+
+def _of_least_seed(rows: Sequence[Row]) -> list[Row]:
+    """Returns the rows of the least seed of each kind of cell: a figure shows one, and the file stays small."""
+    least: dict[tuple[str, ...], int] = {}
+    kinds = [tuple(str(row[name]) for name in ("method", "data", "model", "sparsity", "budget")) for row in rows]
+    for kind, row in zip(kinds, rows, strict=True):
+        least[kind] = min(int(row["seed"]), least.get(kind, int(row["seed"])))
+    return [row for kind, row in zip(kinds, rows, strict=True) if int(row["seed"]) == least[kind]]
 
 
 def _identity(row: Row) -> tuple[str, ...]:
@@ -107,7 +130,9 @@ def cell_row(cell: Cell, runs: Path, reason: str = "") -> Row:
 
 
 def layer_rows(cell: Cell, runs: Path) -> list[Row]:
-    """Returns the survivors of each layer."""
+    """Returns the survivors of each layer; none of the dense network, which has all."""
+    if cell.base == "dense":
+        return []
     result = records.read_json(runs / cell.folder / "result.json") or {}
     return [{**_keys(cell), "layer": name, "survivors": kept, "size": size} for name, (kept, size) in result["layers"].items()]
 
@@ -124,7 +149,7 @@ def overlap_rows(cell: Cell, runs: Path) -> list[Row]:
     rows: list[Row] = []
     for path in others:
         method = path.parent.name.removesuffix(cell.folder.removeprefix(cell.method))
-        if replace(cell, method=method).folder != path.parent.name or split_control(method)[1] is not None:
+        if method not in METHODS or replace(cell, method=method).folder != path.parent.name:
             continue
         other = Mask.load(path)
         own, theirs = ([int(layer.sum()) for layer in m.layers.values()] for m in (mask, other))
@@ -138,7 +163,7 @@ def overlap_rows(cell: Cell, runs: Path) -> list[Row]:
 
 
 def movement_rows(cell: Cell, runs: Path) -> list[Row]:
-    """Returns the histogram of movement at each removal, with its cut; :func:`add_rows` keeps those of one seed."""
+    """Returns the histogram of movement at each removal, with its cut; :func:`add_rows` keeps those of the least seed."""
     config = records.read_json(runs / cell.folder / "config.json") or {"settings": {}}
     settings = config["settings"].get("dissipation", config["settings"])
     removals = (records.read_json(runs / cell.folder / "removals.json") or {}).get("winner", [])
@@ -165,11 +190,38 @@ def _read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _require_same(comparison: Comparison, folder: Path) -> None:
-    before = records.read_json(folder / "compare.json")
-    difference = "" if before is None else settings_difference(before, comparison.settings())
-    if difference:
-        raise InputError(f"{folder} holds another comparison: {difference}. Choose another --out.")
+def _failed(cells: Sequence[Cell], folder: Path) -> list[Cell]:
+    """Returns the cells whose rows say that they failed."""
+    rows = {_row_keys(row) for row in _read(folder / "cells.csv") if not row["survivors"]}
+    wanted = [*cells, *(base for base in map(base_of, cells) if base is not None)]
+    return [cell for cell in wanted if cell.keys in rows]
+
+
+def _keep_settings(comparison: Comparison, cells: Sequence[Cell], folder: Path) -> None:
+    """Writes the comparison's settings and those of its methods, or checks them against what is there.
+
+    Raises:
+        InputError: The folder holds a comparison with other settings.
+    """
+    methods = {cell.base: options_of(comparison, cell.base) for cell in cells}
+    settings = {"schema": 1, "settings": comparison.settings(), "methods": json.loads(json.dumps(methods))}
+    path = folder / "compare.json"
+    before = records.read_json(path)
+    if before is not None:
+        known = before["methods"]
+        same = {"settings": before["settings"], **{name: known[name] for name in methods if name in known}}
+        now = {"settings": settings["settings"], **{name: settings["methods"][name] for name in same if name != "settings"}}
+        if difference := settings_difference(same, now):
+            raise InputError(f"{folder} holds another comparison: {difference}. Choose another --out.")
+        settings["methods"] = known | settings["methods"]
     folder.mkdir(parents=True, exist_ok=True)
-    if before is None:
-        records.write_json(folder / "compare.json", comparison.settings())
+    records.write_json(path, settings)
+
+
+def _require_same_run(comparison: Comparison, cell: Cell, runs: Path) -> None:
+    config = records.read_json(runs / cell.folder / "config.json")
+    problem = problem_of(comparison, cell)
+    before = {} if config is None else config["settings"]["problem"]
+    now = {} if problem is None else json.loads(json.dumps(problem.config()))
+    if split_control(cell.method)[1] is None and (difference := settings_difference(before, now)):
+        raise InputError(f"{runs / cell.folder} holds another run: {difference}. Remove it, or choose another --out.")

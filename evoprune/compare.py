@@ -1,8 +1,4 @@
-"""A comparison: methods x sparsities x seeds x data, a run folder a cell, and the tables that its figures are drawn from.
-
-A cell is finished where ``cells.csv`` has its row, so a comparison can be gone on with where the run folders are not at hand.
-Several processes may work on one comparison: a cell that another one is at is left to it.
-"""
+"""The cells of a comparison: methods x sparsities x seeds x data, what each costs, and how one is done."""
 
 from __future__ import annotations
 
@@ -10,24 +6,31 @@ import functools
 import inspect
 import json
 import math
-import tempfile
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evoprune import algorithms, records, seeds
+from evoprune import algorithms, seeds
 from evoprune.baselines import BASELINES, redrawn, shuffled
-from evoprune.errors import InUseError, RunError, look_up
+from evoprune.dissipation import Dissipation
+from evoprune.engines import auto
+from evoprune.errors import InputError, RunError, look_up
 from evoprune.initialize import survivors_of
 from evoprune.mask import Mask
 from evoprune.problem import Problem
 from evoprune.recipe import Recipe
-from evoprune.search import Found, Plan, Where, train_found
+from evoprune.search import Found, Plan, Where, check_k, train_found
+from evoprune.toolbox import make_toolbox
 
 # Sanity controls of a method's mask: what is trained from W0 instead of going on (Frankle et al. 2021, Su et al. 2020).
 CONTROLS = ("restart", "shuffled", "redrawn")
+
+
+# Options of the searches, which a comparison may set; what it does not set is the method's default.
+SEARCH_OPTIONS = (
+    "k", "fitness", "layer_densities", "fitness_epochs", "first_sparsity", "dissipate_epochs", "movement", "scope", "select",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Comparison:
     def settings(self) -> dict[str, Any]:
         """Returns what decides a cell's result, as JSON values."""
         problem = {name: value for name, value in self.problem.items() if name != "data_dir"}
-        settings = {"problem": problem, "recipe": self.recipe, "search": self.search, "engine": self.engine}
+        settings = {"problem": problem, "recipe": self.recipe, "engine": self.engine}
         return json.loads(json.dumps(settings))  # type: ignore[no-any-return]
 
 
@@ -132,15 +135,18 @@ def make_cells(
     """Returns the cells of a table, seed by seed; a control comes after its method.
 
     Raises:
-        InputError: An unknown method or a sparsity out of range.
+        InputError: An unknown method, or nothing to compare.
     """
     for method in methods:
         look_up("method", split_control(method)[0], METHODS)
-    for sparsity in sparsities:
-        survivors_of(sparsity, 10**9)
+    for name, values in (("methods", methods), ("data", data), ("sparsities", sparsities), ("seeds", seeds_)):
+        if not values:
+            raise InputError(f"no {name} are given; expected at least one.")
+    if budget is not None and not (math.isfinite(budget) and budget > 0):
+        raise InputError(f"budget is {budget}; expected a number of epochs of dense training above 0, such as 3.")
     ordered = sorted(dict.fromkeys(methods), key=lambda method: split_control(method)[1] is not None)
     cells = [
-        Cell(method, name, model, 0.0 if method == "dense" else float(sparsity), seed, budget)
+        Cell(method, name, model, 0.0 if split_control(method)[0] == "dense" else float(sparsity), seed, budget)
         for seed in seeds_
         for name in data
         for sparsity in sparsities
@@ -162,10 +168,11 @@ def _make_problem(arguments: str) -> Problem:
 
 
 def options_of(comparison: Comparison, method: str) -> dict[str, Any]:
-    """Returns the options with which a method is called: its own, and those of the comparison's that it knows."""
+    """Returns the options with which a method is called: its own, those of the comparison's that it knows, and the defaults."""
     entry = METHODS[method]
     names = inspect.signature(entry.search).parameters
-    return {name: value for name, value in comparison.search.items() if name in names} | dict(entry.options)
+    defaults = {name: names[name].default for name in SEARCH_OPTIONS if name in names}
+    return defaults | {name: value for name, value in comparison.search.items() if name in names} | dict(entry.options)
 
 
 def planned_cost(problem: Problem, comparison: Comparison, cell: Cell) -> Callable[[int], float]:
@@ -175,10 +182,9 @@ def planned_cost(problem: Problem, comparison: Comparison, cell: Cell) -> Callab
     """
     density = 1 - cell.sparsity
     if cell.base in BASELINES:
-        found = BASELINES[cell.base].search_cost(problem, cell.sparsity)
-        return lambda epochs: found + epochs * density
-    parameters = inspect.signature(METHODS[cell.base].search).parameters
-    options = {name: p.default for name, p in parameters.items()} | options_of(comparison, cell.base)
+        baseline = BASELINES[cell.base]
+        return lambda epochs: baseline.search_cost(problem, cell.sparsity, epochs) + epochs * density
+    options = options_of(comparison, cell.base)
     first = {"kstarts": density, "combine": 1 - options.get("first_sparsity", 0.0)}.get(cell.base, 1.0)
     removals = options.get("dissipate_epochs", 0)
     brief = options.get("fitness_epochs", 0)
@@ -200,6 +206,49 @@ def epochs_within(problem: Problem, comparison: Comparison, cell: Cell) -> int |
     return next((epochs for epochs in range(most, 0, -1) if cost(epochs) <= cell.budget), None)
 
 
+def problem_of(comparison: Comparison, cell: Cell) -> Problem | None:
+    """Returns the problem that a cell is done on, its epochs by the budget; None for a method that does not fit the budget."""
+    problem = make_problem(comparison, cell)
+    if cell.budget is None:
+        return problem
+    epochs = epochs_within(problem, comparison, cell)
+    return None if epochs is None else make_problem(comparison, cell, epochs)
+
+
+def check_cells(comparison: Comparison, cells: Sequence[Cell]) -> list[Cell]:
+    """Checks data, network, options and sparsities of all cells, before any is done.
+
+    Returns:
+        The cells that fit their budget.
+
+    Raises:
+        InputError: A value that cannot be served.
+    """
+
+    def kind(cell: Cell) -> tuple[Any, ...]:
+        return cell.data, cell.base, cell.sparsity
+
+    fitting = set()
+    for cell in {kind(cell): cell for cell in cells}.values():
+        problem = problem_of(comparison, cell)
+        if problem is None:
+            continue
+        fitting.add(kind(cell))
+        survivors_of(cell.sparsity, problem.prunable_count)
+        auto.resolve(comparison.engine, problem, cell.sparsity, 1)
+        options = options_of(comparison, cell.base)
+        first = options.get("first_sparsity", cell.sparsity if "k" in options else 0.0)
+        if "k" in options:
+            check_k(options["k"])
+            names = ("fitness", "layer_densities", "fitness_epochs")
+            make_toolbox(problem, sparsity=first, **{name: options[name] for name in names}, workers="serial")
+        if "dissipate_epochs" in options:
+            start = options["fitness_epochs"] if options.get("select") == "start" else 1
+            rest = {name: options[name] for name in ("movement", "scope") if name in options}
+            Dissipation(options["dissipate_epochs"], cell.sparsity, first=start, **rest).require(problem, first)
+    return [cell for cell in cells if kind(cell) in fitting]
+
+
 def run_cell(comparison: Comparison, cell: Cell, folder: Path, mask: Mask | None = None) -> None:
     """Does a cell and leaves its run folder; what the folder has is not done again.
 
@@ -212,12 +261,9 @@ def run_cell(comparison: Comparison, cell: Cell, folder: Path, mask: Mask | None
     Raises:
         RunError: The search failed, or does not fit the budget.
     """
-    problem = make_problem(comparison, cell)
-    if cell.budget is not None:
-        epochs = epochs_within(problem, comparison, cell)
-        if epochs is None:
-            raise RunError(f"{cell.method} does not fit a budget of {cell.budget:g} dense epochs at sparsity {cell.sparsity:g}")
-        problem = make_problem(comparison, cell, epochs)
+    problem = problem_of(comparison, cell)
+    if problem is None:
+        raise RunError(f"{cell.method} does not fit a budget of {cell.budget:g} dense epochs at sparsity {cell.sparsity:g}")
     if split_control(cell.method)[1] is not None:
         assert mask is not None
         _run_control(comparison, cell, problem, mask, folder)
@@ -233,87 +279,5 @@ def _run_control(comparison: Comparison, cell: Cell, problem: Problem, mask: Mas
     if control == "redrawn":
         problem = redrawn(problem, seeds.integer(cell.seed, "restart"))
     where = Where("serial", comparison.threads, folder, False, False)
-    train_found(problem, Plan(cell.method, 1, restart=True), lambda: found, settings, cell.seed, comparison.engine, where)
-
-
-def compute_cell(comparison: Comparison, cell: Cell, packed: bytes | None) -> tuple[str, Any]:
-    """Does a cell in a worker, which writes no run folder of the origin's. Raises nothing: SCOOP would lose the traceback.
-
-    Args:
-        comparison: What the cells share.
-        cell: The cell.
-        packed: For a control, the mask of its method, as :meth:`evoprune.mask.Mask.save` writes it.
-
-    Returns:
-        ``("ok", content of the run folder's files by name)``, ``("failed", reason)``, or ``("error", traceback)``.
-    """
-    try:
-        with tempfile.TemporaryDirectory() as temporary:
-            folder, given = Path(temporary, "run"), Path(temporary, "mask.npz")
-            if packed is not None:
-                given.write_bytes(packed)
-            run_cell(comparison, cell, folder, None if packed is None else Mask.load(given))
-            files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-            return "ok", {path.name: path.read_bytes() for path in files}
-    except RunError as error:
-        return "failed", str(error)
-    except Exception:  # noqa: BLE001 - returned to the origin, which raises it
-        return "error", traceback.format_exc()
-
-
-def serial_cells(comparison: Comparison, cells: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, str]]:
-    """Does cells in this process, each in its run folder; yields each with the reason if it failed."""
-    for cell in cells:
-        try:
-            run_cell(comparison, cell, folder / cell.folder, _mask_of_base(cell, folder))
-            yield cell, ""
-        except InUseError:
-            continue
-        except RunError as error:
-            yield cell, str(error)
-
-
-def scoop_cells(comparison: Comparison, cells: Sequence[Cell], folder: Path) -> Iterator[tuple[Cell, str]]:
-    """Does cells on SCOOP's workers, and writes their run folders; a control waits until its method's cell is there.
-
-    Raises:
-        RunError: A worker met an error that is not the cell's own; the message has its traceback.
-    """
-    from scoop import futures
-
-    controls = [cell for cell in cells if split_control(cell.method)[1] is not None]
-    for part in ([cell for cell in cells if cell not in controls], controls):
-        waiting = {futures.submit(compute_cell, comparison, cell, _packed_base(cell, folder)): cell for cell in part}
-        for future in futures.as_completed(list(waiting)):
-            cell = waiting[future]
-            outcome, content = future.result()
-            if outcome == "error":
-                raise RunError(f"a worker could not do {cell.folder}:\n{content}")
-            if outcome == "failed":
-                yield cell, content
-                continue
-            target = folder / cell.folder
-            target.mkdir(parents=True, exist_ok=True)
-            for name in sorted(content, key=lambda name: name == "result.json"):  # last: it says that the cell is finished
-                records.write_atomically(target / name, content[name])
-            yield cell, ""
-
-
-def _mask_of_base(cell: Cell, folder: Path) -> Mask | None:
-    """Returns the mask of the method that the cell is a control of; None where it is none.
-
-    Raises:
-        RunError: It is not there.
-    """
-    if split_control(cell.method)[1] is None:
-        return None
-    path = folder / replace(cell, method=cell.base).folder / "mask.npz"
-    if not path.exists():
-        raise RunError(f"{cell.method} needs the mask of {cell.base}, but there is no {path}; run {cell.base}, too.")
-    return Mask.load(path)
-
-
-def _packed_base(cell: Cell, folder: Path) -> bytes | None:
-    if _mask_of_base(cell, folder) is None:
-        return None
-    return (folder / replace(cell, method=cell.base).folder / "mask.npz").read_bytes()
+    plan = Plan(cell.method, 1, restart=control == "restart")
+    train_found(problem, plan, lambda: found, settings, cell.seed, comparison.engine, where)

@@ -154,7 +154,7 @@ def movement_scores(
     """
     if dissipation.movement == "random":
         # drawn for every weight, so that a survivor's draw does not depend on the other survivors
-        return np.random.default_rng([*seed]).random(len(mask))[mask.bits]
+        return np.random.default_rng([*seed, 2]).random(len(mask))[mask.bits]  # 0 and 1 are the batches' and the noise's
     w0 = problem.w0[mask.bits].astype(np.float64)
     moved = np.abs(values - w0)
     if dissipation.movement == "relative":

@@ -246,10 +246,10 @@ def evaluate_chunk(problem: Problem, masks: Chunk, brief: BriefTraining) -> list
                 if len(group) > 1:
                     evaluations += [e for mask in group for e in evaluate_chunk(problem, [mask], brief)]
                     continue
-                measured = [(dict.fromkeys(TERMS, math.nan), math.nan, math.nan, _reason(error), math.nan)]
+                measured = [(dict.fromkeys(TERMS, math.nan), math.nan, math.nan, _reason(error), math.nan, group[0])]
             seconds = (time.perf_counter() - start) / len(group)
-            for mask, (terms, loss, accuracy, reason, cost) in zip(group, measured, strict=True):
-                status, note = _status(problem, mask, {**terms, "validation loss": loss}, reason)
+            for mask, (terms, loss, accuracy, reason, cost, left) in zip(group, measured, strict=True):
+                status, note = _status(problem, left, {**terms, "validation loss": loss}, reason)
                 evaluations.append(
                     Evaluation(mask.hash, brief.seed, terms, loss, accuracy, status, note, cost, worker_name(), seconds)
                 )
@@ -315,7 +315,8 @@ def _unpickle(problem_hash: str, payload: bytes, fitness: Any, brief: BriefTrain
 
 def _train_group(
     problem: Problem, masks: Chunk, brief: BriefTraining
-) -> list[tuple[dict[str, float], float, float, str, float]]:
+) -> list[tuple[dict[str, float], float, float, str, float, Mask]]:
+    """Returns terms, validation loss and accuracy, no reason for a failure, cost, and the mask that is left, of each."""
     population = ENGINES[brief.engine].build(problem, masks)
     prune = None if brief.dissipation is None else remover(problem, brief.dissipation, brief.seed)
     trained = train(population, problem, brief.epochs, brief.seed, prune=prune)
@@ -328,6 +329,7 @@ def _train_group(
             float(validation.accuracy[k]),
             "",
             float(trained.epoch_costs[:, k].sum()),
+            trained.population.masks[k],
         )
         for k in range(len(masks))
     ]

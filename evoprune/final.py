@@ -91,22 +91,24 @@ def train_fully(
     on_epoch: Callable[[], None] | None = None,
     dissipation: Dissipation | None = None,
     epochs: int | None = None,
+    free_after: int | None = None,
 ) -> FinalTraining:
     """Trains a masked network from W0 through all epochs of the recipe.
 
     Args:
         problem: The problem.
         mask: The mask.
-        engine: Name of the engine; ``auto`` takes the one with the least measured cost, again after each removal.
+        engine: Name of the engine; ``auto`` takes the one with the least measured cost.
         seed: Seeds batches and noise; the evaluation's seed makes the first epochs those of the brief training.
         threads: Threads that torch uses.
         on_epoch: Called after each epoch.
         dissipation: What is removed during the training; None for nothing.
         epochs: Ends after so many of the recipe's epochs, and leaves the test set alone; None trains all.
+        free_after: From so many epochs on, the engine of the least measured cost is taken after each removal; None keeps it.
     """
 
-    def engine_for(masks: Any) -> str:
-        return auto.choose(problem, masks[0].sparsity, 1)
+    def engine_for(epoch: int, masks: Any) -> str | None:
+        return None if free_after is None or epoch < free_after else auto.choose(problem, masks[0].sparsity, 1)
 
     start = time.perf_counter()
     history: list[dict[str, float | None]] = []
@@ -124,7 +126,7 @@ def train_fully(
             on_epoch()
 
     with torch_threads(threads):
-        first = engine_for([mask]) if engine == "auto" else engine
+        first = auto.choose(problem, mask.sparsity, 1) if engine == "auto" else engine
         trained = train(
             ENGINES[first].build(problem, [mask]),
             problem,
@@ -132,7 +134,7 @@ def train_fully(
             seed,
             after_epoch,
             None if dissipation is None else remover(problem, dissipation, seed, removals),
-            engine_for if engine == "auto" else None,
+            engine_for,
         )
         for row, cost in zip(history, np.cumsum(trained.epoch_costs[:, 0]).tolist(), strict=True):
             row["multiply_adds"] = cost
@@ -158,6 +160,7 @@ def train_from_w0(
     threads: int,
     on_epoch: Callable[[], None] | None = None,
     dissipation: Dissipation | None = None,
+    free_after: int | None = None,
 ) -> FinalTraining:
     """Lets a mask dissipate, and trains what is left from W0 in another order of the batches: retraining, for comparison.
 
@@ -169,14 +172,14 @@ def train_from_w0(
         threads: Threads that torch uses.
         on_epoch: Called after each epoch.
         dissipation: What is removed; None for nothing.
+        free_after: See :func:`train_fully`.
     """
     if dissipation is None:
         return train_fully(problem, mask, engine, orders[1], threads, on_epoch)
-    first = train_fully(problem, mask, engine, orders[0], threads, on_epoch, dissipation, dissipation.last)
-    second = train_fully(problem, first.mask, engine, orders[1], threads, on_epoch)
-    return replace(
-        second, removals=first.removals, seconds=first.seconds + second.seconds, search_cost=first.cost(dissipation.last)
-    )
+    last = dissipation.last
+    first = train_fully(problem, mask, engine, orders[0], threads, on_epoch, dissipation, last, free_after)
+    second = train_fully(problem, first.mask, engine if free_after is None else "auto", orders[1], threads, on_epoch)
+    return replace(second, removals=first.removals, seconds=first.seconds + second.seconds, search_cost=first.cost(last))
 
 
 def _finite(value: float) -> float | None:

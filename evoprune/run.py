@@ -186,7 +186,10 @@ class Run:
 
     def _clear(self) -> None:
         """Removes the files of the run that was here before, and only those; first what says that it is finished."""
-        names = ["result.json", "evaluations.csv", "generations.csv", "history.csv", "mask.npz", "model.safetensors"]
+        names = [
+            "result.json", "evaluations.csv", "generations.csv", "history.csv", "removals.json", "mask.npz",
+            "model.safetensors",
+        ]  # fmt: skip
         steps = [f"checkpoint/{path.name}" for path in self.folder.glob("checkpoint/*")]
         for name in [*names, *steps, "config.json"]:
             (self.folder / name).unlink(missing_ok=True)

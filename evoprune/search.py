@@ -40,6 +40,7 @@ class Plan:
         restart: Train what was found from W0 with another order of the batches.
         controls: Train the controls, too.
         dissipation: What is removed while the chosen masks are trained; None for nothing.
+        free_after: Epochs after which their engine may change; see :func:`evoprune.final.train_fully`.
     """
 
     method: str
@@ -47,6 +48,7 @@ class Plan:
     restart: bool = False
     controls: bool = False
     dissipation: Dissipation | None = None
+    free_after: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,17 @@ class Found:
     search_cost: float = 0.0
 
 
+def check_k(k: int) -> int:
+    """Returns the number of starts.
+
+    Raises:
+        InputError: It is not a positive integer.
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise InputError(f"k is {k!r}; expected the number of starts, at least 1.")
+    return k
+
+
 def search_starts(problem: Problem, plan: Plan, search: Mapping[str, Any], where: Where) -> Result:
     """Evaluates k random masks, chooses, and trains what was chosen; see :func:`evoprune.algorithms.k_starts`.
 
@@ -78,9 +91,7 @@ def search_starts(problem: Problem, plan: Plan, search: Mapping[str, Any], where
         search: Arguments of :func:`evoprune.toolbox.make_toolbox`; a ``seed`` and a ``chunk_size`` may be None.
         where: Where it is done.
     """
-    k = plan.k
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise InputError(f"k is {k!r}; expected the number of starts, at least 1.")
+    k = check_k(plan.k)
     seed = problem.seed if search["seed"] is None else seeds.check_seed(search["seed"])
     chunk_size = max(1, min(8, k // 4)) if search["chunk_size"] is None else search["chunk_size"]
     search = {**search, "sparsity": float(search["sparsity"]), "seed": seed, "chunk_size": chunk_size}
@@ -130,7 +141,7 @@ def _search_starts(problem: Problem, toolbox: base.Toolbox, plan: Plan, seed: in
         **described.pop("winner"),
         "k": plan.k,
         "fitness": toolbox.evaluate.func.fitness.name,
-        "engine": brief.engine,
+        "engine": ", ".join(dict.fromkeys([brief.engine, *trainings["winner"].engines])),
         "winner_fitness": fitness_of(chosen["winner"]),
         "winner_status": winner.status,
         **_cost(problem, plan, evaluations, winner, trainings["winner"], brief.epochs),
@@ -152,7 +163,8 @@ def _cost(
     search_epochs = len(distinct) * brief + last - brief
     epochs = problem.recipe.epochs
     evaluated = sum(e.multiply_adds for e in distinct if math.isfinite(e.multiply_adds))
-    repeated = winner.multiply_adds if not plan.restart or plan.dissipation is not None else 0.0
+    # the part of the winner's evaluation that its training repeats, by going on or by searching on
+    repeated = min(winner.multiply_adds, training.search_cost) if plan.restart else winner.multiply_adds
     return {
         "search_epochs": search_epochs,
         "total_epochs": search_epochs + epochs - (0 if plan.restart else last),
@@ -320,8 +332,8 @@ def train_chosen(
 
         def train_mask(mask: Mask) -> FinalTraining:
             if plan.restart:
-                return train_from_w0(problem, mask, engine, orders, threads, advance, plan.dissipation)
-            return train_fully(problem, mask, engine, order, threads, advance, plan.dissipation)
+                return train_from_w0(problem, mask, engine, orders, threads, advance, plan.dissipation, plan.free_after)
+            return train_fully(problem, mask, engine, order, threads, advance, plan.dissipation, free_after=plan.free_after)
 
         for role, mask in chosen.items():
             bar.set_postfix_str(role)

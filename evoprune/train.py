@@ -57,7 +57,7 @@ def train(
     seed: int,
     after_epoch: AfterEpoch | None = None,
     prune: Prune | None = None,
-    engine_for: Callable[[Sequence[Mask]], str] | None = None,
+    engine_for: Callable[[int, Sequence[Mask]], str | None] | None = None,
 ) -> Trained:
     """Trains the first epochs of the problem's recipe, in place.
 
@@ -71,7 +71,8 @@ def train(
         after_epoch: Called after each epoch, and what it prunes, with the number of epochs trained, the population and that
             epoch's mean training loss [K].
         prune: Called at the end of each epoch; the masks that it returns, subsets of what they were, hold from then on.
-        engine_for: Names the engine for the next epoch after masks have changed. None keeps the engine.
+        engine_for: Names the engine to go on with, of the number of epochs trained and the masks; called where the masks have
+            changed. None keeps the engine.
     """
     optimizer = problem.recipe.make_optimizer(list(population.parameters()))
     gradients: list[Tensor] = []
@@ -79,8 +80,8 @@ def train(
     costs = np.zeros((epochs, population.size))
     pruned = False
     for epoch in range(epochs):
-        if pruned and engine_for is not None:
-            population, optimizer = move(population, optimizer, problem, engine_for(population.masks))
+        if pruned and engine_for is not None and (name := engine_for(epoch, population.masks)) is not None:
+            population, optimizer = move(population, optimizer, problem, name)
         if epoch == epochs - 1:
             gradients = [torch.zeros_like(weight) for weight in population.weights]
         costs[epoch] = [multiply_adds(problem, mask) for mask in population.masks]

@@ -10,7 +10,7 @@ from pathlib import Path
 import tyro
 
 from evoprune import cli
-from evoprune.compare import Comparison, make_cells, make_problem
+from evoprune.compare import Comparison, make_cells
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,6 @@ def run(options: CompareOptions) -> None:
     comparison = Comparison(problem, recipe, search, options.engine, options.threads)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     wanted = make_cells(options.methods, options.data, problem.pop("model"), options.sparsities, seeds, options.budget)
-    for cell in {cell.data: cell for cell in wanted}.values():
-        make_problem(comparison, cell)  # says now what does not fit
     print("\n".join(f"{name:20} {value}" for name, value in values.items()), end="\n\n", flush=True)
     left = cells.compare(comparison, wanted, options.out)
     if left:

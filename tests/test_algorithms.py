@@ -163,6 +163,21 @@ def test_the_combination_chooses_among_what_has_dissipated(digits: ep.Problem) -
     assert again.summary["multiply_adds"] == pytest.approx(searched + 3 * survivors, rel=1e-12)
 
 
+def test_costs_where_the_brief_training_outlasts_the_removals(digits: ep.Problem) -> None:
+    options = {"k": 2, "fitness_epochs": 3, "first_sparsity": 0.5, "sparsity": 0.9, "dissipate_epochs": 1, "select": "end"}
+    result = ep.combine(digits, restart=True, **options)
+    evaluated = sum(e.multiply_adds for e in result.evaluations)
+    assert result.summary["multiply_adds"] == evaluated + result.trainings["winner"].cost(3)
+
+
+def test_a_note_is_of_the_mask_that_is_left() -> None:
+    problem = ep.Problem("lenet-300-100", recipe=ep.Recipe(epochs=1))
+    options = {"k": 2, "fitness_epochs": 1, "first_sparsity": 0.5, "sparsity": 0.999, "dissipate_epochs": 1, "select": "end"}
+    result = ep.combine(problem, movement="relative", **options)
+    winner = next(e for e in result.evaluations if e.mask == result.summary["start"])
+    assert winner.note == result.summary["collapse"] == str(result.mask.collapse(problem))
+
+
 def test_a_baseline_is_trained_from_w0(digits: ep.Problem) -> None:
     result = ep.baseline(digits, "snip", sparsity=0.9)
     assert result.mask == ep.baselines.snip(digits, sparsity=0.9)

@@ -16,7 +16,7 @@ from evoprune import baselines, seeds
 from evoprune.baselines import BASELINES, default_examples, redrawn, shuffled, top_scores
 from evoprune.data import Data
 from evoprune.engines import ENGINES
-from evoprune.errors import InputError
+from evoprune.errors import InputError, RunError
 from evoprune.initialize import random_mask, survivors_of
 from evoprune.problem import Problem
 from evoprune.recipe import Recipe
@@ -149,15 +149,15 @@ def test_the_registry_has_the_documented_names_and_costs(digits):
     assert list(BASELINES) == ["random", "erk", "magnitude", "snip", "grasp", "synflow", "lottery-ticket",
                                "lottery-ticket-5", "dense"]  # fmt: skip
     n = len(digits.data.train[0])
-    costs = {name: baseline.search_epochs(digits) for name, baseline in BASELINES.items()}
+    costs = {name: baseline.search_epochs(digits, 3) for name, baseline in BASELINES.items()}
     assert costs == {
         "random": 0, "erk": 0, "magnitude": 0, "dense": 0,
         "snip": 100 / n, "grasp": 200 / n, "synflow": 100 / n, "lottery-ticket": 3, "lottery-ticket-5": 15,
     }  # fmt: skip
     # five rounds at densities 1, 0.2, 0.04, ... of a sparsity whose fifth power they are
-    rounds = BASELINES["lottery-ticket-5"].search_cost(digits, 1 - 0.2**5)
+    rounds = BASELINES["lottery-ticket-5"].search_cost(digits, 1 - 0.2**5, 3)
     assert rounds == pytest.approx(3 * (1 + 0.2 + 0.04 + 0.008 + 0.0016))
-    assert BASELINES["lottery-ticket"].search_cost(digits, 0.9) == 3
+    assert BASELINES["lottery-ticket"].search_cost(digits, 0.9, 3) == 3
 
 
 # Each against its published formula
@@ -417,7 +417,7 @@ def test_other_values_out_of_range_are_refused(digits):
 
 def test_a_training_that_diverges_is_said():
     problem = tiny_problem(True, recipe=Recipe(epochs=3, lr=1e30, batch_size=16))
-    with pytest.raises(InputError, match=r"NaN or infinite.*lower the recipe's lr"):
+    with pytest.raises(RunError, match=r"NaN or infinite.*lower the recipe's lr"):
         baselines.lottery_ticket(problem, sparsity=0.5)
 
 

@@ -2,13 +2,14 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from conftest import kill_group, python, start, wait_for
 
 import evoprune as ep
-from evoprune import cells, compare
+from evoprune import cells, compare, plot_compare, tables
 from evoprune.compare import METHODS, Cell, Comparison, epochs_within, make_cells, make_problem, planned_cost, run_cell
 from evoprune.train import multiply_adds
 
@@ -44,20 +45,22 @@ def test_every_method_does_its_cell_at_the_planned_cost(method: str, tmp_path: P
     assert facts["total_epochs"] >= 4
 
 
+@pytest.mark.parametrize("budget", [3.0, 9.0])
 @pytest.mark.parametrize("method", sorted(METHODS))
-def test_a_budget_is_kept_or_the_method_left_out(method: str, tmp_path: Path) -> None:
-    within = cell(method, budget=3.0)
+def test_a_budget_is_kept_or_the_method_left_out(method: str, budget: float, tmp_path: Path) -> None:
+    within = cell(method, budget=budget)
     problem = make_problem(COMPARISON, within)
     epochs = epochs_within(problem, COMPARISON, within)
-    if method.startswith("lottery-ticket"):
-        assert epochs is None
-        with pytest.raises(ep.RunError, match="does not fit a budget of 3"):
+    if epochs is None:
+        assert planned_cost(problem, COMPARISON, within)(1) > budget
+        with pytest.raises(ep.RunError, match="does not fit a budget"):
             run_cell(COMPARISON, within, tmp_path / "run")
         return
     run_cell(COMPARISON, within, tmp_path / "run")
     epoch = multiply_adds(problem, ep.baselines.dense(problem))
     spent = result(tmp_path / "run")["multiply_adds"] / epoch
-    assert 3.0 - 1.01 * (1 - within.sparsity) < spent <= 3.0 * 1.001
+    least = planned_cost(problem, COMPARISON, within)(epochs + 1) - planned_cost(problem, COMPARISON, within)(epochs)
+    assert budget - 1.01 * least < spent <= budget * 1.001
 
 
 @pytest.mark.parametrize("control", ["restart", "shuffled", "redrawn"])
@@ -80,8 +83,11 @@ def test_cells_are_in_order_and_dense_is_once() -> None:
     ]  # fmt: skip
     with pytest.raises(ep.InputError, match="method"):
         make_cells(["snap"], ["digits"], "mlp", [0.9], [0])
-    with pytest.raises(ep.InputError, match="sparsity"):
-        make_cells(["snip"], ["digits"], "mlp", [1.0], [0])
+    with pytest.raises(ep.InputError, match="no sparsities"):
+        make_cells(["snip"], ["digits"], "mlp", [], [0])
+    with pytest.raises(ep.InputError, match="budget is nan"):
+        make_cells(["snip"], ["digits"], "mlp", [0.9], [0], float("nan"))
+    assert make_cells(["dense-restart"], ["digits"], "mlp", [0.9], [0])[0].sparsity == 0
 
 
 def test_tables_grow_and_finished_cells_stay(tmp_path: Path) -> None:
@@ -102,18 +108,82 @@ def test_tables_grow_and_finished_cells_stay(tmp_path: Path) -> None:
     assert len(read(tmp_path / "cells.csv")) == 6
     assert not (tmp_path / "cells" / first[0].folder / "result.json").exists()
     assert {row["seed"] for row in read(tmp_path / "movement.csv")} == {"0"}
+    shown = read(tmp_path / "movement.csv")
+    cells.compare(COMPARISON, make_cells(["dissipate-relative"], ["digits"], "mlp", [0.9], [1]), tmp_path)
+    cells.compare(COMPARISON, make_cells(["dissipate-relative"], ["digits"], "mlp", [0.9], [0]), tmp_path)
+    assert read(tmp_path / "movement.csv")[: len(shown)] == shown
+    assert {row["seed"] for row in read(tmp_path / "movement.csv")} == {"0"}
     with pytest.raises(ep.InputError, match=r"recipe.epochs was 4, now 5"):
         cells.compare(Comparison(PROBLEM, {"epochs": 5}, SEARCH), more, tmp_path)
 
 
 def test_a_failed_cell_is_a_row_with_its_reason(tmp_path: Path) -> None:
     diverging = Comparison(PROBLEM, {"epochs": 1, "lr": 1e9}, {"k": 2, "fitness_epochs": 1})
-    made = make_cells(["kstarts", "random"], ["digits"], "mlp", [0.9], [0])
-    assert cells.compare(diverging, made, tmp_path) == []
-    failed, finished = read(tmp_path / "cells.csv")
-    assert failed["test_accuracy"] == ""
-    assert "all 2 evaluations failed" in failed["note"]
-    assert finished["survivors"] != ""
+    methods = ["kstarts", "kstarts-shuffled", "lottery-ticket", "random", "random-shuffled"]
+    made = make_cells(methods, ["digits"], "mlp", [0.9], [0])
+    for _ in range(2):  # running again does not do them again
+        assert cells.compare(diverging, made, tmp_path) == []
+        rows = {row["method"]: row for row in read(tmp_path / "cells.csv")}
+        assert len(rows) == len(read(tmp_path / "cells.csv")) == 5
+        assert {name for name, row in rows.items() if row["survivors"]} == {"random", "random-shuffled"}
+        assert "all 2 evaluations failed" in rows["kstarts"]["note"]
+        assert rows["kstarts-shuffled"]["note"] == "kstarts failed"
+        assert "NaN or infinite" in rows["lottery-ticket"]["note"]
+
+
+def test_a_control_brings_its_method(tmp_path: Path) -> None:
+    control = make_cells(["snip-shuffled"], ["digits"], "mlp", [0.9], [0])
+    assert cells.compare(COMPARISON, control, tmp_path) == []
+    assert [row["method"] for row in read(tmp_path / "cells.csv")] == ["snip", "snip-shuffled"]
+    shutil.rmtree(tmp_path / "cells")  # the rows alone are left, and another control is asked for
+    before = read(tmp_path / "cells.csv")
+    assert cells.compare(COMPARISON, make_cells(["snip-restart"], ["digits"], "mlp", [0.9], [0]), tmp_path) == []
+    rows = {row["method"]: {**row, "seconds": ""} for row in read(tmp_path / "cells.csv")}
+    assert list(rows) == ["snip-shuffled", "snip", "snip-restart"]
+    assert all(rows[row["method"]] == {**row, "seconds": ""} for row in before)
+
+
+def test_data_sets_do_not_mix(tmp_path: Path) -> None:
+    """A data set whose name ends like another's."""
+    made = make_cells(["random", "erk"], ["digits"], "mlp", [0.9], [0])
+    assert cells.compare(COMPARISON, made[:1], tmp_path) == []
+    shutil.copytree(tmp_path / "cells" / made[0].folder, tmp_path / "cells" / "random-other-digits-mlp-0.9-0")
+    assert cells.compare(COMPARISON, made, tmp_path) == []
+    assert [(row["a"], row["b"]) for row in read(tmp_path / "overlaps.csv")] == [("erk", "random")]
+
+
+@pytest.mark.parametrize(
+    ("search", "method", "message"),
+    [
+        ({"dissipate_epochs": 8}, "dissipate", "the recipe has 4 epochs"),
+        ({"fitness": "nosuch"}, "kstarts", "nosuch"),
+        ({"k": 0}, "kstarts", "k is 0"),
+        ({"first_sparsity": 0.95}, "combine", "from sparsity 0.95 to 0.9"),
+    ],
+)
+def test_bad_values_are_refused_before_anything_is_done(
+    search: dict[str, object], method: str, message: str, tmp_path: Path
+) -> None:
+    comparison = Comparison(PROBLEM, RECIPE, {**SEARCH, **search})
+    made = make_cells(["random", method], ["digits"], "mlp", [0.9], [0])
+    with pytest.raises(ep.InputError, match=message):
+        cells.compare(comparison, made, tmp_path / "table")
+    assert not (tmp_path / "table").exists()
+
+
+def test_other_options_of_a_method_are_refused(tmp_path: Path) -> None:
+    cells.compare(COMPARISON, make_cells(["random"], ["digits"], "mlp", [0.9], [0]), tmp_path)
+    other = Comparison(PROBLEM, RECIPE, {**SEARCH, "dissipate_epochs": 3})
+    made = make_cells(["dissipate"], ["digits"], "mlp", [0.9], [0])
+    assert cells.compare(other, made, tmp_path) == []  # no cell of the method was there before
+    with pytest.raises(ep.InputError, match=r"dissipate.dissipate_epochs was 3, now 2"):
+        cells.compare(COMPARISON, made, tmp_path)
+
+
+def test_a_comparison_of_the_dense_network_alone(tmp_path: Path) -> None:
+    cells.compare(COMPARISON, make_cells(["dense"], ["digits"], "mlp", [0.9], [0]), tmp_path)
+    assert {path.name for path in plot_compare.save_compare_figures(tmp_path)} >= {"cost-digits-mlp.png"}
+    assert "dense" in tables.write_tables(tmp_path).read_text()
 
 
 def test_a_cell_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None:
@@ -122,8 +192,9 @@ def test_a_cell_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None
     folder.mkdir(parents=True)
     from filelock import FileLock
 
+    control = make_cells(["random-shuffled"], ["digits"], "mlp", [0.9], [0])
     with FileLock(folder / ".lock"):
-        assert cells.compare(COMPARISON, made, tmp_path) == made[:1]
+        assert cells.compare(COMPARISON, made + control, tmp_path) == [made[0], *control]
     assert [row["method"] for row in read(tmp_path / "cells.csv")] == ["erk"]
     assert cells.compare(COMPARISON, made, tmp_path) == []
 
@@ -148,7 +219,7 @@ TIMES = {"seconds"}
 def content(folder: Path) -> dict[str, list[dict[str, str]]]:
     tables = {name: read(folder / name) for name in cells.COLUMNS}
     plain = {name: [{k: v for k, v in row.items() if k not in TIMES} for row in rows] for name, rows in tables.items()}
-    return {name: sorted(rows, key=lambda row: list(row.values())) for name, rows in plain.items() if name != "movement.csv"}
+    return {name: sorted(rows, key=lambda row: list(row.values())) for name, rows in plain.items()}
 
 
 def test_the_script_writes_cells_table_and_figures(table: Path) -> None:

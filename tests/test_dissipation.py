@@ -136,6 +136,35 @@ def test_what_dissipated_is_exactly_zero_from_then_on(engine: str, optimizer: st
     assert all(len(trained.population.survivor_values(0, trained.gradients)) == seen[-1] for _ in [0])
 
 
+class Plain(nn.Module):
+    """Two linear layers that no nn.Sequential chains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 16), nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu(self.first(x.flatten(1))))
+
+
+def normalised() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 10))
+
+
+@pytest.mark.parametrize("make", [Plain, normalised])
+def test_networks_that_are_no_single_chain(make: type[nn.Module], engine: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        problem = ep.Problem(make(), ep.Problem().data, ep.Recipe(epochs=4), dtype="float64")
+    found = [
+        train(ENGINES[name].build(problem, [full(problem)]), problem, 4, 7, prune=remover(problem, Dissipation(3, 0.9), 7))
+        for name in (engine, "module")
+    ]
+    assert found[0].population.masks == found[1].population.masks
+    for name, tensor in found[0].population.state(0).items():
+        torch.testing.assert_close(tensor, found[1].population.state(0)[name], rtol=1e-9, atol=1e-12)
+
+
 def test_engines_agree(wide: ep.Problem, engine: str) -> None:
     masks = [random_mask(wide.shapes, 0.5, np.random.default_rng(i), "erk") for i in range(2)]
     alone = [train_fully(wide, mask, "module", 7, 1, None, Dissipation(3, 0.95)) for mask in masks]
@@ -155,6 +184,10 @@ def test_auto_changes_the_engine_as_the_network_gets_sparser(
     costs = {"module": [1, 0, 0, 0], "stacked": [9, 0, 0, 0], "sparse": [0, 0, 0, 2 / n]}  # sparse pays below half density
     (tmp_path / "costs.json").write_text(json.dumps({"cpu": costs}))
     monkeypatch.setattr(auto, "COSTS", tmp_path / "costs.json")
+    options = {"k": 2, "fitness_epochs": 1, "first_sparsity": 0.2, "sparsity": 0.9, "dissipate_epochs": 3}
+    both = ep.combine(wide, chunk_size=1, **options)
+    assert both.summary["engine"] == "module, sparse"
+    assert both.mask == ep.combine(wide, engine="module", **options).mask
     changing = ep.dissipate(wide, sparsity=0.9, dissipate_epochs=3)
     assert changing.trainings["winner"].engines == ["module", "sparse"]
     steady = ep.dissipate(wide, sparsity=0.9, dissipate_epochs=3, engine="module")

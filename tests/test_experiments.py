@@ -152,6 +152,14 @@ def test_a_dissipating_run(tmp_path: Path) -> None:
     assert code == 0, output
 
 
+def test_another_method_forced_into_a_folder_leaves_nothing_of_the_first(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for arguments in ([*DISSIPATE, "--model", "mlp"], [KSTARTS, *SMALL, "--force"]):
+        code, output = python(*arguments, "--out", folder)
+        assert code == 0, output
+    assert not (folder / "removals.json").exists()
+
+
 def test_a_fraction_lets_the_sparsity_emerge(tmp_path: Path) -> None:
     code, output = python(*DISSIPATE[:-2], "--fraction", 0.1, "--movement", "relative", "--out", tmp_path / "run")
     assert code == 0, output

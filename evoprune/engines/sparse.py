@@ -140,6 +140,9 @@ class SparsePopulation(nn.Module):
                 memories[name] = memory[kept]
         self.vector.data = self.vector.data[kept]
         self.vector.grad = None
+        if len(self.owners) > 1:  # else the part is the vector itself
+            for owner in self.owners:
+                owner.vector = self.vector.data[:0]  # the last part's graph would hold on to the vector's old length
         self.masks = list(masks)
         return [kept]
 

@@ -1,0 +1,133 @@
+"""Who does the cells of a comparison: this process, or SCOOP's workers. Each yields a cell with the reason if it failed."""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from evoprune import records
+from evoprune.compare import Cell, Comparison, run_cell, split_control
+from evoprune.errors import InputError, InUseError, RunError
+from evoprune.mask import Mask
+
+# What is written first says what a folder holds, and last, that it is finished.
+_ORDER = {"config.json": 0, "result.json": 2}
+
+
+def serial_cells(
+    comparison: Comparison, cells: Sequence[Cell], folder: Path, failed: Collection[Cell]
+) -> Iterator[tuple[Cell, str]]:
+    """Does cells in this process, each in its run folder; one that another process is at is left to it.
+
+    Args:
+        comparison: What the cells share.
+        cells: The cells; a control comes after its method.
+        folder: Folder of the run folders.
+        failed: Cells that have failed before.
+    """
+    lost = set(failed)
+    for cell in cells:
+        base = base_of(cell)
+        reason = ""
+        try:
+            if base in lost:
+                raise RunError(f"{cell.base} failed")
+            if base is not None and not mask_path(base, folder).exists():
+                continue  # another process is at it
+            run_cell(comparison, cell, folder / cell.folder, None if base is None else Mask.load(mask_path(base, folder)))
+        except InUseError:
+            continue
+        except RunError as error:
+            lost.add(cell)
+            reason = str(error)
+        yield cell, reason
+
+
+def scoop_cells(
+    comparison: Comparison, cells: Sequence[Cell], folder: Path, failed: Collection[Cell]
+) -> Iterator[tuple[Cell, str]]:
+    """Does cells on SCOOP's workers, and writes their run folders; controls wait until all else is done.
+
+    Args:
+        comparison: What the cells share.
+        cells: The cells.
+        folder: Folder of the run folders.
+        failed: Cells that have failed before.
+
+    Raises:
+        InputError: A value of the user's that a worker met.
+        RunError: A worker met an error that is not the cell's own; the message has its traceback.
+    """
+    from scoop import futures
+
+    lost = set(failed)
+    for controls in (False, True):
+        waiting = {}
+        for cell in [cell for cell in cells if (base_of(cell) is not None) == controls]:
+            base = base_of(cell)
+            if base in lost:
+                yield cell, f"{cell.base} failed"
+            elif base is None or mask_path(base, folder).exists():
+                packed = None if base is None else mask_path(base, folder).read_bytes()
+                waiting[futures.submit(compute_cell, comparison, cell, packed)] = cell
+        for future in futures.as_completed(list(waiting)):
+            cell = waiting[future]
+            outcome, content = future.result()
+            if outcome == "input":
+                raise InputError(content)
+            if outcome == "error":
+                raise RunError(f"a worker could not do {cell.folder}:\n{content}")
+            if outcome == "failed":
+                lost.add(cell)
+                yield cell, content
+                continue
+            _write(folder / cell.folder, content)
+            yield cell, ""
+
+
+def compute_cell(comparison: Comparison, cell: Cell, packed: bytes | None) -> tuple[str, Any]:
+    """Does a cell in a worker, which writes no run folder of the origin's. Raises nothing: SCOOP would lose the traceback.
+
+    Args:
+        comparison: What the cells share.
+        cell: The cell.
+        packed: For a control, the mask of its method, as :meth:`evoprune.mask.Mask.save` writes it.
+
+    Returns:
+        ``("ok", content of the run folder's files by name)``, ``("failed", reason)``, ``("input", message)``, or
+        ``("error", traceback)``.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder, given = Path(temporary, "run"), Path(temporary, "mask.npz")
+            if packed is not None:
+                given.write_bytes(packed)
+            run_cell(comparison, cell, folder, None if packed is None else Mask.load(given))
+            files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+            return "ok", {path.name: path.read_bytes() for path in files}
+    except RunError as error:
+        return "failed", str(error)
+    except InputError as error:
+        return "input", str(error)
+    except Exception:  # noqa: BLE001 - returned to the origin, which raises it
+        return "error", traceback.format_exc()
+
+
+def base_of(cell: Cell) -> Cell | None:
+    """Returns the cell whose mask a control has; None for a cell that is no control."""
+    return None if split_control(cell.method)[1] is None else replace(cell, method=cell.base)
+
+
+def mask_path(cell: Cell, folder: Path) -> Path:
+    """Returns where a finished cell's mask is."""
+    return folder / cell.folder / "mask.npz"
+
+
+def _write(folder: Path, content: dict[str, bytes]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in sorted(content, key=lambda name: _ORDER.get(name, 1)):
+        records.write_atomically(folder / name, content[name])
