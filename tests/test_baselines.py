@@ -537,7 +537,7 @@ def test_top_scores_are_exact_largest_and_stable(data, scores):
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_scores_that_are_not_finite_are_refused(bad):
-    with pytest.raises(InputError, match="1 of 3 scores are NaN or infinite"):
+    with pytest.raises(RunError, match="1 of 3 scores are NaN or infinite"):
         top_scores(torch.tensor([1.0, bad, 2.0]), 1)
 
 
