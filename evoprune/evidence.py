@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,18 +58,19 @@ def take_evidence(
     values = population.survivor_values(k, population.weights).cpu().numpy()
     dissipation = Dissipation(1, fraction=0.0, movement=movement, scope=scope)
     scores = movement_scores(problem, mask, values, dissipation, [seed])
-    still = survivors[np.argsort(scores, kind="stable")[:few]]
-    gradient = dense_gradient(problem, population.state(k), seed, batch)
-    ranked = removed[np.argsort(-gradient[removed], kind="stable")]
-    noted = np.arange(len(ranked)) < few
+    still = survivors[_least(scores, few)]
+    rank = -dense_gradient(problem, population.state(k), seed, batch)
+    noted = [removed[_least(rank[removed], few)]]
     # a mutation that keeps every layer's number grows in the layers that lose, wherever the largest gradients are
-    ends = np.cumsum([shape.numel() for shape in problem.shapes.values()])
-    layers, losses = np.unique(np.searchsorted(ends, still, side="right"), return_counts=True)
-    place = np.searchsorted(ends, ranked, side="right")
-    for layer, loss in zip(layers, losses, strict=True):
-        noted[np.flatnonzero(place == layer)[:loss]] = True
+    ends = np.cumsum([0, *(shape.numel() for shape in problem.shapes.values())])
+    for start, end in pairwise(ends):
+        lost = int(np.count_nonzero((still >= start) & (still < end)))
+        own = removed[slice(*np.searchsorted(removed, (start, end)))]
+        noted.append(own[_least(rank[own], min(lost, len(own)))])
+    grow = np.unique(np.concatenate(noted))
+    grow = grow[_least(rank[grow], len(grow))]
     kind = np.int32 if len(mask) <= np.iinfo(np.int32).max else np.int64
-    return Evidence(mask.hash, still.astype(kind), ranked[noted].astype(kind))
+    return Evidence(mask.hash, still.astype(kind), grow.astype(kind))
 
 
 def dense_gradient(problem: Problem, state: Mapping[str, Tensor], seed: int, batch: int) -> NDArray[np.floating[Any]]:
@@ -98,3 +100,13 @@ def dense_gradient(problem: Problem, state: Mapping[str, Tensor], seed: int, bat
     gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
     found: NDArray[np.floating[Any]] = torch.cat([gradient.flatten() for gradient in gradients]).abs().cpu().numpy()
     return found
+
+
+def _least(keys: NDArray[np.floating[Any]], count: int) -> NDArray[np.int64]:
+    """Returns where the ``count`` least keys are, in their order, then by index; what is not a number is the largest."""
+    if count == 0:
+        return np.empty(0, np.int64)
+    last = np.partition(keys, count - 1)[count - 1]  # sorting all of them takes longer than their gradient
+    candidates = np.arange(len(keys)) if np.isnan(last) else np.flatnonzero(keys <= last)
+    least: NDArray[np.int64] = candidates[np.argsort(keys[candidates], kind="stable")[:count]]
+    return least
