@@ -120,6 +120,7 @@ def plot_layer_densities(ax: Axes, layers: pd.DataFrame, look: Look | None = Non
         by_layer = layers[layers["method"] == method].groupby("layer")["density"].agg(["mean", "min", "max"]).reindex(names)
         mean, x = by_layer["mean"].to_numpy(), np.arange(len(names)) + 0.84 * ((i + 0.5) / len(methods) - 0.5)
         spread = np.vstack([mean - by_layer["min"].to_numpy(), by_layer["max"].to_numpy() - mean])
+        spread = np.maximum(spread, 0)  # the mean of equal numbers may be a rounding error outside them
         ax.errorbar(x, mean, spread, label=method, capsize=2, markersize=6, **{**look[method], "linestyle": ""})
     overall = 100 * (1 - layers["sparsity"].iloc[0])
     ax.axhline(overall, color="#7F7F7F", linewidth=0.8, linestyle="--", zorder=0)

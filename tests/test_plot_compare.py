@@ -210,3 +210,15 @@ def test_the_script_redraws_everything(folder: Path) -> None:
     assert [path.name.split("-")[0] for path in paths] == ["table.md", *plot_compare.COMPARE_FIGURES]
     for path in paths[1:]:
         assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_equal_densities_have_no_spread() -> None:
+    """Three times 0.7 has the mean 0.6999..., below the least of them."""
+    rows = [
+        {"method": "erk", "data": "d", "model": "m", "sparsity": 0.3, "seed": seed, "budget": float("nan"), "layer": "w",
+         "survivors": 7, "size": 1000}
+        for seed in range(3)
+    ]  # fmt: skip
+    ax = Figure().subplots()
+    plot_compare.plot_layer_densities(ax, pd.DataFrame(rows))
+    assert len(ax.containers) == 1
