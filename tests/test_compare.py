@@ -9,7 +9,7 @@ import pytest
 from conftest import kill_group, python, start, wait_for
 
 import evoprune as ep
-from evoprune import cells, compare, plot_compare, tables
+from evoprune import cells, plot_compare, tables
 from evoprune.compare import METHODS, Cell, Comparison, epochs_within, make_cells, make_problem, planned_cost, run_cell
 from evoprune.train import multiply_adds
 
@@ -255,7 +255,7 @@ def test_scoop_spreads_the_cells_and_gives_the_same(table: Path, tmp_path: Path)
 def test_an_unknown_method_ends_with_one_message(tmp_path: Path) -> None:
     code, output = python(SCRIPT, "--methods", "snap", "--out", tmp_path / "table", deadline=60)
     assert code == 2
-    assert "did you mean 'snip'" in output.lower() or "snip" in output
+    assert "did you mean 'snip'" in output.lower()
     assert "Traceback" not in output
     assert not (tmp_path / "table").exists()
 
@@ -263,4 +263,3 @@ def test_an_unknown_method_ends_with_one_message(tmp_path: Path) -> None:
 def test_the_origin_alone_imports_pandas() -> None:
     code, output = python("-c", "import sys, evoprune.compare; print('pandas' in sys.modules)")
     assert (code, output.strip()) == (0, "False")
-    assert compare.METHODS

@@ -133,7 +133,7 @@ def test_what_dissipated_is_exactly_zero_from_then_on(engine: str, optimizer: st
     prune = remover(problem, Dissipation(2, 0.9), seed=0)
     trained = train(population, problem, 4, 0, after_epoch, prune)
     assert seen == [*expected_counts(problem, 2, 0.9)] + [seen[1]] * 2
-    assert all(len(trained.population.survivor_values(0, trained.gradients)) == seen[-1] for _ in [0])
+    assert len(trained.population.survivor_values(0, trained.gradients)) == seen[-1]
 
 
 class Plain(nn.Module):
