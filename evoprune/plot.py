@@ -18,11 +18,17 @@ from matplotlib.ticker import MaxNLocator
 from evoprune import records
 from evoprune.dissipation import EDGES
 from evoprune.errors import InputError
+from evoprune.plot_evolution import EVOLUTION_FIGURES, evolution_figures_of
+from evoprune.plot_styles import BLUE, GREEN, GREY, SKY, VERMILLION
 
-# Okabe and Ito's colours, which colour-blind readers tell apart.
-COLORS = {"winner": "#D55E00", "random": "#56B4E9", "validation": "#009E73"}
-LABELS = {"winner": "winner (fittest)", "random": "random start", "validation": "least validation loss"}
-_OTHERS = "#7F7F7F"
+# The roles that are drawn; a run may have others.
+COLORS = {"winner": VERMILLION, "random": SKY, "validation": GREEN, "start": BLUE}
+LABELS = {
+    "winner": "winner (fittest)",
+    "random": "random start",
+    "validation": "least validation loss",
+    "start": "fittest of generation 0",
+}
 MOVEMENT_LABELS = {
     "absolute": "absolute movement, log10 of |w - w0| / mean |w0|",
     "relative": "relative movement, log10 of |w - w0| / |w0|",
@@ -103,7 +109,7 @@ def read_layers(folder: Path) -> dict[str, dict[str, tuple[int, int]]]:
 
 def plot_starts(ax: Axes, starts: Starts) -> None:
     """Draws the fitness of the k starts against their validation accuracy after the brief training."""
-    ax.scatter(starts.fitness, starts.quality, s=28, color=_OTHERS, label=f"{len(starts.fitness)} starts")
+    ax.scatter(starts.fitness, starts.quality, s=28, color=GREY, label=f"{len(starts.fitness)} starts")
     for size, (role, i) in zip((15, 11, 7), starts.roles.items(), strict=False):  # rings, so that one start can be several
         ring = MarkerStyle("o", fillstyle="none")
         (line,) = ax.plot(starts.fitness[i], starts.quality[i], marker=ring, markersize=size, markeredgewidth=2, linestyle="")
@@ -117,8 +123,9 @@ def plot_starts(ax: Axes, starts: Starts) -> None:
 
 
 def plot_training(ax: Axes, histories: Mapping[str, Sequence[Mapping[str, Any]]], column: str) -> None:
-    """Draws one column of the training histories against the epoch, a line a role."""
-    for (role, rows), style in zip(histories.items(), ("-", "--", ":"), strict=False):
+    """Draws one column of the training histories against the epoch, a line a role; roles without a label are left out."""
+    shown = {role: rows for role, rows in histories.items() if role in LABELS}
+    for (role, rows), style in zip(shown.items(), ("-", "--", ":", "-."), strict=False):
         epochs = [row["epoch"] for row in rows]
         values = [row[column] for row in rows]
         ax.plot(epochs, values, style, color=COLORS[role], marker=".", label=LABELS[role], linewidth=2)
@@ -129,9 +136,10 @@ def plot_training(ax: Axes, histories: Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def plot_layers(ax: Axes, layers: Mapping[str, Mapping[str, tuple[int, int]]]) -> None:
-    """Draws the survivors of each layer, a point a role, with the layer's density in percent."""
-    for i, (role, counts) in enumerate(layers.items()):
-        positions = [j + 0.25 * (i - (len(layers) - 1) / 2) for j in range(len(counts))]
+    """Draws the survivors of each layer, a point a role, with the layer's density in percent; as in :func:`plot_training`."""
+    shown = {role: counts for role, counts in layers.items() if role in LABELS}
+    for i, (role, counts) in enumerate(shown.items()):
+        positions = [j + 0.25 * (i - (len(shown) - 1) / 2) for j in range(len(counts))]
         ax.plot(positions, [kept for kept, _ in counts.values()], "o", color=COLORS[role], label=LABELS[role])
         for position, (kept, size) in zip(positions, counts.values(), strict=True):
             text = f"{100 * kept / size:.3g} %"
@@ -203,7 +211,7 @@ def plot_survivors(ax: Axes, removals: Sequence[Mapping[str, Any]], sizes: Mappi
 
 def plot_movement(ax: Axes, removal: Mapping[str, Any], movement: str) -> None:
     """Draws the histogram of movement at one removal: what was kept, what was removed, and the cut between them."""
-    for what, color, bottom in (("removed", _OTHERS, np.zeros(len(EDGES) - 1)), ("kept", COLORS["winner"], removal["removed"])):
+    for what, color, bottom in (("removed", GREY, np.zeros(len(EDGES) - 1)), ("kept", COLORS["winner"], removal["removed"])):
         ax.bar(EDGES[:-1], removal[what], np.diff(EDGES), bottom, align="edge", color=color, label=what)
     if removal["threshold"]:
         ax.axvline(math.log10(removal["threshold"]), color="k", linestyle="--", label="cut")
@@ -235,13 +243,16 @@ FIGURES = {
     "training": training_figure,
     "layers": layers_figure,
     "dissipation": dissipation_figure,
+    **EVOLUTION_FIGURES,
 }
 
 
 def figures_of(folder: Path) -> list[str]:
     """Returns the names of the figures that a run has data for."""
-    needs = {"starts": "evaluations.csv", "dissipation": "removals.json"}
-    return [name for name in FIGURES if (folder / needs.get(name, "result.json")).exists()]
+    needs = {"training": "result.json", "layers": "result.json", "dissipation": "removals.json"}
+    if (records.read_json(folder / "config.json") or {}).get("method") != "evolve":  # its generation 0 has no controls
+        needs = {"starts": "evaluations.csv", **needs}
+    return [*(name for name, file in needs.items() if (folder / file).exists()), *evolution_figures_of(folder)]
 
 
 def save_figures(folder: Path) -> list[Path]:

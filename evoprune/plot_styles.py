@@ -10,7 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from evoprune.tables import ordered
+# Okabe and Ito's colours, which colour-blind readers tell apart, without the yellow and the black.
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+GREY = "#7F7F7F"
 
 # A colour, a marker and a line of its own for each method, the same in every figure: Okabe and Ito's colours and, as those are
 # eight, Tol's muted ones. The marker tells apart what a colour-blind reader, or a print in grey, may not.
@@ -41,6 +43,8 @@ def styles(methods: Iterable[str]) -> Look:
 
     Panels that are read together need the styles of all their methods, not each of its own.
     """
+    from evoprune.tables import ordered  # slow to import, and no figure of a single run needs it
+
     chosen, names = {}, ordered(methods)
     others = [name for name in names if name not in STYLES]
     for name in names:

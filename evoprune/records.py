@@ -79,16 +79,16 @@ def read_table(path: Path) -> list[dict[str, Any]]:
 
 
 def read_evaluations(folder: Path) -> list[tuple[int, Evaluation]]:
-    """Reads ``evaluations.csv``: each evaluation with its generation.
+    """Reads ``evaluations.csv``: each evaluation with its generation; a last row that is still being written is left out.
 
     Raises:
         InputError: There is no such file, or it has other columns.
     """
     path = folder / "evaluations.csv"
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [_evaluation(row) for row in rows]
+        content = path.read_bytes()
+        complete = content[: content.rfind(b"\n") + 1].decode()
+        return [_evaluation(row) for row in csv.DictReader(io.StringIO(complete, newline=""))]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error!r}; expected the records of a run of this version.") from error
 
