@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from evoprune import engines, seeds
+from evoprune.brief import torch_threads
 from evoprune.data import Pair, is_labels
 from evoprune.errors import InputError, RunError
-from evoprune.evaluate import torch_threads
 from evoprune.initialize import random_mask, survivors_of
 from evoprune.mask import Bits, Mask
 from evoprune.problem import Problem

@@ -22,7 +22,7 @@ from evoprune import records, tables
 from evoprune.compare import METHODS, Cell, Comparison, check_cells, options_of, problem_of, split_control
 from evoprune.dissipation import EDGES
 from evoprune.errors import InputError
-from evoprune.mask import Mask
+from evoprune.mask import Mask, expected_iou
 from evoprune.parallel import under_scoop
 from evoprune.plot_compare import LAYERS, MOVEMENT, OVERLAPS
 from evoprune.run import settings_difference
@@ -158,7 +158,7 @@ def overlap_rows(cell: Cell, runs: Path) -> list[Row]:
             sorted((cell.method, method)),
             {name: _keys(cell)[name] for name in ("data", "model", "sparsity", "seed")},
         )
-        rows.append({**keys, "a": a, "b": b, "iou": mask.iou(other), "expected": tables.expected_iou(own, theirs, sizes)})
+        rows.append({**keys, "a": a, "b": b, "iou": mask.iou(other), "expected": expected_iou(own, theirs, sizes)})
     return rows
 
 

@@ -18,6 +18,7 @@ from evoprune.problem import Problem
 from evoprune.recipe import Recipe
 from evoprune.result import Result
 from evoprune.run import settings_hash
+from evoprune.signals import Terminated
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class DissipationOptions:
     """global: one threshold for all layers; layer: every layer loses the same fraction of its survivors."""
 
 
-NOT_SETTINGS = ("workers", "threads", "data_dir", "out", "force")
+NOT_SETTINGS = ("workers", "threads", "data_dir", "out", "force", "tensorboard")
 OptionsT = TypeVar("OptionsT", bound=Options)
 
 
@@ -155,7 +156,7 @@ def main(
 ) -> None:
     """Runs an experiment script: options, search, result, figures.
 
-    Ends the process with status 0; 1 for an error of the run, 2 for one of the user's, 130 for Ctrl-C.
+    Ends the process with status 0; 1 for an error of the run, 2 for one of the user's, 130 for Ctrl-C, 143 for SIGTERM.
 
     Args:
         method: Name of the method, as in records.
@@ -174,9 +175,9 @@ def guard(script: Callable[[], None]) -> None:
     except (EvopruneError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1 if isinstance(error, RunError) else 2)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("interrupted; what is finished is on disk, and the same command resumes", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(143 if isinstance(interrupt, Terminated) else 130)
 
 
 def _experiment(method: str, options: OptionsT, search: Callable[[Problem, OptionsT, Path], Result]) -> None:
@@ -205,7 +206,7 @@ def _print_result(result: dict[str, Any], folder: Path) -> None:
         print(f"test set, {role:11} {', '.join(numbers) or 'diverged'}")
     for count, what in (("failed", "failed; see evaluations.csv"), ("no_better_than_chance", "were no better than chance")):
         if result.get(count):
-            print(f"warning: {result[count]} of {result['k']} starts {what}")
+            print(f"warning: {result[count]} of {result.get('evaluations', result['k'])} masks {what}")
     if result.get("winner_status", "ok") != "ok" or result["better_than_chance"] is False:
         print("warning: the winner is no better than chance; lower --lr, or choose by --fitness loss")
     if result["collapse"]:

@@ -2,90 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import pickle
-import socket
-import time
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from os import getpid
-from typing import Any, TypeAlias, TypeVar
-
-import torch
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 from evoprune import engines, seeds
-from evoprune.dissipation import Dissipation, remover
-from evoprune.engines import ENGINES
+from evoprune.brief import FAILURE, BriefTraining, Chunk, Evaluation, evaluate_chunk, split, worker_name
+from evoprune.dissipation import Dissipation
 from evoprune.errors import InputError, look_up
-from evoprune.fitness import FAILED, FITNESS, TERMS
+from evoprune.fitness import ACCURACY, FAILED, FITNESS, FitnessFunction
 from evoprune.mask import Mask
 from evoprune.problem import Problem
-from evoprune.train import measure, train
 
-T = TypeVar("T")
-
-OK, NO_BETTER_THAN_CHANCE, FAILURE = "ok", "no better than chance", "failed"
-
-
-@dataclass(frozen=True)
-class BriefTraining:
-    """All that an evaluation depends on beside problem and mask.
-
-    Attributes:
-        epochs: Epochs of the brief training: the first of the recipe's.
-        seed: Seeds batches and noise; one a run, the same for every individual.
-        engine: Name of the engine.
-        threads: Threads that torch uses.
-        chunk_size: Masks that are evaluated together, where the engine takes several at a time.
-        dissipation: What is removed during the brief training; None for nothing.
-    """
-
-    epochs: int
-    seed: int
-    engine: str = "module"
-    threads: int = 1
-    chunk_size: int = 8
-    dissipation: Dissipation | None = None
-
-    @property
-    def chunk(self) -> int:
-        """Masks in one piece of work."""
-        return min(self.chunk_size, ENGINES[self.engine].capacity or self.chunk_size)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What is known of a mask after its brief training.
-
-    Attributes:
-        mask: The mask's hash.
-        seed: The evaluation's seed.
-        terms: Raw fitness terms by name; NaN where a failure left none.
-        validation_loss: Mean loss on the validation set.
-        validation_accuracy: From 0 to 1; NaN where accuracy is not defined.
-        status: ``ok``, ``no better than chance`` (the validation loss is not below that of the best prediction that
-            ignores the input), or ``failed`` (something is not finite, or was raised).
-        note: Why it failed; else what the mask cuts off, if anything.
-        multiply_adds: What it cost, see :func:`evoprune.train.multiply_adds`; NaN where a failure left it open.
-        worker: Host and process that did it.
-        seconds: Time it took; a chunk's time is shared equally.
-    """
-
-    mask: str
-    seed: int
-    terms: Mapping[str, float]
-    validation_loss: float
-    validation_accuracy: float
-    status: str
-    note: str
-    multiply_adds: float
-    worker: str
-    seconds: float
-
-
-Chunk: TypeAlias = Sequence[Mask]
 # Evaluates chunks by their indices, and yields each index with its evaluations as they finish.
 Workers: TypeAlias = Callable[["Evaluator", Sequence[Chunk]], Iterable[tuple[int, list[Evaluation]]]]
 
@@ -98,7 +27,7 @@ class Evaluator:
 
     Args:
         problem: The problem.
-        fitness: Name of the fitness, see :data:`evoprune.fitness.FITNESS`.
+        fitness: Name of the fitness, see :data:`evoprune.fitness.FITNESS`; several names for as many objectives.
         epochs: Epochs of the brief training.
         engine: Name of the engine, see :data:`evoprune.engines.ENGINES`.
         threads: Threads that torch uses in every evaluating process. Results may differ in their last bits between
@@ -106,25 +35,27 @@ class Evaluator:
         chunk_size: Masks that are evaluated together; never depends on the number of workers.
         seed: The run's seed; None takes the problem's.
         dissipation: What is removed during the brief training; None for nothing.
+        evidence: Fraction of the survivors that evidence for the informed mutation is to name; 0 takes none.
 
     Raises:
         InputError: A value out of range or an unknown name.
     """
 
     # no __dict__: Toolbox.register would copy it onto its partial, and every pickled task would carry it
-    __slots__ = ("_payload", "brief", "divisors", "fitness", "known", "problem")
+    __slots__ = ("_payload", "brief", "divisors", "known", "objectives", "problem")
 
     def __init__(
         self,
         problem: Problem,
         *,
-        fitness: str = "magnitude",
+        fitness: str | Sequence[str] = "magnitude",
         epochs: int = 2,
         engine: str = "module",
         threads: int = 1,
         chunk_size: int = 8,
         seed: int | None = None,
         dissipation: Dissipation | None = None,
+        evidence: float = 0.0,
     ) -> None:
         for name, value in (("fitness_epochs", epochs), ("threads", threads), ("chunk_size", chunk_size)):
             if not isinstance(value, int) or value < 1:
@@ -134,11 +65,13 @@ class Evaluator:
                 f"fitness_epochs is {epochs}, but the recipe has {problem.recipe.epochs} epochs; a brief training is "
                 f"the first part of the full one, so expected at most that."
             )
+        if not 0 <= evidence <= 1:
+            raise InputError(f"evidence is {evidence}; expected a fraction of the survivors, from 0 to 1.")
         engines.require(engine, problem)
         order = seeds.integer(problem.seed if seed is None else seed, "order")
         self.problem = problem
-        self.fitness = look_up("fitness", fitness, FITNESS)
-        self.brief = BriefTraining(epochs, order, engine, threads, chunk_size, dissipation)
+        self.objectives = find_objectives(fitness, problem)
+        self.brief = BriefTraining(epochs, order, engine, threads, chunk_size, dissipation, evidence)
         self.known: dict[str, Evaluation] = {}
         self.divisors: dict[str, float] = {}
         self._payload: bytes | None = None
@@ -147,7 +80,7 @@ class Evaluator:
         """Goes on from what a run has recorded.
 
         Args:
-            known: Finished evaluations by mask hash.
+            known: Evaluations of earlier generations by mask hash.
             divisors: Divisors of the fitness; empty where it was not calibrated yet.
             threads: The run's threads.
             engine: The run's engine.
@@ -155,61 +88,73 @@ class Evaluator:
         self.known, self.divisors = dict(known), dict(divisors)
         self.brief = replace(self.brief, threads=threads, engine=engine)
 
-    def __call__(self, mask: Mask) -> tuple[float]:
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """What the objectives are made of."""
+        return tuple(dict.fromkeys(term for objective in self.objectives for term in objective.terms))
+
+    def __call__(self, mask: Mask) -> tuple[float, ...]:
         """Returns the fitness of one mask, as DEAP wants it.
 
         Raises:
             InputError: The fitness has several terms and no population was evaluated yet.
         """
-        if self.fitness.needs_calibration and not self.divisors:
-            self.fitness.value({}, {})
+        if not self.divisors:
+            for objective in self.objectives:
+                objective.require_divisors({})
         if mask.hash not in self.known:
             self.known[mask.hash] = evaluate_chunk(self.problem, [mask], self.brief)[0]
-        return (self.value(self.known[mask.hash]),)
+        return self.values(self.known[mask.hash])
 
     def evaluate(
         self,
         masks: Iterable[Mask],
         workers: Workers,
         on_result: Callable[[list[Evaluation]], None] | None = None,
+        recorded: Mapping[str, Evaluation] | None = None,
     ) -> list[Evaluation]:
         """Evaluates a population, each distinct mask once, and calibrates the fitness if it is the first one.
 
         Args:
             masks: The population.
             workers: Who evaluates; see :mod:`evoprune.parallel`.
-            on_result: Called with the new evaluations of each finished chunk before anything uses them.
+            on_result: Called with the evaluations of each finished chunk before anything uses them.
+            recorded: What an interrupted call for the same masks has finished, by mask hash.
 
         Returns:
             One evaluation a mask, in the order of the masks.
         """
-        masks = list(masks)
+        masks, recorded = list(masks), recorded or {}
         for mask in masks:
             mask.require(self.problem.shapes)
         hashes = [mask.hash for mask in masks]
-        distinct = list(dict(zip(hashes, masks, strict=True)).items())
-        # a chunk that is partly known is evaluated whole: under some engines company changes the last bits
-        chunks = [
-            [mask for _, mask in chunk]
-            for chunk in split(distinct, self.brief.chunk)
-            if any(h not in self.known for h, _ in chunk)
-        ]
-        for _, chunk in workers(self, chunks):
-            evaluations = [evaluation for evaluation in chunk if evaluation.mask not in self.known]
+        new = [(h, mask) for h, mask in dict(zip(hashes, masks, strict=True)).items() if h not in self.known]
+        chunks = []
+        # a chunk that was not finished is evaluated whole: under some engines company changes the last bits
+        for chunk in split(new, self.brief.chunk):
+            if all(h in recorded and self._is_whole(recorded[h]) for h, _ in chunk):
+                self.known.update({h: recorded[h] for h, _ in chunk})
+            else:
+                chunks.append([mask for _, mask in chunk])
+        for _, evaluations in workers(self, chunks):
             if on_result is not None:
                 on_result(evaluations)
-            self.known.update({evaluation.mask: evaluation for evaluation in evaluations})
+            for e in evaluations:
+                self.known[e.mask] = replace(recorded[e.mask], evidence=e.evidence) if e.mask in recorded else e
         found = [self.known[h] for h in hashes]
-        usable = [evaluation.terms for evaluation in found if evaluation.status != FAILURE]
+        usable = [evaluation.values for evaluation in found if evaluation.status != FAILURE]
         if not self.divisors and usable:
-            self.divisors = self.fitness.calibrate(usable)
+            self.divisors = {term: divisor for o in self.objectives for term, divisor in o.calibrate(usable).items()}
         return found
 
-    def value(self, evaluation: Evaluation) -> float:
-        """Returns the fitness that an evaluation amounts to; -inf for a failure."""
+    def _is_whole(self, evaluation: Evaluation) -> bool:
+        return not self.brief.evidence or evaluation.evidence is not None or evaluation.status == FAILURE
+
+    def values(self, evaluation: Evaluation) -> tuple[float, ...]:
+        """Returns the fitness that an evaluation amounts to, one number an objective; -inf for a failure."""
         if evaluation.status == FAILURE:
-            return FAILED
-        return self.fitness.value(evaluation.terms, self.divisors)
+            return (FAILED,) * len(self.objectives)
+        return tuple(objective.value(evaluation.values, self.divisors) for objective in self.objectives)
 
     @property
     def payload(self) -> bytes:
@@ -225,57 +170,22 @@ class Evaluator:
         return self._payload
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (self.problem.hash, self.payload, self.fitness, self.brief, self.divisors)
+        return _unpickle, (self.problem.hash, self.payload, self.objectives, self.brief, self.divisors)
 
 
-def evaluate_chunk(problem: Problem, masks: Chunk, brief: BriefTraining) -> list[Evaluation]:
-    """Evaluates masks; one that fails does not fail the others.
+def find_objectives(fitness: str | Sequence[str], problem: Problem) -> tuple[FitnessFunction, ...]:
+    """Returns the fitness functions of a name, or of several.
 
-    Args:
-        problem: The problem.
-        masks: The masks, trained together as far as the engine can.
-        brief: The brief training.
+    Raises:
+        InputError: No name, an unknown one, one twice, or accuracy where it is not defined.
     """
-    evaluations: list[Evaluation] = []
-    with torch_threads(brief.threads):
-        for group in split(masks, brief.chunk):
-            start = time.perf_counter()
-            try:
-                measured = _train_group(problem, group, brief)
-            except Exception as error:  # noqa: BLE001 - a failed evaluation is a fact, not a crash
-                if len(group) > 1:
-                    evaluations += [e for mask in group for e in evaluate_chunk(problem, [mask], brief)]
-                    continue
-                measured = [(dict.fromkeys(TERMS, math.nan), math.nan, math.nan, _reason(error), math.nan, group[0])]
-            seconds = (time.perf_counter() - start) / len(group)
-            for mask, (terms, loss, accuracy, reason, cost, left) in zip(group, measured, strict=True):
-                status, note = _status(problem, left, {**terms, "validation loss": loss}, reason)
-                evaluations.append(
-                    Evaluation(mask.hash, brief.seed, terms, loss, accuracy, status, note, cost, worker_name(), seconds)
-                )
-    return evaluations
-
-
-@contextmanager
-def torch_threads(threads: int) -> Iterator[None]:
-    """Lets torch use so many threads, and as many as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def split(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Yields consecutive slices of at most ``size``."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
-
-
-def worker_name() -> str:
-    """Returns host and process id."""
-    return f"{socket.gethostname()}:{getpid()}"
+    names = (fitness,) if isinstance(fitness, str) else tuple(fitness)
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"fitness is {fitness!r}; expected a name, or different names for several objectives.")
+    objectives = tuple(look_up("fitness", name, FITNESS) for name in names)
+    if not problem.is_classification and any(ACCURACY in objective.terms for objective in objectives):
+        raise InputError(f"fitness is {fitness!r}, but accuracy is defined for classification only; take loss.")
+    return objectives
 
 
 # The problems that this process has, by hash: a worker builds each once. Workers of every kind call plain functions, so
@@ -305,53 +215,9 @@ def recall(problem_hash: str, payload: bytes | None) -> Problem | None:
     return _problems.get(problem_hash)
 
 
-def _unpickle(problem_hash: str, payload: bytes, fitness: Any, brief: BriefTraining, divisors: Any) -> Evaluator:
+def _unpickle(problem_hash: str, payload: bytes, objectives: Any, brief: BriefTraining, divisors: Any) -> Evaluator:
     problem = recall(problem_hash, payload)
     assert problem is not None
     evaluator = Evaluator(problem, epochs=brief.epochs)
-    evaluator.fitness, evaluator.brief, evaluator.divisors = fitness, brief, divisors
+    evaluator.objectives, evaluator.brief, evaluator.divisors = objectives, brief, divisors
     return evaluator
-
-
-def _train_group(
-    problem: Problem, masks: Chunk, brief: BriefTraining
-) -> list[tuple[dict[str, float], float, float, str, float, Mask]]:
-    """Returns terms, validation loss and accuracy, no reason for a failure, cost, and the mask that is left, of each."""
-    population = ENGINES[brief.engine].build(problem, masks)
-    prune = None if brief.dissipation is None else remover(problem, brief.dissipation, brief.seed)
-    trained = train(population, problem, brief.epochs, brief.seed, prune=prune)
-    validation = measure(population, problem, "validation")
-    terms = {name: term(trained, validation) for name, term in TERMS.items()}
-    return [
-        (
-            {name: float(values[k]) for name, values in terms.items()},
-            float(validation.loss[k]),
-            float(validation.accuracy[k]),
-            "",
-            float(trained.epoch_costs[:, k].sum()),
-            trained.population.masks[k],
-        )
-        for k in range(len(masks))
-    ]
-
-
-def _status(problem: Problem, mask: Mask, values: Mapping[str, float], reason: str) -> tuple[str, str]:
-    wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
-    if reason or wrong:
-        return FAILURE, reason or "; ".join(wrong)
-    chance = problem.chance_loss
-    status = NO_BETTER_THAN_CHANCE if chance is not None and values["validation loss"] >= chance else OK
-    return status, collapse_note(problem, mask)
-
-
-def collapse_note(problem: Problem, mask: Mask) -> str:
-    """Returns what the mask cuts off, in words; empty for nothing."""
-    try:
-        return str(mask.collapse(problem))
-    except Exception as error:  # noqa: BLE001 - a module that the report cannot follow was trained all the same
-        return f"collapse not known: {_reason(error)}"
-
-
-def _reason(error: Exception) -> str:
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({place.name}, line {place.lineno})".replace("\n", " ")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,13 @@ from torch import Tensor
 from evoprune.dissipation import Dissipation, movement_scores
 from evoprune.engines import Population
 from evoprune.errors import InputError
+from evoprune.mask import Mask, layer_slices
 from evoprune.operators import Evidence
 from evoprune.problem import Problem
-from evoprune.train import batch_order, noise
+from evoprune.train import batch_order, multiply_adds, noise
+
+# Training examples of the dense gradient.
+BATCH = 500
 
 
 def take_evidence(
@@ -28,7 +31,7 @@ def take_evidence(
     fraction: float = 0.1,
     movement: str = "absolute",
     scope: str = "global",
-    batch: int = 500,
+    batch: int = BATCH,
 ) -> Evidence:
     """Returns the evidence for one individual of a population that has been trained.
 
@@ -62,15 +65,21 @@ def take_evidence(
     rank = -dense_gradient(problem, population.state(k), seed, batch)
     noted = [removed[_least(rank[removed], few)]]
     # a mutation that keeps every layer's number grows in the layers that lose, wherever the largest gradients are
-    ends = np.cumsum([0, *(shape.numel() for shape in problem.shapes.values())])
-    for start, end in pairwise(ends):
-        lost = int(np.count_nonzero((still >= start) & (still < end)))
-        own = removed[slice(*np.searchsorted(removed, (start, end)))]
+    for part in layer_slices(problem.shapes).values():
+        lost = int(np.count_nonzero((still >= part.start) & (still < part.stop)))
+        own = removed[slice(*np.searchsorted(removed, (part.start, part.stop)))]
         noted.append(own[_least(rank[own], min(lost, len(own)))])
     grow = np.unique(np.concatenate(noted))
     grow = grow[_least(rank[grow], len(grow))]
     kind = np.int32 if len(mask) <= np.iinfo(np.int32).max else np.int64
     return Evidence(mask.hash, still.astype(kind), grow.astype(kind))
+
+
+def evidence_cost(problem: Problem, batch: int = BATCH) -> float:
+    """Returns the multiply-adds of one dense gradient, counted as :func:`evoprune.train.multiply_adds` does."""
+    dense = Mask(np.ones(problem.prunable_count, bool), problem.shapes)
+    n = len(problem.part("train")[0])
+    return multiply_adds(problem, dense) * min(batch, n) / n
 
 
 def dense_gradient(problem: Problem, state: Mapping[str, Tensor], seed: int, batch: int) -> NDArray[np.floating[Any]]:

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evoprune.brief import torch_threads
 from evoprune.dissipation import Dissipation, remover
 from evoprune.engines import ENGINES, Population, auto
-from evoprune.evaluate import torch_threads
 from evoprune.mask import Mask
 from evoprune.problem import Problem
 from evoprune.train import measure, train

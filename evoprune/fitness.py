@@ -31,8 +31,8 @@ class FitnessFunction:
 
     Attributes:
         name: Its name in the registry.
-        terms: One term: the fitness is the term. Several: their sum, each divided by the size of its mean over the initial
-            population.
+        terms: Of :data:`TERMS`, or ``accuracy``, the validation accuracy. One: the fitness is the term. Several: their sum,
+            each divided by the size of its mean over the initial population.
     """
 
     name: str
@@ -57,12 +57,20 @@ class FitnessFunction:
         """
         if not self.needs_calibration:
             return terms[self.terms[0]]
-        if not divisors:
+        self.require_divisors(divisors)
+        return sum(terms[term] / divisors[term] for term in self.terms)
+
+    def require_divisors(self, divisors: Mapping[str, float]) -> None:
+        """Checks that the fitness was calibrated, if it needs to be.
+
+        Raises:
+            InputError: It was not.
+        """
+        if self.needs_calibration and not divisors:
             raise InputError(
                 f"fitness {self.name!r} is relative to an initial population, and none was evaluated yet; call "
                 f"evaluator.evaluate(population) first, or evaluate with toolbox.map."
             )
-        return sum(terms[term] / divisors[term] for term in self.terms)
 
 
 def survivor_sums(population: Population, tensors: Sequence[Tensor]) -> NDArray[np.float64]:
@@ -90,12 +98,21 @@ def loss(trained: Trained, validation: Measured) -> NDArray[np.float64]:
     return -validation.loss
 
 
-TERMS: dict[str, Term] = {"magnitude": magnitude, "gradient": gradient, "loss": loss}
+def sparsity(trained: Trained, validation: Measured) -> NDArray[np.float64]:
+    """Sparsity of the mask that is left: an objective beside others, where operators let it vary."""
+    return np.array([mask.sparsity for mask in trained.population.masks])
+
+
+TERMS: dict[str, Term] = {"magnitude": magnitude, "gradient": gradient, "loss": loss, "sparsity": sparsity}
+# Measured beside the terms, for classification only.
+ACCURACY = "accuracy"
 FITNESS: dict[str, FitnessFunction] = {
     "magnitude": FitnessFunction("magnitude", ("magnitude",)),
     "gradient": FitnessFunction("gradient", ("gradient",)),
     "combined": FitnessFunction("combined", ("magnitude", "gradient")),
     "loss": FitnessFunction("loss", ("loss",)),
+    "accuracy": FitnessFunction("accuracy", (ACCURACY,)),
+    "sparsity": FitnessFunction("sparsity", ("sparsity",)),
 }
 
 
@@ -125,5 +142,5 @@ def register_fitness(name: str, made_of: Term | Sequence[str]) -> None:
         TERMS[name] = made_of
         made_of = (name,)
     for term in made_of:
-        look_up("fitness term", term, TERMS)
+        look_up("fitness term", term, {**TERMS, ACCURACY: None})
     FITNESS[name] = FitnessFunction(name, tuple(made_of))

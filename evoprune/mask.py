@@ -7,8 +7,9 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -21,15 +22,30 @@ from torch import Tensor, nn
 from evoprune.errors import InputError
 
 if TYPE_CHECKING:
+    from evoprune.operators import Evidence
     from evoprune.problem import Problem
 
 Bits: TypeAlias = NDArray[np.bool_]
 
 
 class Fitness(base.Fitness):  # type: ignore[misc]
-    """DEAP's fitness with one objective, to be maximised."""
+    """DEAP's fitness, of as many objectives as it is given values, each to be maximised."""
 
-    weights = (1.0,)
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """One for each objective; before there are values, for one."""
+        return (1.0,) * max(1, len(self.wvalues))
+
+    def _get(self) -> tuple[float, ...]:
+        return tuple(self.wvalues)
+
+    def _set(self, values: Iterable[float]) -> None:
+        self.wvalues = tuple(map(float, values))
+
+    def _delete(self) -> None:
+        self.wvalues = ()
+
+    values = property(_get, _set, _delete, "One number an objective; empty where the fitness is not valid.")
 
 
 class Mask:
@@ -47,11 +63,13 @@ class Mask:
         bits: The array [n] of booleans; operators may change it in place.
         shapes: Shape by parameter name, as in the network's ``state_dict``.
         fitness: A :class:`Fitness`, not valid until it is given values.
+        evidence: What its evaluation says about its weights, for the informed mutation; None for nothing.
 
     Raises:
         InputError: ``bits`` are not booleans, or not as many as the shapes have elements.
     """
 
+    evidence: Evidence | None = None
     __hash__ = None  # type: ignore[assignment]  # it is mutable, and == compares what it holds
 
     def __init__(self, bits: Bits, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -238,7 +256,48 @@ class Collapse:
         return "; ".join(parts)
 
 
-def diversity(masks: list[Mask]) -> float:
+def layer_slices(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, slice]:
+    """Returns where each layer lies in a mask's bits, by parameter name."""
+    ends = np.cumsum([0, *(math.prod(shape) for shape in shapes.values())]).tolist()
+    return {name: slice(*pair) for name, pair in zip(shapes, pairwise(ends), strict=True)}
+
+
+def layer_counts(masks: Sequence[Mask]) -> NDArray[np.int64]:
+    """Returns the survivors [masks, layers] of each layer."""
+    slices = layer_slices(masks[0].shapes).values()
+    return np.array([[np.count_nonzero(mask.bits[part]) for part in slices] for mask in masks], np.int64)
+
+
+def expected_iou(a_counts: Sequence[int], b_counts: Sequence[int], sizes: Sequence[int]) -> float:
+    """Returns the overlap (IoU) to expect of two independent random masks with given survivors in each layer.
+
+    With a_l and b_l survivors of n_l weights, layer l shares a_l b_l / n_l of them on average. What is returned is the ratio of
+    the expectations, E|A and B| / E|A or B|, not the expectation of the ratio; for layers of many weights they hardly differ.
+
+    Args:
+        a_counts: Survivors of the one mask, layer by layer.
+        b_counts: Survivors of the other.
+        sizes: Weights of each layer.
+
+    Returns:
+        A number from 0 to 1; NaN where both masks are empty.
+    """
+    shared = sum(a * b / n for a, b, n in zip(a_counts, b_counts, sizes, strict=True) if n)
+    union = sum(a_counts) + sum(b_counts) - shared
+    return shared / union if union else math.nan
+
+
+def chance_diversity(masks: Sequence[Mask]) -> float:
+    """Returns the diversity to expect of random masks with as many survivors in each layer; NaN for fewer than two."""
+    if len(masks) < 2:
+        return math.nan
+    counts = layer_counts(masks).tolist()
+    sizes = [math.prod(shape) for shape in masks[0].shapes.values()]
+    expected = [expected_iou(a, b, sizes) for a, b in combinations(counts, 2)]
+    return float(1 - np.mean([1.0 if math.isnan(iou) else iou for iou in expected]))
+
+
+def diversity(masks: Sequence[Mask]) -> float:
     """Returns 1 - the mean pairwise IoU of a population, from 0 (all equal) to 1 (disjoint); NaN for fewer than two."""
     if len(masks) < 2:
         return math.nan

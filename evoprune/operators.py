@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from evoprune.errors import InputError, look_up
 from evoprune.initialize import survivors_of
-from evoprune.mask import Bits, Mask
+from evoprune.mask import Bits, Mask, layer_slices
 
 Indices: TypeAlias = NDArray[np.signedinteger[Any]]
 
@@ -317,12 +317,12 @@ def _exchange(mask: Mask, leaving: Indices, coming: Indices) -> None:
 def _set(mask: Mask, index: Indices, value: Bits | bool) -> None:
     if np.any(mask.bits[index] != value):
         mask.bits[index] = value
-        vars(mask)["evidence"] = None
+        mask.evidence = None
 
 
 def _evidence(mask: Mask, missing: str) -> Evidence | None:
     """Returns the mask's evidence, if it was taken for what the mask is now; None where chance will do instead."""
-    evidence: Evidence | None = vars(mask).get("evidence")
+    evidence = mask.evidence
     if evidence is None or evidence.mask != mask.hash:
         if missing == "random":
             return None
@@ -362,8 +362,7 @@ def _part(fraction: float, survivors: int) -> int:
 def _blocks(mask: Mask, scope: str) -> list[slice]:
     """Returns the parts of a mask that keep their survivors."""
     look_up("scope", scope, dict.fromkeys(SCOPES, True))
-    ends = np.cumsum([math.prod(shape) for shape in mask.shapes.values()]).tolist() if scope == "layer" else [len(mask)]
-    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+    return list(layer_slices(mask.shapes).values()) if scope == "layer" else [slice(0, len(mask))]
 
 
 def _within(index: Indices, block: slice) -> Bits:

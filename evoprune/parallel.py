@@ -15,20 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from evoprune.brief import BriefTraining, Chunk, Evaluation, evaluate_chunk, torch_threads
 from evoprune.dissipation import Dissipation
 from evoprune.errors import InputError, RunError
-from evoprune.evaluate import (
-    BriefTraining,
-    Chunk,
-    Evaluation,
-    Evaluator,
-    Workers,
-    evaluate_chunk,
-    recall,
-    remember,
-    torch_threads,
-)
+from evoprune.evaluate import Evaluator, Workers, recall, remember
 from evoprune.mask import Mask
+from evoprune.operators import Evidence
 
 # A problem made of names pickles to a few hundred bytes, and is sent along; larger ones only on demand.
 SMALL_PAYLOAD = 1000
@@ -87,7 +79,7 @@ def scoop(evaluator: Evaluator, chunks: Sequence[Chunk]) -> Iterator[tuple[int, 
             i = waiting[future]
             outcome, content = future.result()
             if outcome == "ok":
-                yield i, [Evaluation(**fields) for fields in content]
+                yield i, [_evaluation(fields) for fields in content]
             elif outcome == "unknown problem":
                 again[submit(i, evaluator.payload)] = i
             else:
@@ -120,6 +112,11 @@ def work(problem_hash: str, payload: bytes | None, brief: dict[str, Any], packed
         return "error", traceback.format_exc()
 
 
+def _evaluation(fields: dict[str, Any]) -> Evaluation:
+    evidence = fields["evidence"]
+    return Evaluation(**fields | {"evidence": None if evidence is None else Evidence(**evidence)})
+
+
 def _unpack(bits: bytes, shapes: Any, n: int) -> Mask:
     return Mask(np.unpackbits(np.frombuffer(bits, np.uint8), count=n).astype(bool), shapes)
 
@@ -142,4 +139,8 @@ class ChunkedMap:
         if not isinstance(evaluator, Evaluator):
             return list(map(function, *iterables))
         (masks,) = iterables
-        return [(evaluator.value(e),) for e in evaluator.evaluate(masks, self.workers)]
+        masks = list(masks)
+        evaluations = evaluator.evaluate(masks, self.workers)
+        for mask, evaluation in zip(masks, evaluations, strict=True):
+            mask.evidence = evaluation.evidence
+        return [evaluator.values(evaluation) for evaluation in evaluations]

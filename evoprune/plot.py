@@ -73,7 +73,7 @@ def read_starts(folder: Path) -> Starts:
     position = {e.mask: i for i, e in enumerate(usable)}
     chosen = {"winner": result, **result["controls"]}
     return Starts(
-        fitness=[sum(e.terms[term] / divisor for term, divisor in divisors.items()) for e in usable],
+        fitness=[sum(e.values[term] / divisor for term, divisor in divisors.items()) for e in usable],
         quality=[e.validation_accuracy if is_accuracy else -e.validation_loss for e in usable],
         is_accuracy=is_accuracy,
         roles={role: position[facts["start"]] for role, facts in chosen.items()},

@@ -14,8 +14,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
+from evoprune.brief import Evaluation
 from evoprune.errors import InputError
-from evoprune.evaluate import Evaluation
 from evoprune.fitness import TERMS
 
 _PLAIN_COLUMNS = ("validation_loss", "validation_accuracy", "status", "note", "multiply_adds", "worker", "seconds")

@@ -12,12 +12,15 @@ from deap import tools
 from torch import nn
 
 from evoprune import records
-from evoprune.evaluate import FAILURE, Evaluation, collapse_note
+from evoprune.brief import FAILURE, Evaluation, collapse_note
 from evoprune.final import HISTORY_COLUMNS, FinalTraining
 from evoprune.mask import Mask
 from evoprune.problem import Problem
 from evoprune.run import Run
 from evoprune.toolbox import fitness_of
+
+MEASURED = ("validation_accuracy", "validation_loss", "test_accuracy", "test_loss")
+BEST_COLUMNS = ("gen", "mask", "fitness", *MEASURED)
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Result:
         logbook: DEAP's logbook: fitness over generations; empty for a method without a population.
         population: The last generation, fitness and all.
         evaluations: Its evaluations, in the same order.
+        hall_of_fame: The fittest masks of all generations; of several objectives the Pareto front.
+        bests: The fittest masks as of single generations, trained fully: the rows of ``bests.csv``.
     """
 
     mask: Mask
@@ -41,6 +46,8 @@ class Result:
     logbook: tools.Logbook = field(default_factory=tools.Logbook)
     population: list[Mask] = field(default_factory=list)
     evaluations: list[Evaluation] = field(default_factory=list)
+    hall_of_fame: list[Mask] = field(default_factory=list)
+    bests: list[dict[str, Any]] = field(default_factory=list)
 
 
 def trained_model(problem: Problem, training: FinalTraining) -> nn.Module:
@@ -105,6 +112,11 @@ def save(run: Run, result: Result) -> None:
     removals = {role: training.removals for role, training in result.trainings.items() if training.removals}
     if removals:
         records.write_json(run.folder / "removals.json", removals)
+    if result.bests:
+        records.write_table(run.folder / "bests.csv", BEST_COLUMNS, result.bests)
+    for i, mask in enumerate(result.hall_of_fame):
+        (run.folder / "hall_of_fame").mkdir(exist_ok=True)
+        mask.save(run.folder / "hall_of_fame" / f"{i:03d}.npz")
     result.mask.save(run.folder / "mask.npz")
     records.save_tensors(run.folder / "model.safetensors", result.model.state_dict())
     records.write_json(run.folder / "result.json", result.summary)

@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -19,13 +20,12 @@ from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from torch import Tensor
 
-from evoprune import records
+from evoprune import checkpoint, records
+from evoprune.brief import Evaluation
 from evoprune.errors import InputError, InUseError
-from evoprune.evaluate import Evaluation
 from evoprune.problem import Problem
 
-SCHEMA = 2
-GENERATION_COLUMNS = ("gen", "nevals", "min", "mean", "max", "std", "diversity", "seconds")
+SCHEMA = 3
 _PACKAGES = ("evoprune", "deap", "numpy", "safetensors", "scikit-learn", "scipy", "scoop", "torch")
 
 
@@ -39,6 +39,7 @@ class Run:
         settings: All that decides the result, as JSON values: what is compared when a run is resumed.
         execution: What does not decide it, or only in the last bits: threads, workers, paths.
         evaluations: Finished evaluations by mask hash.
+        generations: The generation that each was done in.
         divisors: The fitness's divisors, once calibrated.
     """
 
@@ -47,6 +48,7 @@ class Run:
     settings: Mapping[str, Any]
     execution: dict[str, Any]
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    generations: dict[str, int] = field(default_factory=dict)
     divisors: dict[str, float] = field(default_factory=dict)
     problem_hash: str | None = None
     device: str = "cpu"
@@ -127,20 +129,37 @@ class Run:
         if other:
             self.divisors = {}
             self._clear()
-        if self.finished:
-            self.evaluations = self._read_evaluations()
-            return self
-        self._save_config()
-        records.write_json(self.folder / "environment.json", environment(self.device, self.execution))
-        self.evaluations = self._read_evaluations()
+        self._read_evaluations()
+        if not self.finished:
+            self._save_config()
+            records.write_json(self.folder / "environment.json", environment(self.device, self.execution))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lock.release()
 
-    def record(self, gen: int, evaluations: Iterable[Evaluation]) -> None:
-        """Appends evaluations to ``evaluations.csv``; they are on disk when this returns."""
-        records.append_evaluations(self.folder / "evaluations.csv", gen, evaluations)
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of what the run is resumed from."""
+        return self.folder / "checkpoint"
+
+    def record(self, gen: int, evaluations: Sequence[Evaluation]) -> None:
+        """Appends evaluations to ``evaluations.csv``, those that it has not yet; evidence and rows are on disk on return."""
+        checkpoint.save_evidence(self.checkpoint, gen, [e.evidence for e in evaluations if e.evidence is not None])
+        new = [evaluation for evaluation in evaluations if evaluation.mask not in self.evaluations]
+        records.append_evaluations(self.folder / "evaluations.csv", gen, new)
+        self.evaluations |= {evaluation.mask: evaluation for evaluation in new}
+        self.generations |= {evaluation.mask: gen for evaluation in new}
+
+    def recorded(self, gen: int) -> dict[str, Evaluation]:
+        """Returns the evaluations of a generation that are on disk, with their evidence, by mask hash."""
+        found = {h: e for h, e in self.evaluations.items() if self.generations[h] == gen}
+        evidence = checkpoint.load_evidence(self.checkpoint, gen)
+        return {h: replace(e, evidence=evidence.get(h)) for h, e in found.items()}
+
+    def known_before(self, gen: int) -> dict[str, Evaluation]:
+        """Returns the evaluations of the generations before one, by mask hash."""
+        return {h: e for h, e in self.evaluations.items() if self.generations[h] < gen}
 
     def calibrated(self, divisors: Mapping[str, float]) -> None:
         """Keeps the fitness's divisors."""
@@ -148,11 +167,10 @@ class Run:
             self.divisors = dict(divisors)
             self._save_config()
 
-    def write_generations(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes ``generations.csv``; a finished run's stays as it is."""
-        if self.finished:
-            return
-        records.write_table(self.folder / "generations.csv", GENERATION_COLUMNS, rows)
+    def write_table(self, name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes a CSV table; a finished run's stays as it is."""
+        if not self.finished:
+            records.write_table(self.folder / name, columns, rows)
 
     def step(
         self, name: str, compute: Callable[[], tuple[dict[str, Any], dict[str, Tensor]]]
@@ -163,7 +181,7 @@ class Run:
             name: The step's name, unique in the run.
             compute: Does it.
         """
-        folder = self.folder / "checkpoint"
+        folder = self.checkpoint
         facts = records.read_json(folder / f"{name}.json")
         if facts is not None:
             return facts, load_file(folder / f"{name}.safetensors")
@@ -186,18 +204,23 @@ class Run:
 
     def _clear(self) -> None:
         """Removes the files of the run that was here before, and only those; first what says that it is finished."""
-        names = [
-            "result.json", "evaluations.csv", "generations.csv", "history.csv", "removals.json", "mask.npz",
-            "model.safetensors",
+        files = [
+            "result.json", "evaluations.csv", "generations.csv", "layers.csv", "bests.csv", "history.csv", "removals.json",
+            "mask.npz", "model.safetensors",
         ]  # fmt: skip
-        steps = [f"checkpoint/{path.name}" for path in self.folder.glob("checkpoint/*")]
-        for name in [*names, *steps, "config.json"]:
+        for name in files:
             (self.folder / name).unlink(missing_ok=True)
+        for folder in (self.checkpoint, self.folder / "hall_of_fame"):
+            if folder.exists():
+                shutil.rmtree(folder)
+        (self.folder / "config.json").unlink(missing_ok=True)
 
-    def _read_evaluations(self) -> dict[str, Evaluation]:
+    def _read_evaluations(self) -> None:
         path = self.folder / "evaluations.csv"
         records.drop_torn_row(path)
-        return {e.mask: e for _, e in records.read_evaluations(self.folder)} if path.exists() else {}
+        rows = records.read_evaluations(self.folder) if path.exists() else []
+        self.evaluations = {e.mask: e for _, e in rows}
+        self.generations = {e.mask: gen for gen, e in rows}
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:

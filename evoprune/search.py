@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,16 +17,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evoprune import seeds
+from evoprune.brief import FAILURE, NO_BETTER_THAN_CHANCE, Evaluation
 from evoprune.dissipation import Dissipation
 from evoprune.engines import auto
-from evoprune.errors import InputError, RunError
-from evoprune.evaluate import FAILURE, NO_BETTER_THAN_CHANCE, Evaluation, Evaluator
+from evoprune.errors import InputError
+from evoprune.evaluate import Evaluator
 from evoprune.final import FinalTraining, train_from_w0, train_fully
-from evoprune.mask import Mask, diversity
+from evoprune.generations import evaluate_generation, log_generation, require_a_survivor, write_generations
+from evoprune.mask import Mask
 from evoprune.problem import Problem
 from evoprune.result import Result, describe_problem, describe_training, rank_correlation, save, trained_model
-from evoprune.run import GENERATION_COLUMNS, Run
-from evoprune.toolbox import fitness_of, make_statistics, make_toolbox
+from evoprune.run import Run
+from evoprune.toolbox import fitness_of, make_toolbox
 from evoprune.train import multiply_adds
 
 
@@ -101,7 +103,7 @@ def search_starts(problem: Problem, plan: Plan, search: Mapping[str, Any], where
     settings = {
         "problem": problem.config(),
         **searched,
-        "fitness_terms": list(evaluator.fitness.terms),
+        "fitness_terms": list(evaluator.terms),
         "k": k,
         "restart": plan.restart,
         "controls": plan.controls,
@@ -113,7 +115,7 @@ def search_starts(problem: Problem, plan: Plan, search: Mapping[str, Any], where
     run = None if where.out is None else Run.plan(where.out, plan.method, settings, execution, where.force)
     with nullcontext() if run is None else run.of(problem):
         if run is not None:
-            evaluator.resume(run.evaluations, run.divisors, run.execution["threads"], run.execution["engine"])
+            evaluator.resume({}, run.divisors, run.execution["threads"], run.execution["engine"])
         if where.progress:
             tqdm.write(f"engine {evaluator.brief.engine}, {evaluator.brief.chunk} masks at a time")
         result = _search_starts(problem, toolbox, plan, seed, run, where.progress)
@@ -126,9 +128,10 @@ def _search_starts(problem: Problem, toolbox: base.Toolbox, plan: Plan, seed: in
     brief = toolbox.evaluate.func.brief
     population = toolbox.population(n=plan.k)
     evaluations = evaluate_generation(toolbox, population, 0, run, progress)
+    known = toolbox.evaluate.func.known
     logbook = tools.Logbook()
-    logbook.header = list(GENERATION_COLUMNS)
-    log_generation(logbook, population, evaluations, 0, run)
+    log_generation(logbook, 0, population, tools.selBest(population, 1)[0], known, set(known))
+    write_generations(run, logbook, problem.shapes)
     require_a_survivor(evaluations, run)
     chosen = _winner_and_controls(population, evaluations, seed)
     chosen = chosen if plan.controls else {"winner": chosen["winner"]}
@@ -140,7 +143,7 @@ def _search_starts(problem: Problem, toolbox: base.Toolbox, plan: Plan, seed: in
         **describe_problem(problem, seed),
         **described.pop("winner"),
         "k": plan.k,
-        "fitness": toolbox.evaluate.func.fitness.name,
+        "fitness": toolbox.evaluate.func.objectives[0].name,
         "engine": ", ".join(dict.fromkeys([brief.engine, *trainings["winner"].engines])),
         "winner_fitness": fitness_of(chosen["winner"]),
         "winner_status": winner.status,
@@ -243,60 +246,6 @@ def _train_found(
         "controls": {},
     }
     return Result(training.mask, trained_model(problem, training), {"winner": training}, summary)
-
-
-def evaluate_generation(
-    toolbox: base.Toolbox, population: Sequence[Mask], gen: int, run: Run | None, progress: bool
-) -> list[Evaluation]:
-    """Evaluates a population, gives each mask its fitness, and records every evaluation as soon as it is finished."""
-    evaluator: Evaluator = toolbox.evaluate.func
-    before = len(evaluator.known)
-    with tqdm(total=len(population), desc="evaluating", unit="mask", disable=not progress) as bar:
-        bar.update(sum(mask.hash in evaluator.known for mask in population))
-
-        def on_result(evaluations: list[Evaluation]) -> None:
-            if run is not None:
-                run.record(gen, evaluations)
-            bar.update(len(evaluations))
-
-        evaluations = evaluator.evaluate(population, toolbox.map.func.workers, on_result)
-        bar.update(bar.total - bar.n)
-    if progress and before:
-        tqdm.write(f"{before} evaluations were on disk already")
-    if run is not None:
-        run.calibrated(evaluator.divisors)
-    for mask, evaluation in zip(population, evaluations, strict=True):
-        mask.fitness.values = (evaluator.value(evaluation),)
-    return evaluations
-
-
-def log_generation(
-    logbook: tools.Logbook, population: list[Mask], evaluations: list[Evaluation], gen: int, run: Run | None
-) -> None:
-    """Adds a generation to the logbook and to ``generations.csv``."""
-    logbook.record(
-        gen=gen,
-        nevals=len({mask.hash for mask in population}),
-        **make_statistics().compile(population),
-        diversity=diversity(population),
-        seconds=sum(evaluation.seconds for evaluation in evaluations),
-    )
-    if run is not None:
-        run.write_generations(logbook)
-
-
-def require_a_survivor(evaluations: Sequence[Evaluation], run: Run | None) -> None:
-    """Ends a search in which nothing can be chosen.
-
-    Raises:
-        RunError: Every evaluation failed.
-    """
-    if all(evaluation.status == FAILURE for evaluation in evaluations):
-        where = "" if run is None else f" The evaluations are recorded in {run.folder / 'evaluations.csv'}."
-        raise RunError(
-            f"all {len(evaluations)} evaluations failed; the first: {evaluations[0].note}. If training diverged, lower "
-            f"the learning rate.{where}"
-        )
 
 
 def train_chosen(

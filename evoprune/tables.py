@@ -171,25 +171,6 @@ def compare_pairs(cells: pd.DataFrame, of: Iterable[str], against: Iterable[str]
     return frame[[*columns, "p_t", "p_t_holm", "p_wilcoxon", "p_wilcoxon_holm"]]
 
 
-def expected_iou(a_counts: Sequence[int], b_counts: Sequence[int], sizes: Sequence[int]) -> float:
-    """Returns the overlap (IoU) to expect of two independent random masks with given survivors in each layer.
-
-    With a_l and b_l survivors of n_l weights, layer l shares a_l b_l / n_l of them on average. What is returned is the ratio of
-    the expectations, E|A and B| / E|A or B|, not the expectation of the ratio; for layers of many weights they hardly differ.
-
-    Args:
-        a_counts: Survivors of the one mask, layer by layer.
-        b_counts: Survivors of the other.
-        sizes: Weights of each layer.
-
-    Returns:
-        A number from 0 to 1; NaN where both masks are empty.
-    """
-    shared = sum(a * b / n for a, b, n in zip(a_counts, b_counts, sizes, strict=True) if n)
-    union = sum(a_counts) + sum(b_counts) - shared
-    return shared / union if union else math.nan
-
-
 def dense_epoch(cells: pd.DataFrame) -> float | None:
     """Returns the multiply-adds of one epoch of dense training of one (data, model) group.
 

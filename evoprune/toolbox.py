@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def make_toolbox(
     *,
     sparsity: float = 0.9,
     layer_densities: str = "varied",
-    fitness: str = "magnitude",
+    fitness: str | Sequence[str] = "magnitude",
     fitness_epochs: int = 2,
     seed: int | None = None,
     engine: str = "auto",
@@ -33,6 +33,7 @@ def make_toolbox(
     threads: int = 1,
     chunk_size: int = 8,
     dissipation: Dissipation | None = None,
+    evidence: float = 0.0,
 ) -> base.Toolbox:
     """Returns a ``deap.base.Toolbox`` with ``individual``, ``population``, ``evaluate``, ``map`` and ``select``.
 
@@ -44,8 +45,8 @@ def make_toolbox(
         problem: The problem.
         sparsity: Fraction of the prunable weights to remove, in [0, 1).
         layer_densities: See :func:`evoprune.initialize.layer_survivors`.
-        fitness: See :data:`evoprune.fitness.FITNESS`; one of several terms needs the toolbox's own map, which sees the initial
-            population as a whole.
+        fitness: See :data:`evoprune.fitness.FITNESS`; several names for as many objectives. One of several terms needs the
+            toolbox's own map, which sees the initial population as a whole.
         fitness_epochs: Epochs of the brief training.
         seed: Seed of the run; None takes the problem's.
         engine: See :data:`evoprune.engines.ENGINES`; ``auto`` chooses by measured costs.
@@ -53,6 +54,8 @@ def make_toolbox(
         threads: See :class:`evoprune.evaluate.Evaluator`.
         chunk_size: Likewise.
         dissipation: What is removed during the brief training; None for nothing.
+        evidence: Fraction of the survivors that evidence for :func:`evoprune.operators.informed` is to name; the toolbox's own
+            map sets it as ``mask.evidence``. 0 takes none.
 
     Raises:
         InputError: A value out of range or an unknown name.
@@ -68,6 +71,7 @@ def make_toolbox(
         chunk_size=chunk_size,
         seed=seed,
         dissipation=dissipation,
+        evidence=evidence,
     )
     masks = seeds.generator(seed, "masks")
     selection = random.Random(seeds.integer(seed, "selection"))
@@ -93,7 +97,11 @@ def seeded(operator: Callable[..., Any], stream: random.Random) -> Callable[...,
 
 def make_statistics() -> tools.Statistics:
     """Returns DEAP's statistics of the fitness: min, mean, max and std over the finite values (NaN for none)."""
-    statistics = tools.Statistics(fitness_of)
+    return with_statistics(tools.Statistics(fitness_of))
+
+
+def with_statistics(statistics: Any) -> Any:
+    """Registers min, mean, max and std over the finite values (NaN for none), and returns the statistics."""
     for name, function in (("min", np.min), ("mean", np.mean), ("max", np.max), ("std", np.std)):
         statistics.register(name, _over_finite, function)
     return statistics

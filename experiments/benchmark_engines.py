@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 import evoprune as ep
 from evoprune import cli, records
+from evoprune.brief import torch_threads
 from evoprune.engines import ENGINES, auto
-from evoprune.evaluate import torch_threads
 from evoprune.fitness import survivor_sums
 from evoprune.train import batch_order, train
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evoprune.tables import ORDER, expected_iou
+from evoprune.mask import expected_iou
+from evoprune.tables import ORDER
 
 SIZES = {"fc1": 235_200, "fc2": 30_000, "fc3": 1_000}
 SPARSITIES = (0.9, 0.95, 0.98, 0.99)

@@ -93,7 +93,7 @@ def test_all_failed_is_an_error() -> None:
 
 
 def test_failed_starts_are_passed_over(digits: ep.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    from evoprune import evaluate
+    from evoprune import brief
 
     calls = []
 
@@ -103,8 +103,8 @@ def test_failed_starts_are_passed_over(digits: ep.Problem, monkeypatch: pytest.M
             raise ValueError("odd")
         return train_group(*arguments)
 
-    train_group = evaluate._train_group
-    monkeypatch.setattr(evaluate, "_train_group", sometimes)
+    train_group = brief._train_group
+    monkeypatch.setattr(brief, "_train_group", sometimes)
     result = ep.k_starts(digits, k=4, fitness_epochs=1)
     assert result.summary["failed"] == 2
     assert [math.isinf(mask.fitness.values[0]) for mask in result.population] == [True, False, True, False]
@@ -114,7 +114,7 @@ def test_failed_starts_are_passed_over(digits: ep.Problem, monkeypatch: pytest.M
 def test_progress_is_shown(digits: ep.Problem, capsys: pytest.CaptureFixture[str]) -> None:
     ep.k_starts(digits, k=2, fitness_epochs=1, progress=True)
     shown = capsys.readouterr().err
-    assert "evaluating: 100%" in shown
+    assert "generation 0: 100%" in shown
     assert "training: 100%" in shown
 
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 import evoprune as ep
+from evoprune.brief import torch_threads
 from evoprune.engines import ENGINES, auto, csr, move, require
 from evoprune.engines.csr import Pattern
 from evoprune.engines.module import ModulePopulation
 from evoprune.engines.sparse import SparsePopulation
-from evoprune.evaluate import torch_threads
 from evoprune.fitness import TERMS, survivor_sums
 from evoprune.models import MODELS
 from evoprune.recipe import optimizers

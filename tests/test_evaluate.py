@@ -8,7 +8,7 @@ from torch import nn
 
 import evoprune as ep
 from evoprune import evaluate
-from evoprune.evaluate import FAILURE, NO_BETTER_THAN_CHANCE, OK, evaluate_chunk
+from evoprune.brief import FAILURE, NO_BETTER_THAN_CHANCE, OK, evaluate_chunk, torch_threads
 from evoprune.parallel import serial
 
 
@@ -94,7 +94,7 @@ def test_collapse_is_noted(digits: ep.Problem) -> None:
 
 def test_threads_are_restored(digits: ep.Problem) -> None:
     before = torch.get_num_threads()
-    with evaluate.torch_threads(before + 1):
+    with torch_threads(before + 1):
         assert torch.get_num_threads() == before + 1
         ep.Evaluator(digits, epochs=1, threads=1).evaluate(population(digits, 1), serial)
         assert torch.get_num_threads() == before + 1

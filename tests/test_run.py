@@ -9,14 +9,14 @@ import torch
 
 import evoprune as ep
 from evoprune import records
-from evoprune.evaluate import Evaluation
+from evoprune.brief import Evaluation
 from evoprune.run import Run, settings_hash
 
 SETTINGS = {"k": 3, "problem": {"model": "mlp", "recipe": {"lr": 0.1}}}
 
 
 def evaluation(name: str, loss: float = 0.25, status: str = "ok") -> Evaluation:
-    terms = {"magnitude": 1 / 3, "gradient": 0.1, "loss": -loss}
+    terms = {"magnitude": 1 / 3, "gradient": 0.1, "loss": -loss, "sparsity": 0.9}
     return Evaluation(name, 2**63 - 1, terms, loss, 0.5, status, 'a "note", with a comma', 2.5e9, "host:1", 0.125)
 
 
@@ -35,7 +35,7 @@ def test_evaluations_come_back_bit_for_bit(tmp_path: Path, digits: ep.Problem) -
         assert math.isnan(run.evaluations["b"].validation_loss)
         assert run.evaluations["b"].status == "failed"
     rows = (tmp_path / "run" / "evaluations.csv").read_text().splitlines()
-    assert rows[0].startswith("gen,mask,seed,magnitude,gradient,loss,validation_loss")
+    assert rows[0].startswith("gen,mask,seed,magnitude,gradient,loss,sparsity,validation_loss")
     assert [row.split(",")[0] for row in rows[1:]] == ["0", "1"]
 
 

@@ -11,6 +11,7 @@ from scipy import stats
 
 from evoprune import tables
 from evoprune.errors import InputError
+from evoprune.mask import expected_iou
 
 
 def frame(accuracies: dict[str, list[float]], sparsity: float = 0.9, budget: float = math.nan) -> pd.DataFrame:
@@ -166,17 +167,17 @@ def test_costs_in_epochs_of_dense_training() -> None:
 
 
 def test_expected_overlap_by_hand() -> None:
-    assert tables.expected_iou([5], [5], [10]) == pytest.approx(2.5 / 7.5)
-    assert tables.expected_iou([5, 4], [2, 0], [10, 4]) == pytest.approx(1 / 10)
-    assert tables.expected_iou([10], [10], [10]) == 1
-    assert math.isnan(tables.expected_iou([0], [0], [10]))
+    assert expected_iou([5], [5], [10]) == pytest.approx(2.5 / 7.5)
+    assert expected_iou([5, 4], [2, 0], [10, 4]) == pytest.approx(1 / 10)
+    assert expected_iou([10], [10], [10]) == 1
+    assert math.isnan(expected_iou([0], [0], [10]))
 
 
 def test_expected_overlap_is_that_of_random_masks() -> None:
     rng = np.random.default_rng(0)
     draws = [[rng.permutation(1000) < count for count in (100, 200)] for _ in range(200)]
     measured = np.mean([(a & b).sum() / (a | b).sum() for a, b in draws])
-    assert tables.expected_iou([100], [200], [1000]) == pytest.approx(measured, rel=0.02)
+    assert expected_iou([100], [200], [1000]) == pytest.approx(measured, rel=0.02)
 
 
 def test_a_table_is_of_one_group() -> None:

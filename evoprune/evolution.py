@@ -1,0 +1,258 @@
+"""Evolution: how a generation comes from the one before, and when to stop. DEAP's variation, selection and halls of fame."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from deap import algorithms, base, tools
+
+from evoprune import seeds
+from evoprune.checkpoint import State
+from evoprune.errors import InputError, look_up
+from evoprune.initialize import survivors_of
+from evoprune.mask import Mask
+from evoprune.operators import CROSSOVERS, GROW, MUTATIONS, SCOPES
+
+ALGORITHMS = ("mu+lambda", "generational")
+SELECTIONS = ("best", "tournament", "nsga2")
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """Options of an evolution."""
+
+    k: int = 8
+    """Masks that survive into the next generation (mu)."""
+    offspring: int | None = None
+    """Children a generation (lambda). None: twice k, or k where the algorithm is generational."""
+    generations: int = 20
+    """Generations after the first; the search stops at the first of the limits that is reached."""
+    evaluations: int | None = None
+    """Stop before there are more evaluations than this. None: no limit."""
+    seconds: float | None = None
+    """Stop after so many seconds of search, over interruptions; what is found then depends on the machine. None: no limit."""
+    patience: int | None = None
+    """Stop after so many generations without a fitter mask. None: no limit."""
+    start: tuple[str, ...] = ("random",)
+    """The first generation: random (random masks), the name of a baseline (snip, grasp, synflow, magnitude, erk, ...),
+    dissipate (the mask that dissipating gradients leave), or the path of a mask.npz or of a run folder. Several may be given,
+    and random ones fill up."""
+    starts: int | None = None
+    """Masks in the first generation, where random ones fill up. None: as many as there are offspring."""
+    algorithm: str = "mu+lambda"
+    """mu+lambda (parents and children compete) or generational (children replace parents, but for the elites)."""
+    elites: int = 1
+    """Fittest masks that a generational algorithm keeps."""
+    selection: str | None = None
+    """DEAP's selection, of survivors (mu+lambda) or of parents (generational): best, tournament or nsga2. None: best for
+    mu+lambda, tournament for generational, nsga2 for several objectives."""
+    tournament_size: int = 3
+    """Masks in a tournament."""
+    crossover: str = "uniform"
+    """uniform (over the positions in which the parents differ), layer (whole layers), or neuron (a neuron with its incoming
+    weights)."""
+    crossover_probability: float = 0.2
+    """Probability that a child has two parents. Of mu+lambda, the others are mutants."""
+    mutation: tuple[str, ...] = ("informed", "density")
+    """Drawn from for each mutant; a name that is given twice is drawn twice as often: swap (random survivors out, random
+    weights in), informed (out: what moved least in the parent's evaluation; in: the largest dense gradients), density
+    (survivors move from one layer to another), or sparsity (their number changes)."""
+    mutation_probability: float = 0.8
+    """Probability that a child of a generational algorithm is mutated."""
+    fraction: float = 0.2
+    """Fraction of the survivors that a mutation exchanges in the first generation."""
+    last_fraction: float = 0.05
+    """The same in the last generation; between, it falls as a cosine."""
+    among: float = 1.5
+    """The informed mutation draws what it exchanges among so many times as many of the first that the evidence names."""
+    grow: str = "gradient"
+    """What the informed mutation puts in: gradient (the largest dense gradients) or random."""
+    scope: str = "layer"
+    """What keeps its survivors under swap, informed and uniform: layer (every layer) or global (the whole mask)."""
+    min_sparsity: float | None = None
+    """Least sparsity that the mutation sparsity may reach. None: half the density more than --sparsity leaves."""
+    max_sparsity: float | None = None
+    """Largest sparsity that it may reach. None: half the density that --sparsity leaves."""
+    hall_of_fame: int = 10
+    """Fittest masks ever that are kept; with several objectives the whole Pareto front is."""
+
+    @property
+    def children(self) -> int:
+        """Children a generation."""
+        return self.offspring or (2 * self.k if self.algorithm == "mu+lambda" else self.k)
+
+    @property
+    def evidence(self) -> float:
+        """Fraction of the survivors that evidence has to name; 0 for none."""
+        return min(1.0, self.among * max(self.fraction, self.last_fraction)) if "informed" in self.mutation else 0.0
+
+    def fraction_at(self, gen: int) -> float:
+        """Returns the fraction that the mutants of a generation exchange, from 1 on."""
+        done = min(1.0, (gen - 1) / max(1, self.generations - 1))
+        return self.last_fraction + (self.fraction - self.last_fraction) * 0.5 * (1 + math.cos(math.pi * done))
+
+    def bounds(self, sparsity: float) -> tuple[float, float]:
+        """Returns the least and the largest sparsity that masks may have."""
+        if "sparsity" not in self.mutation:
+            return sparsity, sparsity
+        density = 1 - sparsity
+        low = max(0.0, 1 - 1.5 * density) if self.min_sparsity is None else self.min_sparsity
+        return low, 1 - 0.5 * density if self.max_sparsity is None else self.max_sparsity
+
+    def require(self, sparsity: float, n: int, objectives: int) -> None:
+        """Checks the options.
+
+        Args:
+            sparsity: The asked sparsity.
+            n: Number of prunable weights.
+            objectives: Number of objectives.
+
+        Raises:
+            InputError: A value out of range, an unknown name, or values that do not go together.
+        """
+        for name in ("k", "generations", "tournament_size", "hall_of_fame"):
+            _require_count(name, getattr(self, name), 0 if name == "generations" else 1)
+        for name in ("offspring", "starts", "evaluations", "patience"):
+            if getattr(self, name) is not None:
+                _require_count(name, getattr(self, name), 1)
+        _require_count("elites", self.elites, 0)
+        if self.elites > self.k:
+            raise InputError(f"elites are {self.elites}, but k is {self.k}; expected at most k.")
+        if self.seconds is not None and not self.seconds > 0:
+            raise InputError(f"seconds are {self.seconds}; expected a number above 0.")
+        for name, value, known in (
+            ("algorithm", self.algorithm, ALGORITHMS), ("crossover", self.crossover, CROSSOVERS), ("grow", self.grow, GROW),
+            ("scope", self.scope, SCOPES), ("selection", self.selection or "best", SELECTIONS),
+            *(("mutation", mutation, MUTATIONS) for mutation in self.mutation),
+        ):  # fmt: skip
+            look_up(name, value, dict.fromkeys(known, True))
+        for name in ("crossover_probability", "mutation_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; expected a probability, from 0 to 1.")
+        for name in ("fraction", "last_fraction"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; expected a number above 0 and at most 1, such as 0.1.")
+        if not 1 <= self.among < math.inf:
+            raise InputError(f"among is {self.among}; expected a number of at least 1, such as 1.5.")
+        if not self.mutation or not self.start:
+            raise InputError("no mutation or no start is given; expected at least one name of each, such as informed, random.")
+        if objectives > 1 and self.selection not in (None, "nsga2"):
+            raise InputError(f"selection is {self.selection!r} with {objectives} objectives; expected nsga2.")
+        low, high = self.bounds(sparsity)
+        if not survivors_of(high, n) <= survivors_of(sparsity, n) <= survivors_of(low, n):
+            raise InputError(f"sparsity is {sparsity}, to vary from {low} to {high}; expected it between the two.")
+
+
+def make_hall_of_fame(evolution: Evolution, objectives: int) -> tools.HallOfFame:
+    """Returns an empty hall of fame; of several objectives a Pareto front."""
+    return tools.HallOfFame(evolution.hall_of_fame) if objectives == 1 else tools.ParetoFront()
+
+
+def register_operators(toolbox: base.Toolbox, evolution: Evolution, sparsity: float, objectives: int) -> None:
+    """Registers DEAP's ``select``, and ``mate`` and ``mutate``, which want ``rng``, and ``mutate`` also ``fraction``.
+
+    Args:
+        toolbox: The toolbox.
+        evolution: The options.
+        sparsity: The asked sparsity.
+        objectives: Number of objectives.
+    """
+    usual = "best" if evolution.algorithm == "mu+lambda" else "tournament"
+    selection = evolution.selection or (usual if objectives == 1 else "nsga2")
+    if selection == "tournament":
+        toolbox.register("select", tools.selTournament, tournsize=evolution.tournament_size)
+    else:
+        toolbox.register("select", {"best": tools.selBest, "nsga2": tools.selNSGA2}[selection])
+    scope = {} if evolution.crossover == "layer" else {"scope": evolution.scope}
+    toolbox.register("mate", CROSSOVERS[evolution.crossover], **scope)
+    low, high = evolution.bounds(sparsity)
+    arguments: Mapping[str, dict[str, Any]] = {
+        "swap": {"scope": evolution.scope},
+        "informed": {"scope": evolution.scope, "grow": evolution.grow, "among": evolution.among, "missing": "random"},
+        "sparsity": {"low": low, "high": high},
+    }
+    mutations = [functools.partial(MUTATIONS[name], **arguments.get(name, {})) for name in evolution.mutation]
+    toolbox.register("mutate", mutate, mutations=mutations)
+
+
+def mutate(
+    mask: Mask, *, mutations: Sequence[Callable[..., tuple[Mask]]], fraction: float, rng: np.random.Generator
+) -> tuple[Mask]:
+    """Applies one of several mutations, drawn at random."""
+    return mutations[int(rng.integers(len(mutations)))](mask, fraction=fraction, rng=rng)
+
+
+def vary(state: State, toolbox: base.Toolbox, evolution: Evolution) -> list[Mask]:
+    """Returns the children of a generation, by DEAP's ``varOr`` (mu plus lambda) or ``varAnd`` (generational).
+
+    Args:
+        state: The state, of which the streams are used up.
+        toolbox: The toolbox.
+        evolution: The options.
+    """
+    bound = copy.copy(toolbox)
+    bound.register("mate", toolbox.mate, rng=state.variation)
+    bound.register("mutate", toolbox.mutate, rng=state.variation, fraction=evolution.fraction_at(state.gen))
+    population = state.population
+    pairs = evolution.crossover_probability if len(population) > 1 else 0.0
+    with seeds.global_random(state.selection):
+        if evolution.algorithm == "mu+lambda":
+            children = algorithms.varOr(population, bound, evolution.children, pairs, 1 - pairs)
+        else:
+            parents = toolbox.select(population, evolution.children)
+            children = algorithms.varAnd(parents, bound, pairs, evolution.mutation_probability)
+    return list(children)
+
+
+def replace(state: State, children: Sequence[Mask], toolbox: base.Toolbox, evolution: Evolution) -> list[Mask]:
+    """Returns the population that survives: distinct masks, none that failed as long as there are others.
+
+    Args:
+        state: The state, with the parents; its stream of selection is used up.
+        children: The children, with their fitness.
+        toolbox: The toolbox.
+        evolution: The options.
+    """
+    if evolution.algorithm == "generational":
+        elites = _usable(tools.selBest(_usable(state.population), evolution.elites)) if state.population else []
+        return _distinct([*elites, *tools.selBest(_usable(children), len(children))])[: evolution.k]
+    pool = _usable(_distinct([*state.population, *children]))
+    with seeds.global_random(state.selection):
+        return list(toolbox.select(pool, min(evolution.k, len(pool))))
+
+
+def reason_to_stop(state: State, evolution: Evolution) -> str:
+    """Returns why no further generation is made; empty where one is."""
+    if state.gen > evolution.generations:
+        return f"{evolution.generations} generations"
+    evaluations = sum(record["nevals"] for record in state.logbook)
+    if evolution.evaluations is not None and state.gen and evaluations + evolution.children > evolution.evaluations:
+        return f"{evaluations} evaluations"
+    if evolution.seconds is not None and state.seconds >= evolution.seconds:
+        return f"{state.seconds:.0f} seconds"
+    if evolution.patience is not None and state.bests and state.gen - 1 - state.bests[-1][0] >= evolution.patience:
+        return f"no fitter mask for {evolution.patience} generations"
+    return ""
+
+
+def _usable(masks: Sequence[Mask]) -> list[Mask]:
+    usable = [mask for mask in masks if all(math.isfinite(value) for value in mask.fitness.values)]
+    return usable or list(masks)
+
+
+def _distinct(masks: Sequence[Mask]) -> list[Mask]:
+    first: dict[str, Mask] = {}
+    for mask in masks:
+        first.setdefault(mask.hash, mask)
+    return list(first.values())
+
+
+def _require_count(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} is {value!r}; expected an integer of at least {least}.")

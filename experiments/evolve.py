@@ -1,0 +1,49 @@
+"""Evolution: sparse masks over generations, by mutation, crossover and selection; the fittest is trained fully."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from evoprune import Evolution, Problem, Result, TensorBoard, cli, evolve
+
+
+@dataclass(frozen=True)
+class EvolveOptions(Evolution, cli.Options):
+    """Options of an evolution."""
+
+    sparsity: float = 0.9
+    """Fraction of the prunable weights to remove, at least 0 and below 1."""
+    fitness: tuple[str, ...] = ("loss",)
+    """What a brief training is scored by: loss (minus the validation loss), accuracy (on the validation set), magnitude (sum
+    over the survivors of |w|), gradient (sum over the last epoch's steps and the survivors of |g|), combined (both, each
+    divided by its mean over the first generation), or sparsity. Several are as many objectives, such as: accuracy sparsity."""
+    fitness_epochs: int = 1
+    """Epochs of the brief training: the first of --epochs."""
+    layer_densities: str = "varied"
+    """How the survivors of a random mask spread over the layers: uniform, erk, or varied (ERK's, times random factors)."""
+    restart: bool = False
+    """Train the fittest mask from the initial weights with another order of the batches, instead of going on from where it
+    is."""
+    controls: bool = True
+    """Also train the fittest mask of the first generation, which k-starts would have chosen."""
+    trained_bests: int = 8
+    """Train so many of the generations' fittest masks fully, too, for the figure of final accuracy against fitness."""
+    chunk_size: int = 8
+    """Masks that are trained together, where the engine can."""
+    workers: str = "auto"
+    """Who evaluates: serial, scoop, or auto (SCOOP under `python -m scoop`, else serial). Not a setting: the result is the
+    same."""
+    tensorboard: Path | None = None
+    """Folder to write the generations' statistics to, for TensorBoard (an optional extra). None: do not."""
+
+
+def search(problem: Problem, options: EvolveOptions, folder: Path) -> Result:
+    """Evolves masks with the script's options."""
+    evolution = Evolution(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Evolution)})
+    callbacks = [] if options.tensorboard is None else [TensorBoard(options.tensorboard)]
+    arguments = cli.arguments(evolve, options)
+    return evolve(problem, evolution, **arguments, callbacks=callbacks, out=folder, progress=True)
+
+
+if __name__ == "__main__":
+    cli.main("evolve", EvolveOptions, search, __doc__)
