@@ -50,7 +50,7 @@ class TensorBoard:
         values = {f"fitness/{name}": record[name] for name in ("best", "min", "mean", "max", "std")}
         values |= {name: record[name] for name in ("nevals", "diversity", "chance_diversity", "seconds")}
         for chapter, rows in logbook.chapters.items():
-            values |= {f"{chapter}/{name}": value for name, value in rows[-1].items() if name not in record}
+            values |= {f"{chapter}/{name}": value for name, value in rows[-1].items() if name != "gen"}
         with self._writer(str(self.folder)) as writer:
             for name, value in values.items():
                 if isinstance(value, (int, float)) and math.isfinite(value):

@@ -76,8 +76,7 @@ def save_state(folder: Path, state: State) -> None:
         "population": [number[mask.hash] for mask in state.population],
         "hall_of_fame": [number[mask.hash] for mask in state.hall_of_fame],
         "bests": [[gen, number[mask.hash]] for gen, mask in state.bests],
-        "logbook": _plain(_rows(state.logbook)),
-        "header": state.logbook.header,
+        "logbook": _plain({"records": state.logbook, "chapters": state.logbook.chapters, "header": state.logbook.header}),
         "variation": state.variation.bit_generator.state,
         "selection": state.selection.getstate(),
         "seconds": state.seconds,
@@ -164,10 +163,11 @@ def _load(path: Path, shapes: Shapes, hall_of_fame: tools.HallOfFame) -> State:
             mask.evidence = Evidence(mask.hash, arrays[f"still/{i}"], arrays[f"grow/{i}"])
     hall_of_fame.items = [mask_of(i) for i in content["hall_of_fame"]]
     hall_of_fame.keys = [mask.fitness for mask in reversed(hall_of_fame.items)]
-    logbook = tools.Logbook()
-    logbook.header = content["header"]
-    for row in _numbers(content["logbook"]):
-        logbook.record(**row)
+    records_of, logbook = _numbers(content["logbook"]), tools.Logbook()
+    logbook.header = records_of["header"]
+    logbook.extend(records_of["records"])
+    for name, rows in records_of["chapters"].items():
+        logbook.chapters[name].extend(rows)
     logbook.buffindex = len(logbook)  # was shown before
     variation = np.random.default_rng()
     variation.bit_generator.state = content["variation"]
@@ -176,18 +176,6 @@ def _load(path: Path, shapes: Shapes, hall_of_fame: tools.HallOfFame) -> State:
     selection.setstate((version, tuple(internal), gauss))
     bests = [(gen, mask_of(i)) for gen, i in content["bests"]]
     return State(population, hall_of_fame, variation, selection, content["gen"], logbook, bests, content["seconds"])
-
-
-def _rows(logbook: tools.Logbook) -> list[dict[str, Any]]:
-    """Returns what was recorded: what :meth:`deap.tools.Logbook.record` took, chapters as dictionaries."""
-    rows = []
-    for i, row in enumerate(logbook):
-        chapters = {
-            name: {key: value for key, value in chapter[i].items() if key not in row}
-            for name, chapter in logbook.chapters.items()
-        }
-        rows.append({**row, **chapters})
-    return rows
 
 
 def _npz(arrays: Mapping[str, Any]) -> bytes:

@@ -59,7 +59,7 @@ class Evolution:
     weights)."""
     crossover_probability: float = 0.2
     """Probability that a child has two parents. Of mu+lambda, the others are mutants."""
-    mutation: tuple[str, ...] = ("informed", "density")
+    mutation: tuple[str, ...] = ("informed",)
     """Drawn from for each mutant; a name that is given twice is drawn twice as often: swap (random survivors out, random
     weights in), informed (out: what moved least in the parent's evaluation; in: the largest dense gradients), density
     (survivors move from one layer to another), or sparsity (their number changes)."""
@@ -73,8 +73,8 @@ class Evolution:
     """The informed mutation draws what it exchanges among so many times as many of the first that the evidence names."""
     grow: str = "gradient"
     """What the informed mutation puts in: gradient (the largest dense gradients) or random."""
-    scope: str = "layer"
-    """What keeps its survivors under swap, informed and uniform: layer (every layer) or global (the whole mask)."""
+    scope: str = "global"
+    """What keeps its survivors under swap, informed, uniform and neuron: global (the whole mask) or layer (every layer)."""
     min_sparsity: float | None = None
     """Least sparsity that the mutation sparsity may reach. None: half the density more than --sparsity leaves."""
     max_sparsity: float | None = None

@@ -93,13 +93,15 @@ def log_generation(
     counts = layer_counts(population)
     by_layer = zip(counts.min(0), counts.mean(0), counts.max(0), layer_counts([best])[0], strict=True)
     logbook.header = ["gen", "nevals", "best", *STATISTICS, "diversity", "seconds"]
+    layers = {name: [float(n) for n in numbers] for name, numbers in zip(population[0].shapes, by_layer, strict=True)}
+    chapters = terms.compile([known[mask.hash] for mask in population]) | {_LAYERS: layers}
+    for name, values in chapters.items():  # given to record below, a chapter would take over min, mean, max and std
+        logbook.chapters[name].record(gen=gen, **values)
     logbook.record(
         gen=gen,
         nevals=len(new),
         best=float(best.fitness.values[0]),
         **make_statistics().compile(population),
-        **terms.compile([known[mask.hash] for mask in population]),
-        layers={name: [float(n) for n in numbers] for name, numbers in zip(population[0].shapes, by_layer, strict=True)},
         diversity=diversity(population),
         chance_diversity=chance_diversity(population),
         seconds=sum(known[mask_hash].seconds for mask_hash in new),
