@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,11 +93,26 @@ def train_fully(
     epochs: int | None = None,
     free_after: int | None = None,
 ) -> FinalTraining:
-    """Trains a masked network from W0 through all epochs of the recipe.
+    """Trains a masked network from W0 through all epochs of the recipe; see :func:`train_together`."""
+    return train_together(problem, [mask], engine, seed, threads, on_epoch, dissipation, epochs, free_after)[0]
+
+
+def train_together(
+    problem: Problem,
+    masks: Sequence[Mask],
+    engine: str,
+    seed: int,
+    threads: int,
+    on_epoch: Callable[[], None] | None = None,
+    dissipation: Dissipation | None = None,
+    epochs: int | None = None,
+    free_after: int | None = None,
+) -> list[FinalTraining]:
+    """Trains masked networks from W0 through all epochs of the recipe, as one population.
 
     Args:
         problem: The problem.
-        mask: The mask.
+        masks: The masks, at most as many as the engine takes.
         engine: Name of the engine; ``auto`` takes the one with the least measured cost.
         seed: Seeds batches and noise; the evaluation's seed makes the first epochs those of the brief training.
         threads: Threads that torch uses.
@@ -105,30 +120,34 @@ def train_fully(
         dissipation: What is removed during the training; None for nothing.
         epochs: Ends after so many of the recipe's epochs, and leaves the test set alone; None trains all.
         free_after: From so many epochs on, the engine of the least measured cost is taken after each removal; None keeps it.
+
+    Returns:
+        One training a mask; their ``seconds`` share the time.
     """
 
     def engine_for(epoch: int, masks: Any) -> str | None:
-        return None if free_after is None or epoch < free_after else auto.choose(problem, masks[0].sparsity, 1)
+        return None if free_after is None or epoch < free_after else auto.choose(problem, masks[0].sparsity, len(masks))
 
     start = time.perf_counter()
-    history: list[dict[str, float | None]] = []
+    histories: list[list[dict[str, float | None]]] = [[] for _ in masks]
     removals: list[list[dict[str, Any]]] = []
     engines: list[str] = []
 
     def after_epoch(epoch: int, population: Population, train_loss: NDArray[np.float64]) -> None:
         validation = measure(population, problem, "validation")
-        survivors = float(population.masks[0].survivors)
-        values = (float(epoch), *(_finite(v[0]) for v in (train_loss, validation.loss, validation.accuracy)), survivors, None)
-        history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
+        for k, history in enumerate(histories):
+            measured = (_finite(v[k]) for v in (train_loss, validation.loss, validation.accuracy))
+            values = (float(epoch), *measured, float(population.masks[k].survivors), None)
+            history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
         name = next(name for name, entry in ENGINES.items() if isinstance(population, entry.kind))
         engines.extend([name] if name not in engines[-1:] else [])
         if on_epoch is not None:
             on_epoch()
 
     with torch_threads(threads):
-        first = auto.choose(problem, mask.sparsity, 1) if engine == "auto" else engine
+        first = auto.choose(problem, masks[0].sparsity, len(masks)) if engine == "auto" else engine
         trained = train(
-            ENGINES[first].build(problem, [mask]),
+            ENGINES[first].build(problem, masks),
             problem,
             problem.recipe.epochs if epochs is None else epochs,
             seed,
@@ -136,20 +155,25 @@ def train_fully(
             None if dissipation is None else remover(problem, dissipation, seed, removals),
             engine_for,
         )
-        for row, cost in zip(history, np.cumsum(trained.epoch_costs[:, 0]).tolist(), strict=True):
-            row["multiply_adds"] = cost
         test = measure(trained.population, problem, "test") if epochs is None else None
-    return FinalTraining(
-        mask=trained.population.masks[0],
-        history=history,
-        removals=[individuals[0] for individuals in removals],
-        engines=engines,
-        test_loss=np.nan if test is None else float(test.loss[0]),
-        test_accuracy=None if test is None else _finite(test.accuracy[0]),
-        seconds=time.perf_counter() - start,
-        search_cost=0.0,
-        state=trained.population.state(0),
-    )
+    seconds = (time.perf_counter() - start) / len(masks)
+    for k, history in enumerate(histories):
+        for row, cost in zip(history, np.cumsum(trained.epoch_costs[:, k]).tolist(), strict=True):
+            row["multiply_adds"] = cost
+    return [
+        FinalTraining(
+            mask=trained.population.masks[k],
+            history=histories[k],
+            removals=[individuals[k] for individuals in removals],
+            engines=engines,
+            test_loss=np.nan if test is None else float(test.loss[k]),
+            test_accuracy=None if test is None else _finite(test.accuracy[k]),
+            seconds=seconds,
+            search_cost=0.0,
+            state=trained.population.state(k),
+        )
+        for k in range(len(masks))
+    ]
 
 
 def train_from_w0(

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from evoprune import checkpoint, seeds
 from evoprune.baselines import BASELINES, dense
-from evoprune.brief import FAILURE, NO_BETTER_THAN_CHANCE
+from evoprune.brief import FAILURE, NO_BETTER_THAN_CHANCE, BriefTraining, split
 from evoprune.callbacks import Callback
 from evoprune.checkpoint import State
 from evoprune.dissipation import Dissipation
@@ -29,7 +29,7 @@ from evoprune.errors import InputError, look_up
 from evoprune.evaluate import Evaluator
 from evoprune.evidence import BATCH
 from evoprune.evolution import Evolution, make_hall_of_fame, reason_to_stop, register_operators, replace, vary
-from evoprune.final import FinalTraining, train_fully
+from evoprune.final import FinalTraining, train_fully, train_together
 from evoprune.fitness import FAILED
 from evoprune.generations import evaluate_generation, log_generation, require_a_survivor, write_generations
 from evoprune.initialize import survivors_of
@@ -104,8 +104,9 @@ def search_generations(
             tqdm.write(f"engine {evaluator.brief.engine}, {evaluator.brief.chunk} masks at a time")
         starts = first_masks(problem, evolution, given, toolbox, search, run)
         state = evolve_masks(problem, toolbox, evolution, starts.masks, seed, run, callbacks, where.progress)
-        trainings = _train(problem, toolbox, plan, state, trained_bests, seed, run, where.progress)
-        result = _result(problem, toolbox, plan, evolution, starts, state, trainings, seed)
+        trainings = _train(problem, toolbox, plan, state, seed, run, where.progress)
+        bests = train_bests(problem, evaluator.brief, state, trained_bests, run, where.progress)
+        result = _result(problem, toolbox, plan, evolution, starts, state, trainings, bests, seed)
         if run is not None and not run.finished:
             save(run, result)
     return result
@@ -282,22 +283,49 @@ def _first_state(problem: Problem, toolbox: base.Toolbox, evolution: Evolution, 
 
 
 def _train(
-    problem: Problem,
-    toolbox: base.Toolbox,
-    plan: Plan,
-    state: State,
-    trained_bests: int,
-    seed: int,
-    run: Run | None,
-    progress: bool,
+    problem: Problem, toolbox: base.Toolbox, plan: Plan, state: State, seed: int, run: Run | None, progress: bool
 ) -> dict[str, FinalTraining]:
     brief = toolbox.evaluate.func.brief
-    chosen = {"winner": state.hall_of_fame[0]}
-    if plan.controls:
-        chosen["start"] = state.bests[0][1]
-    shown = np.unique(np.linspace(0, len(state.bests) - 1, min(trained_bests, len(state.bests))).round().astype(int))
-    chosen |= {f"generation-{state.bests[i][0]}": state.bests[i][1] for i in shown}
+    chosen = {"winner": state.hall_of_fame[0]} | ({"start": state.bests[0][1]} if plan.controls else {})
     return train_chosen(problem, chosen, plan, (brief.engine, brief.threads, brief.seed), seed, run, progress)
+
+
+def train_bests(
+    problem: Problem, brief: BriefTraining, state: State, count: int, run: Run | None, progress: bool
+) -> list[dict[str, Any]]:
+    """Trains the fittest masks of some generations fully from W0, together, to see what fitness is worth.
+
+    Args:
+        problem: The problem.
+        brief: The brief training; the batches are the same.
+        state: The state, with the fittest mask of each generation in which it changed.
+        count: How many to train, evenly spread over those.
+        run: The run; None records nothing.
+        progress: Show a progress bar.
+
+    Returns:
+        Rows with the columns :data:`evoprune.result.BEST_COLUMNS`.
+    """
+    shown = np.unique(np.linspace(0, len(state.bests) - 1, min(count, len(state.bests))).round().astype(int))
+    chosen = [state.bests[i] for i in shown]
+    epochs = problem.recipe.epochs
+
+    def train_them() -> tuple[dict[str, Any], dict[str, Tensor]]:
+        rows = []
+        groups = list(split(chosen, brief.chunk))
+        with tqdm(total=epochs * len(groups), desc="bests", unit="epoch", disable=not progress) as bar:
+            for group in groups:
+                masks = [mask for _, mask in group]
+                trainings = train_together(
+                    problem, masks, brief.engine, brief.seed, brief.threads, lambda: bar.update() and None
+                )
+                for (gen, mask), training in zip(group, trainings, strict=True):
+                    measured = {name: getattr(training, name) for name in MEASURED}
+                    rows.append({"gen": gen, "mask": mask.hash, "fitness": mask.fitness.values[0], **measured})
+        return {"rows": rows}, {}
+
+    rows = (train_them() if run is None else run.step("bests", train_them))[0]["rows"]
+    return [{**row, "test_loss": math.nan if row["test_loss"] is None else row["test_loss"]} for row in rows]
 
 
 def _result(
@@ -308,12 +336,13 @@ def _result(
     starts: Starts,
     state: State,
     trainings: dict[str, FinalTraining],
+    bests: list[dict[str, Any]],
     seed: int,
 ) -> Result:
     evaluator: Evaluator = toolbox.evaluate.func
     winner, training, known = state.hall_of_fame[0], trainings["winner"], evaluator.known
     evaluations = [known[mask.hash] for mask in state.population]
-    masks = {"winner": winner, "start": state.bests[0][1], **{f"generation-{gen}": mask for gen, mask in state.bests}}
+    first = state.bests[0][1]
     summary = {
         "method": plan.method,
         **describe_problem(problem, seed),
@@ -330,13 +359,8 @@ def _result(
         **_cost(problem, evaluator, plan, starts, training),
         "failed": sum(e.status == FAILURE for e in known.values()),
         "no_better_than_chance": sum(e.status == NO_BETTER_THAN_CHANCE for e in known.values()),
-        "controls": {"start": describe_training(problem, masks["start"], trainings["start"])} if plan.controls else {},
+        "controls": {"start": describe_training(problem, first, trainings["start"])} if plan.controls else {},
     }
-    bests = [
-        {"gen": gen, "mask": mask.hash, "fitness": mask.fitness.values[0], **{name: getattr(t, name) for name in MEASURED}}
-        for gen, mask in state.bests
-        if (t := trainings.get(f"generation-{gen}")) is not None
-    ]
     model = trained_model(problem, training)
     hall = list(state.hall_of_fame)
     return Result(winner, model, trainings, summary, state.logbook, state.population, evaluations, hall, bests)
