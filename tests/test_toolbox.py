@@ -9,55 +9,85 @@ import pytest
 from deap import algorithms, base, tools
 
 import evoprune as ep
+from evoprune.operators import CROSSOVERS, MUTATIONS
+
+# what each operator needs beside rng
+MUTATION_OPTIONS = {
+    "swap": {"fraction": 0.1},
+    "density": {"fraction": 0.1},
+    "informed": {"fraction": 0.1, "missing": "random"},
+    "sparsity": {"fraction": 0.1, "low": 0.7, "high": 0.9},
+}
 
 
-def swap(mask: ep.Mask) -> tuple[ep.Mask]:
-    """Swaps one survivor for one removed weight; draws from the global ``random``, as DEAP's operators do."""
-    survivors, removed = np.flatnonzero(mask.bits), np.flatnonzero(~mask.bits)
-    mask.bits[random.choice(survivors)] = False
-    mask.bits[random.choice(removed)] = True
-    return (mask,)
-
-
-def exchange(a: ep.Mask, b: ep.Mask) -> tuple[ep.Mask, ep.Mask]:
-    a[:], b[:] = b[:], a[:]
-    return a, b
+def make_toolbox(problem: ep.Problem, mutation: str = "informed", crossover: str = "uniform") -> base.Toolbox:
+    toolbox = ep.make_toolbox(problem, sparsity=0.8, fitness="loss", fitness_epochs=1, evidence=0.1)
+    rng = np.random.default_rng(1)
+    toolbox.register("mutate", MUTATIONS[mutation], rng=rng, **MUTATION_OPTIONS[mutation])
+    toolbox.register("mate", CROSSOVERS[crossover], rng=rng)
+    return toolbox
 
 
 @pytest.fixture
 def toolbox(digits: ep.Problem) -> base.Toolbox:
-    toolbox = ep.make_toolbox(digits, sparsity=0.8, fitness_epochs=1)
-    toolbox.register("mutate", swap)
-    toolbox.register("mate", exchange)
-    return toolbox
+    return make_toolbox(digits)
 
 
-def ea_simple(toolbox: base.Toolbox) -> tuple[list[ep.Mask], tools.Logbook, tools.HallOfFame]:
+ALGORITHMS = {
+    "eaSimple": lambda population, toolbox, **options: algorithms.eaSimple(population, toolbox, 0.5, 0.9, 2, **options),
+    "eaMuPlusLambda": lambda population, toolbox, **options: algorithms.eaMuPlusLambda(
+        population, toolbox, 4, 5, 0.4, 0.5, 2, **options
+    ),
+    "eaMuCommaLambda": lambda population, toolbox, **options: algorithms.eaMuCommaLambda(
+        population, toolbox, 4, 5, 0.4, 0.5, 2, **options
+    ),
+}
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+@pytest.mark.parametrize(
+    ("mutation", "crossover"),
+    [*((name, "uniform") for name in sorted(MUTATIONS)), *(("informed", name) for name in sorted(CROSSOVERS))],
+)
+def test_stock_algorithms(digits: ep.Problem, algorithm: str, mutation: str, crossover: str) -> None:
+    toolbox = make_toolbox(digits, mutation, crossover)
+    assert type(toolbox) is base.Toolbox
     random.seed(3)
     best = tools.HallOfFame(2)
-    population = toolbox.population(n=4)
-    population, logbook = algorithms.eaSimple(
-        population, toolbox, 0.5, 0.9, 2, stats=ep.make_statistics(), halloffame=best, verbose=False
+    population, logbook = ALGORITHMS[algorithm](
+        toolbox.population(n=4), toolbox, stats=ep.make_statistics(), halloffame=best, verbose=False
     )
-    return population, logbook, best
-
-
-def test_ea_simple(toolbox: base.Toolbox, digits: ep.Problem) -> None:
-    assert type(toolbox) is base.Toolbox
-    population, logbook, best = ea_simple(toolbox)
     assert [record["gen"] for record in logbook] == [0, 1, 2]
     assert all(record["min"] <= record["mean"] <= record["max"] for record in logbook)
-    assert all(mask.survivors == round(0.2 * digits.prunable_count) for mask in population)
+    assert len(population) == 4
+    if mutation == "sparsity":
+        assert all(0.69 < mask.sparsity < 0.91 for mask in population)
+    else:
+        assert all(mask.survivors == round(0.2 * digits.prunable_count) for mask in population)
     assert best[0].fitness.values[0] >= max(mask.fitness.values[0] for mask in population)
-    assert ep.Evaluator(digits, epochs=1)(best[0]) == best[0].fitness.values
+    assert best[0].fitness >= best[1].fitness
+    assert ep.Evaluator(digits, fitness="loss", epochs=1)(best[0]) == pytest.approx(best[0].fitness.values, rel=1e-3)
 
 
-def test_other_algorithms(toolbox: base.Toolbox) -> None:
+def test_several_objectives_under_a_pareto_front(digits: ep.Problem) -> None:
+    toolbox = ep.make_toolbox(digits, fitness=("accuracy", "sparsity"), fitness_epochs=1)
+    rng = np.random.default_rng(1)
+    toolbox.register("mutate", MUTATIONS["sparsity"], rng=rng, **MUTATION_OPTIONS["sparsity"])
+    toolbox.register("mate", CROSSOVERS["layer"], rng=rng)
+    toolbox.register("select", tools.selNSGA2)
     random.seed(3)
-    population = toolbox.population(n=3)
-    for algorithm in (algorithms.eaMuPlusLambda, algorithms.eaMuCommaLambda):
-        population, _ = algorithm(population, toolbox, 3, 4, 0.4, 0.5, 1, verbose=False)
-        assert len(population) == 3
+    front = tools.ParetoFront()
+    population, _ = algorithms.eaMuPlusLambda(
+        toolbox.population(n=4), toolbox, 4, 6, 0.3, 0.7, 3, halloffame=front, verbose=False
+    )
+    assert all(len(mask.fitness.values) == 2 for mask in population)
+    assert len(front) > 1
+    assert not any(a.fitness.dominates(b.fitness) for a in front for b in front)
+    copy = toolbox.clone(front[0])
+    assert copy.fitness.values == front[0].fitness.values
+    assert copy.fitness.weights == (1.0, 1.0)
+    del copy.fitness.values
+    assert not copy.fitness.valid
 
 
 @pytest.mark.parametrize("foreign", ["built-in", "multiprocessing"])
