@@ -16,11 +16,14 @@ from evoprune.baselines import BASELINES, redrawn, shuffled
 from evoprune.dissipation import Dissipation
 from evoprune.engines import auto
 from evoprune.errors import InputError, RunError, look_up
+from evoprune.evidence import BATCH
+from evoprune.evolution import Evolution
 from evoprune.initialize import survivors_of
 from evoprune.mask import Mask
 from evoprune.problem import Problem
 from evoprune.recipe import Recipe
 from evoprune.search import Found, Plan, Where, check_k, train_found
+from evoprune.search_evolution import DISSIPATE, DISSIPATE_EPOCHS
 from evoprune.toolbox import make_toolbox
 
 # Sanity controls of a method's mask: what is trained from W0 instead of going on (Frankle et al. 2021, Su et al. 2020).
@@ -46,13 +49,23 @@ class Method:
     options: Mapping[str, Any]
 
 
+_ALONE = {"controls": False, "workers": "serial"}
+_EVOLVE = {**_ALONE, "fitness": "loss", "fitness_epochs": 1, "trained_bests": 0}
+DISSIPATED = Evolution(start=("dissipate",), fraction=0.05, last_fraction=0.01)
+
 METHODS: dict[str, Method] = {
     **{name: Method(functools.partial(algorithms.baseline, method=name), {}) for name in BASELINES},
-    "kstarts": Method(algorithms.k_starts, {"controls": False, "workers": "serial"}),
+    "kstarts": Method(algorithms.k_starts, _ALONE),
     "dissipate": Method(algorithms.dissipate, {}),
     "dissipate-relative": Method(algorithms.dissipate, {"movement": "relative"}),
     "random-dropout": Method(algorithms.dissipate, {"movement": "random"}),
-    "combine": Method(algorithms.combine, {"controls": False, "workers": "serial"}),
+    "combine": Method(algorithms.combine, _ALONE),
+    "evolve": Method(algorithms.evolve, {"evolution": Evolution(), **_EVOLVE}),
+    "evolve-dissipated": Method(algorithms.evolve, {"evolution": DISSIPATED, **_EVOLVE}),
+    # the best of as many random masks as evolve evaluates
+    "random-search": Method(
+        algorithms.k_starts, {"k": Evolution().most_evaluations, "fitness": "loss", "fitness_epochs": 1, **_ALONE}
+    ),
 }
 
 
@@ -185,7 +198,9 @@ def planned_cost(problem: Problem, comparison: Comparison, cell: Cell) -> Callab
         baseline = BASELINES[cell.base]
         return lambda epochs: baseline.search_cost(problem, cell.sparsity, epochs) + epochs * density
     options = options_of(comparison, cell.base)
-    first = {"kstarts": density, "combine": 1 - options.get("first_sparsity", 0.0)}.get(cell.base, 1.0)
+    if "evolution" in options:
+        return _cost_of_evolution(problem, options["evolution"], options["fitness_epochs"], density)
+    first = 1 - options.get("first_sparsity", cell.sparsity if "k" in options else 0.0)
     removals = options.get("dissipate_epochs", 0)
     brief = options.get("fitness_epochs", 0)
     # densities of a start, epoch by epoch, until it is as sparse as in the end
@@ -196,6 +211,20 @@ def planned_cost(problem: Problem, comparison: Comparison, cell: Cell) -> Callab
     least = max(1, len(course))
     others = (options.get("k", 1) - 1) * sum(course[:brief])
     return lambda epochs: math.inf if epochs < least else others + sum(course) + (epochs - len(course)) * density
+
+
+def _cost_of_evolution(problem: Problem, evolution: Evolution, brief: int, density: float) -> Callable[[int], float]:
+    """Returns what an evolution costs at most: children that were there before cost nothing."""
+    n, evaluations = len(problem.part("train")[0]), evolution.most_evaluations
+    evidence = min(BATCH, n) / n if evolution.evidence else 0.0
+    search = (evaluations - 1) * brief * density + evaluations * evidence
+
+    def cost(epochs: int) -> float:
+        removals = min(DISSIPATE_EPOCHS, epochs) if DISSIPATE in evolution.start else 0
+        dissipated = sum(density ** (i / removals) for i in range(removals))
+        return math.inf if epochs < brief else search + dissipated + epochs * density
+
+    return cost
 
 
 def epochs_within(problem: Problem, comparison: Comparison, cell: Cell) -> int | None:
@@ -237,9 +266,13 @@ def check_cells(comparison: Comparison, cells: Sequence[Cell]) -> list[Cell]:
         survivors_of(cell.sparsity, problem.prunable_count)
         auto.resolve(comparison.engine, problem, cell.sparsity, 1)
         options = options_of(comparison, cell.base)
-        first = options.get("first_sparsity", cell.sparsity if "k" in options else 0.0)
+        searches = "k" in options or "evolution" in options
+        first = options.get("first_sparsity", cell.sparsity if searches else 0.0)
         if "k" in options:
             check_k(options["k"])
+        if "evolution" in options:
+            options["evolution"].require(cell.sparsity, problem.prunable_count, 1)
+        if searches:
             names = ("fitness", "layer_densities", "fitness_epochs")
             make_toolbox(problem, sparsity=first, **{name: options[name] for name in names}, workers="serial")
         if "dissipate_epochs" in options:

@@ -21,6 +21,7 @@ from evoprune.operators import CROSSOVERS, GROW, MUTATIONS, SCOPES
 
 ALGORITHMS = ("mu+lambda", "generational")
 SELECTIONS = ("best", "tournament", "nsga2")
+RANDOM = "random"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,12 @@ class Evolution:
     def children(self) -> int:
         """Children a generation."""
         return self.offspring or (2 * self.k if self.algorithm == "mu+lambda" else self.k)
+
+    @property
+    def most_evaluations(self) -> int:
+        """Evaluations if every child is new, and nothing ends it before the last generation."""
+        random_ones = (self.starts or self.children) if RANDOM in self.start else 0
+        return max(random_ones, sum(name != RANDOM for name in self.start)) + self.generations * self.children
 
     @property
     def evidence(self) -> float:

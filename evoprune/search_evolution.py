@@ -28,7 +28,7 @@ from evoprune.dissipation import Dissipation
 from evoprune.errors import InputError, look_up
 from evoprune.evaluate import Evaluator
 from evoprune.evidence import BATCH
-from evoprune.evolution import Evolution, make_hall_of_fame, reason_to_stop, register_operators, replace, vary
+from evoprune.evolution import RANDOM, Evolution, make_hall_of_fame, reason_to_stop, register_operators, replace, vary
 from evoprune.final import FinalTraining, train_fully, train_together
 from evoprune.fitness import FAILED
 from evoprune.generations import evaluate_generation, log_generation, require_a_survivor, write_generations
@@ -42,7 +42,7 @@ from evoprune.signals import save_on_signals
 from evoprune.toolbox import make_toolbox
 from evoprune.train import multiply_adds
 
-RANDOM, DISSIPATE = "random", "dissipate"
+DISSIPATE = "dissipate"
 DISSIPATE_EPOCHS = 8
 
 

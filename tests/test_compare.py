@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,25 @@ def result(folder: Path) -> dict[str, object]:
     return json.loads((folder / "result.json").read_text())
 
 
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches of a few evaluations in the place of those of hundreds."""
+    fewer = {
+        "evolve": {"evolution": ep.Evolution(k=2, generations=2)},
+        "evolve-dissipated": {"evolution": ep.Evolution(k=2, generations=2, start=("dissipate",))},
+        "random-search": {"k": 8},
+    }
+    for name, options in fewer.items():
+        monkeypatch.setitem(METHODS, name, replace(METHODS[name], options={**METHODS[name].options, **options}))
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_every_method_does_its_cell_at_the_planned_cost(method: str, tmp_path: Path) -> None:
     run_cell(COMPARISON, cell(method), tmp_path / "run")
     facts, problem = result(tmp_path / "run"), make_problem(COMPARISON, cell(method))
-    assert facts["method"] == ("random-dropout" if method == "random-dropout" else method.removesuffix("-relative"))
+    names = {"dissipate-relative": "dissipate", "evolve-dissipated": "evolve", "random-search": "kstarts"}
+    assert facts["method"] == names.get(method, method)
     assert facts["survivors"] == round((1 - cell(method).sparsity) * problem.prunable_count)
     everything = ep.baselines.dense(problem)
     planned = planned_cost(problem, COMPARISON, cell(method))(4)
@@ -45,6 +60,7 @@ def test_every_method_does_its_cell_at_the_planned_cost(method: str, tmp_path: P
     assert facts["total_epochs"] >= 4
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("budget", [3.0, 9.0])
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_a_budget_is_kept_or_the_method_left_out(method: str, budget: float, tmp_path: Path) -> None:
