@@ -17,7 +17,7 @@ from evoprune.dissipation import Dissipation
 from evoprune.engines import auto
 from evoprune.errors import InputError, RunError, look_up
 from evoprune.evidence import BATCH
-from evoprune.evolution import Evolution
+from evoprune.evolution import RANDOM, Evolution
 from evoprune.initialize import survivors_of
 from evoprune.mask import Mask
 from evoprune.problem import Problem
@@ -50,8 +50,13 @@ class Method:
 
 
 _ALONE = {"controls": False, "workers": "serial"}
-_EVOLVE = {**_ALONE, "fitness": "loss", "fitness_epochs": 1, "trained_bests": 0}
-DISSIPATED = Evolution(start=("dissipate",), fraction=0.05, last_fraction=0.01)
+_EVOLVE = {**_ALONE, "fitness": "loss", "trained_bests": 0}
+# Small steps from masks that are good already, judged after a longer brief training; see RESULTS.md.
+_DISSIPATED = Evolution(k=4, offspring=16, generations=10, start=("dissipate",), fraction=0.02, last_fraction=0.005)
+_MIXED = Evolution(
+    k=4, offspring=12, generations=8, start=("dissipate", "lottery-ticket"), crossover_probability=0.5, fraction=0.02,
+    last_fraction=0.005,
+)  # fmt: skip
 
 METHODS: dict[str, Method] = {
     **{name: Method(functools.partial(algorithms.baseline, method=name), {}) for name in BASELINES},
@@ -60,9 +65,10 @@ METHODS: dict[str, Method] = {
     "dissipate-relative": Method(algorithms.dissipate, {"movement": "relative"}),
     "random-dropout": Method(algorithms.dissipate, {"movement": "random"}),
     "combine": Method(algorithms.combine, _ALONE),
-    "evolve": Method(algorithms.evolve, {"evolution": Evolution(), **_EVOLVE}),
-    "evolve-dissipated": Method(algorithms.evolve, {"evolution": DISSIPATED, **_EVOLVE}),
-    # the best of as many random masks as evolve evaluates
+    "evolve": Method(algorithms.evolve, {**_EVOLVE, "evolution": Evolution(), "fitness_epochs": 1}),
+    "evolve-dissipated": Method(algorithms.evolve, {**_EVOLVE, "evolution": _DISSIPATED, "fitness_epochs": 2}),
+    "evolve-mixed": Method(algorithms.evolve, {**_EVOLVE, "evolution": _MIXED, "fitness_epochs": 3}),
+    # the control of evolve: the best of as many random masks as it evaluates
     "random-search": Method(
         algorithms.k_starts, {"k": Evolution().most_evaluations, "fitness": "loss", "fitness_epochs": 1, **_ALONE}
     ),
@@ -199,7 +205,7 @@ def planned_cost(problem: Problem, comparison: Comparison, cell: Cell) -> Callab
         return lambda epochs: baseline.search_cost(problem, cell.sparsity, epochs) + epochs * density
     options = options_of(comparison, cell.base)
     if "evolution" in options:
-        return _cost_of_evolution(problem, options["evolution"], options["fitness_epochs"], density)
+        return _cost_of_evolution(problem, options["evolution"], options["fitness_epochs"], cell.sparsity)
     first = 1 - options.get("first_sparsity", cell.sparsity if "k" in options else 0.0)
     removals = options.get("dissipate_epochs", 0)
     brief = options.get("fitness_epochs", 0)
@@ -213,16 +219,18 @@ def planned_cost(problem: Problem, comparison: Comparison, cell: Cell) -> Callab
     return lambda epochs: math.inf if epochs < least else others + sum(course) + (epochs - len(course)) * density
 
 
-def _cost_of_evolution(problem: Problem, evolution: Evolution, brief: int, density: float) -> Callable[[int], float]:
+def _cost_of_evolution(problem: Problem, evolution: Evolution, brief: int, sparsity: float) -> Callable[[int], float]:
     """Returns what an evolution costs at most: children that were there before cost nothing."""
-    n, evaluations = len(problem.part("train")[0]), evolution.most_evaluations
+    n, density, evaluations = len(problem.part("train")[0]), 1 - sparsity, evolution.most_evaluations
     evidence = min(BATCH, n) / n if evolution.evidence else 0.0
     search = (evaluations - 1) * brief * density + evaluations * evidence
+    baselines = [BASELINES[name] for name in evolution.start if name in BASELINES and name != RANDOM]
 
     def cost(epochs: int) -> float:
         removals = min(DISSIPATE_EPOCHS, epochs) if DISSIPATE in evolution.start else 0
-        dissipated = sum(density ** (i / removals) for i in range(removals))
-        return math.inf if epochs < brief else search + dissipated + epochs * density
+        starts = [density ** (i / removals) for i in range(removals)]
+        starts += [baseline.search_cost(problem, sparsity, epochs) for baseline in baselines]
+        return math.inf if epochs < brief else search + sum(starts) + epochs * density
 
     return cost
 

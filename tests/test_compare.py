@@ -40,6 +40,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     fewer = {
         "evolve": {"evolution": ep.Evolution(k=2, generations=2)},
         "evolve-dissipated": {"evolution": ep.Evolution(k=2, generations=2, start=("dissipate",))},
+        "evolve-mixed": {"evolution": ep.Evolution(k=2, generations=2, start=("dissipate", "lottery-ticket"))},
         "random-search": {"k": 8},
     }
     for name, options in fewer.items():
@@ -51,7 +52,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_method_does_its_cell_at_the_planned_cost(method: str, tmp_path: Path) -> None:
     run_cell(COMPARISON, cell(method), tmp_path / "run")
     facts, problem = result(tmp_path / "run"), make_problem(COMPARISON, cell(method))
-    names = {"dissipate-relative": "dissipate", "evolve-dissipated": "evolve", "random-search": "kstarts"}
+    names = {
+        "dissipate-relative": "dissipate",
+        "evolve-dissipated": "evolve",
+        "evolve-mixed": "evolve",
+        "random-search": "kstarts",
+    }
     assert facts["method"] == names.get(method, method)
     assert facts["survivors"] == round((1 - cell(method).sparsity) * problem.prunable_count)
     everything = ep.baselines.dense(problem)
