@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -204,7 +204,7 @@ def _keep_settings(comparison: Comparison, cells: Sequence[Cell], folder: Path) 
         InputError: The folder holds a comparison with other settings.
     """
     methods = {cell.base: options_of(comparison, cell.base) for cell in cells}
-    settings = {"schema": 1, "settings": comparison.settings(), "methods": json.loads(json.dumps(methods))}
+    settings = {"schema": 1, "settings": comparison.settings(), "methods": json.loads(json.dumps(methods, default=asdict))}
     path = folder / "compare.json"
     before = records.read_json(path)
     if before is not None:

@@ -23,8 +23,8 @@ COLUMNS = (
 TEXT = ("method", "data", "model", "note")
 COSTS = ("search_epochs", "total_epochs", "multiply_adds", "survivors", "seconds")
 ORDER = (
-    "dense", "lottery-ticket", "dissipate", "combine", "evolve-mixed", "evolve-dissipated", "evolve", "random-search", "kstarts",
-    "snip", "grasp", "synflow", "magnitude", "erk", "random",
+    "dense", "lottery-ticket", "dissipate", "combine", "evolve-mixed", "evolve-dissipated", "evolve", "random-search",
+    "kstarts", "snip", "grasp", "synflow", "magnitude", "erk", "random",
 )  # fmt: skip
 OURS = ("dissipate", "combine", "kstarts", "evolve", "evolve-dissipated", "evolve-mixed")
 CONFIDENCE = 0.95
