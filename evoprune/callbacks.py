@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from deap import tools
+
 from evoprune.checkpoint import State
 from evoprune.errors import InputError
 
@@ -14,7 +16,8 @@ from evoprune.errors import InputError
 class Callback(Protocol):
     """What :func:`evoprune.algorithms.evolve` calls.
 
-    An error that it raises ends the run; the generation is on disk by then, and the run resumes.
+    An error that it raises ends the run; the generation is on disk by then, and the run resumes. A run that was killed between
+    the two does not call again for that generation, and one whose checkpoint was damaged calls twice.
     """
 
     def on_generation(self, state: State) -> None:
@@ -41,19 +44,27 @@ class TensorBoard:
         except ImportError as error:
             raise InputError("TensorBoard is not installed; pip install tensorboard, or leave --tensorboard out.") from error
         self._writer = SummaryWriter
+        self._begun = False
         self.folder = Path(folder)
 
     def on_generation(self, state: State) -> None:
-        """Writes a generation's record: ``fitness/min``, ``loss/mean``, ``diversity`` and so on, by generation."""
-        logbook = state.logbook
-        record = logbook[-1]
-        values = {f"fitness/{name}": record[name] for name in ("best", "min", "mean", "max", "std")}
-        values |= {name: record[name] for name in ("nevals", "diversity", "chance_diversity", "seconds")}
-        for chapter, rows in logbook.chapters.items():
-            values |= {f"{chapter}/{name}": value for name, value in rows[-1].items() if name != "gen"}
-        with self._writer(str(self.folder)) as writer:
-            for name, value in values.items():
-                if isinstance(value, (int, float)) and math.isfinite(value):
-                    writer.add_scalar(name, value, record["gen"])
-                elif isinstance(value, list):  # survivors of a layer: min, mean, max, and the best mask's
-                    writer.add_scalar(name, value[1], record["gen"])
+        """Writes the last record, and the first time all: ``fitness/min``, ``loss/mean``, ``diversity`` and so on."""
+        records = range(len(state.logbook))
+        # what an earlier process wrote is written again, and no longer counts
+        purge = {} if self._begun else {"purge_step": 0}
+        with self._writer(str(self.folder), **purge) as writer:
+            for i in records if not self._begun else records[-1:]:
+                for name, value in _scalars(state.logbook, i).items():
+                    if math.isfinite(value):
+                        writer.add_scalar(name, value, state.logbook[i]["gen"])
+        self._begun = True
+
+
+def _scalars(logbook: tools.Logbook, i: int) -> dict[str, float]:
+    record = logbook[i]
+    values = {f"fitness/{name}": record[name] for name in ("best", "min", "mean", "max", "std")}
+    values |= {name: record[name] for name in ("nevals", "diversity", "chance_diversity", "seconds")}
+    for chapter, rows in logbook.chapters.items():
+        # of a layer's survivors (min, mean, max, and the best mask's) the mean
+        values |= {f"{chapter}/{k}": v[1] if isinstance(v, list) else v for k, v in rows[i].items() if k != "gen"}
+    return values

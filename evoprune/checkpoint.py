@@ -14,6 +14,7 @@ import random
 import shutil
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,8 @@ from evoprune.mask import Mask
 from evoprune.operators import Evidence
 
 KEPT = 2
+# What reading a damaged file may raise.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -42,7 +45,8 @@ class State:
         selection: Stream of DEAP's selection and variation, which draw from the global ``random``.
         gen: The generation that comes next.
         logbook: A record a generation.
-        bests: The fittest mask so far as of each generation in which it changed, with that generation.
+        bests: The fittest mask so far as of each generation in which there was a fitter one, with that generation.
+        improved: The last generation with a fitter mask, or, with several objectives, with another Pareto front.
         seconds: Time so far, over interruptions.
     """
 
@@ -53,6 +57,7 @@ class State:
     gen: int = 0
     logbook: tools.Logbook = field(default_factory=tools.Logbook)
     bests: list[tuple[int, Mask]] = field(default_factory=list)
+    improved: int = 0
     seconds: float = 0.0
 
 
@@ -79,6 +84,7 @@ def save_state(folder: Path, state: State) -> None:
         "logbook": _plain({"records": state.logbook, "chapters": state.logbook.chapters, "header": state.logbook.header}),
         "variation": state.variation.bit_generator.state,
         "selection": state.selection.getstate(),
+        "improved": state.improved,
         "seconds": state.seconds,
     }
     packed = _npz(arrays)
@@ -93,7 +99,7 @@ def save_state(folder: Path, state: State) -> None:
 
 
 def load_state(folder: Path, shapes: Shapes, hall_of_fame: Callable[[], tools.HallOfFame]) -> State | None:
-    """Reads the last checkpoint that is whole; a warning names each that is not.
+    """Reads the last checkpoint that is whole; a warning names each that is not, and it is set aside.
 
     Args:
         folder: Folder of the checkpoints.
@@ -106,8 +112,11 @@ def load_state(folder: Path, shapes: Shapes, hall_of_fame: Callable[[], tools.Ha
     for path in sorted(folder.glob("generation-*.json"), reverse=True):
         try:
             return _load(path, shapes, hall_of_fame())
-        except (_DamagedError, OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (_DamagedError, *_DAMAGE) as error:
             warnings.warn(f"the checkpoint {path} is damaged ({error}); the one before is used.", stacklevel=2)
+            for file in (path, path.with_suffix(".npz")):
+                if file.exists():
+                    file.replace(file.with_name(f"{file.name}.damaged"))
     return None
 
 
@@ -126,7 +135,7 @@ def load_evidence(folder: Path, gen: int) -> dict[str, Evidence]:
         try:
             arrays = _arrays(path.read_bytes())
             found[path.stem] = Evidence(path.stem, arrays["still"], arrays["grow"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except _DAMAGE:
             continue
     return found
 
@@ -175,7 +184,8 @@ def _load(path: Path, shapes: Shapes, hall_of_fame: tools.HallOfFame) -> State:
     version, internal, gauss = content["selection"]
     selection.setstate((version, tuple(internal), gauss))
     bests = [(gen, mask_of(i)) for gen, i in content["bests"]]
-    return State(population, hall_of_fame, variation, selection, content["gen"], logbook, bests, content["seconds"])
+    gen, improved, seconds = (content[name] for name in ("gen", "improved", "seconds"))
+    return State(population, hall_of_fame, variation, selection, gen, logbook, bests, improved, seconds)
 
 
 def _npz(arrays: Mapping[str, Any]) -> bytes:

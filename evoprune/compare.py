@@ -23,7 +23,7 @@ from evoprune.mask import Mask
 from evoprune.problem import Problem
 from evoprune.recipe import Recipe
 from evoprune.search import Found, Plan, Where, check_k, train_found
-from evoprune.search_evolution import DISSIPATE, DISSIPATE_EPOCHS
+from evoprune.starts import DISSIPATE, DISSIPATE_EPOCHS
 from evoprune.toolbox import make_toolbox
 
 # Sanity controls of a method's mask: what is trained from W0 instead of going on (Frankle et al. 2021, Su et al. 2020).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,24 +36,26 @@ class Evolution:
     generations: int = 20
     """Generations after the first; the search stops at the first of the limits that is reached."""
     evaluations: int | None = None
-    """Stop before there are more evaluations than this. None: no limit."""
+    """Stop before there are more evaluations than this, in whole generations. None: no limit."""
     seconds: float | None = None
-    """Stop after so many seconds of search, over interruptions; what is found then depends on the machine. None: no limit."""
+    """Stop after so many seconds of generations, over interruptions; what is found then depends on the machine. None: no
+    limit."""
     patience: int | None = None
-    """Stop after so many generations without a fitter mask. None: no limit."""
+    """Stop after so many generations without a fitter mask, or, with several objectives, a change of the Pareto front. None: no
+    limit."""
     start: tuple[str, ...] = ("random",)
     """The first generation: random (random masks), the name of a baseline (snip, grasp, synflow, magnitude, erk, ...),
     dissipate (the mask that dissipating gradients leave), or the path of a mask.npz or of a run folder. Several may be given,
-    and random ones fill up."""
+    and random ones fill up. What it took to find masks that are given by path is not counted."""
     starts: int | None = None
-    """Masks in the first generation, where random ones fill up. None: as many as there are offspring."""
+    """Masks in the first generation, to which random ones fill up. None: as many as there are offspring."""
     algorithm: str = "mu+lambda"
     """mu+lambda (parents and children compete) or generational (children replace parents, but for the elites)."""
     elites: int = 1
     """Fittest masks that a generational algorithm keeps."""
     selection: str | None = None
-    """DEAP's selection, of survivors (mu+lambda) or of parents (generational): best, tournament or nsga2. None: best for
-    mu+lambda, tournament for generational, nsga2 for several objectives."""
+    """DEAP's selection, of survivors (mu+lambda: best, tournament or nsga2) or of parents (generational: tournament). None:
+    best for mu+lambda, nsga2 for several objectives."""
     tournament_size: int = 3
     """Masks in a tournament."""
     crossover: str = "uniform"
@@ -91,8 +94,13 @@ class Evolution:
     @property
     def most_evaluations(self) -> int:
         """Evaluations if every child is new, and nothing ends it before the last generation."""
-        random_ones = (self.starts or self.children) if RANDOM in self.start else 0
-        return max(random_ones, sum(name != RANDOM for name in self.start)) + self.generations * self.children
+        return self.first + self.generations * self.children
+
+    @property
+    def first(self) -> int:
+        """Masks in the first generation; more where a run folder that is given holds more, fewer where masks are equal."""
+        named = len({name for name in self.start if name != RANDOM})
+        return max(named, self.starts or self.children) if RANDOM in self.start else named
 
     @property
     def evidence(self) -> float:
@@ -103,6 +111,12 @@ class Evolution:
         """Returns the fraction that the mutants of a generation exchange, from 1 on."""
         done = min(1.0, (gen - 1) / max(1, self.generations - 1))
         return self.last_fraction + (self.fraction - self.last_fraction) * 0.5 * (1 + math.cos(math.pi * done))
+
+    def __post_init__(self) -> None:
+        for name in ("start", "mutation"):
+            value = getattr(self, name)
+            values = (value,) if isinstance(value, (str, os.PathLike)) else tuple(value)
+            object.__setattr__(self, name, tuple(os.fspath(v) if isinstance(v, os.PathLike) else v for v in values))
 
     def bounds(self, sparsity: float) -> tuple[float, float]:
         """Returns the least and the largest sparsity that masks may have."""
@@ -131,8 +145,12 @@ class Evolution:
         _require_count("elites", self.elites, 0)
         if self.elites > self.k:
             raise InputError(f"elites are {self.elites}, but k is {self.k}; expected at most k.")
-        if self.seconds is not None and not self.seconds > 0:
-            raise InputError(f"seconds are {self.seconds}; expected a number above 0.")
+        if self.seconds is not None and not (isinstance(self.seconds, (int, float)) and self.seconds > 0):
+            raise InputError(f"seconds are {self.seconds!r}; expected a number above 0.")
+        if self.evaluations is not None and self.evaluations < self.first:
+            raise InputError(f"evaluations are {self.evaluations}, but the first generation has {self.first} masks already.")
+        if self.starts is not None and RANDOM not in self.start:
+            raise InputError(f"starts are {self.starts}, but start is {self.start}; expected random among them, to fill up.")
         for name, value, known in (
             ("algorithm", self.algorithm, ALGORITHMS), ("crossover", self.crossover, CROSSOVERS), ("grow", self.grow, GROW),
             ("scope", self.scope, SCOPES), ("selection", self.selection or "best", SELECTIONS),
@@ -149,11 +167,23 @@ class Evolution:
             raise InputError(f"among is {self.among}; expected a number of at least 1, such as 1.5.")
         if not self.mutation or not self.start:
             raise InputError("no mutation or no start is given; expected at least one name of each, such as informed, random.")
-        if objectives > 1 and self.selection not in (None, "nsga2"):
+        if self.algorithm == "generational":
+            self._require_generational(objectives)
+        elif objectives > 1 and self.selection not in (None, "nsga2"):
             raise InputError(f"selection is {self.selection!r} with {objectives} objectives; expected nsga2.")
+        if "sparsity" not in self.mutation and (self.min_sparsity is not None or self.max_sparsity is not None):
+            raise InputError(f"sparsity has bounds, but mutation is {self.mutation}; expected sparsity among them.")
         low, high = self.bounds(sparsity)
         if not survivors_of(high, n) <= survivors_of(sparsity, n) <= survivors_of(low, n):
             raise InputError(f"sparsity is {sparsity}, to vary from {low} to {high}; expected it between the two.")
+
+    def _require_generational(self, objectives: int) -> None:
+        if objectives > 1:
+            raise InputError(f"algorithm is generational with {objectives} objectives; expected mu+lambda.")
+        if self.selection not in (None, "tournament"):
+            raise InputError(f"selection is {self.selection!r} and algorithm generational; expected tournament, for parents.")
+        if self.children + self.elites < self.k:
+            raise InputError(f"offspring are {self.children} and elites {self.elites}; expected together at least k, {self.k}.")
 
 
 def make_hall_of_fame(evolution: Evolution, objectives: int) -> tools.HallOfFame:
@@ -161,14 +191,17 @@ def make_hall_of_fame(evolution: Evolution, objectives: int) -> tools.HallOfFame
     return tools.HallOfFame(evolution.hall_of_fame) if objectives == 1 else tools.ParetoFront()
 
 
-def register_operators(toolbox: base.Toolbox, evolution: Evolution, sparsity: float, objectives: int) -> None:
-    """Registers DEAP's ``select``, and ``mate`` and ``mutate``, which want ``rng``, and ``mutate`` also ``fraction``.
+def register_operators(
+    toolbox: base.Toolbox, evolution: Evolution, sparsity: float, objectives: int, rng: np.random.Generator
+) -> None:
+    """Registers ``select``, ``mate`` and ``mutate``, with the fraction of the first generation.
 
     Args:
         toolbox: The toolbox.
         evolution: The options.
         sparsity: The asked sparsity.
         objectives: Number of objectives.
+        rng: Source of the draws of ``mate`` and ``mutate``; DEAP's ``select`` draws from the global ``random``.
     """
     usual = "best" if evolution.algorithm == "mu+lambda" else "tournament"
     selection = evolution.selection or (usual if objectives == 1 else "nsga2")
@@ -177,7 +210,7 @@ def register_operators(toolbox: base.Toolbox, evolution: Evolution, sparsity: fl
     else:
         toolbox.register("select", {"best": tools.selBest, "nsga2": tools.selNSGA2}[selection])
     scope = {} if evolution.crossover == "layer" else {"scope": evolution.scope}
-    toolbox.register("mate", CROSSOVERS[evolution.crossover], **scope)
+    toolbox.register("mate", CROSSOVERS[evolution.crossover], rng=rng, **scope)
     low, high = evolution.bounds(sparsity)
     arguments: Mapping[str, dict[str, Any]] = {
         "swap": {"scope": evolution.scope},
@@ -185,7 +218,7 @@ def register_operators(toolbox: base.Toolbox, evolution: Evolution, sparsity: fl
         "sparsity": {"low": low, "high": high},
     }
     mutations = [functools.partial(MUTATIONS[name], **arguments.get(name, {})) for name in evolution.mutation]
-    toolbox.register("mutate", mutate, mutations=mutations)
+    toolbox.register("mutate", mutate, mutations=mutations, fraction=evolution.fraction, rng=rng)
 
 
 def mutate(
@@ -218,7 +251,9 @@ def vary(state: State, toolbox: base.Toolbox, evolution: Evolution) -> list[Mask
 
 
 def replace(state: State, children: Sequence[Mask], toolbox: base.Toolbox, evolution: Evolution) -> list[Mask]:
-    """Returns the population that survives: distinct masks, none that failed as long as there are others.
+    """Returns the population that survives, out of distinct masks, none that failed as long as there are others.
+
+    A tournament may draw a mask several times, as DEAP's does.
 
     Args:
         state: The state, with the parents; its stream of selection is used up.
@@ -227,8 +262,8 @@ def replace(state: State, children: Sequence[Mask], toolbox: base.Toolbox, evolu
         evolution: The options.
     """
     if evolution.algorithm == "generational":
-        elites = _usable(tools.selBest(_usable(state.population), evolution.elites)) if state.population else []
-        return _distinct([*elites, *tools.selBest(_usable(children), len(children))])[: evolution.k]
+        elites = tools.selBest(state.population, evolution.elites)
+        return _usable(_distinct([*elites, *tools.selBest(children, len(children))]))[: evolution.k]
     pool = _usable(_distinct([*state.population, *children]))
     with seeds.global_random(state.selection):
         return list(toolbox.select(pool, min(evolution.k, len(pool))))
@@ -243,7 +278,7 @@ def reason_to_stop(state: State, evolution: Evolution) -> str:
         return f"{evaluations} evaluations"
     if evolution.seconds is not None and state.seconds >= evolution.seconds:
         return f"{state.seconds:.0f} seconds"
-    if evolution.patience is not None and state.bests and state.gen - 1 - state.bests[-1][0] >= evolution.patience:
+    if evolution.patience is not None and state.gen and state.gen - 1 - state.improved >= evolution.patience:
         return f"no fitter mask for {evolution.patience} generations"
     return ""
 

@@ -119,6 +119,7 @@ FITNESS: dict[str, FitnessFunction] = {
 # columns of evaluations.csv beside the terms
 RESERVED = (
     "gen", "mask", "seed", "validation_loss", "validation_accuracy", "status", "note", "multiply_adds", "worker", "seconds",
+    "layers",
 )  # fmt: skip
 _BUILT_IN = frozenset({*TERMS, *FITNESS})
 

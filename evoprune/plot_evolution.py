@@ -103,7 +103,7 @@ def plot_evaluations(ax: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     _generations(ax, gens)
 
 
-def plot_survivors(ax: Axes, layers: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def plot_densities(ax: Axes, layers: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Draws the density of each layer over the generations: mean and range of the population, and that of the best so far."""
     handles, seen = [], []
     for i, (name, rows) in enumerate(layers.items()):
@@ -179,7 +179,7 @@ def diversity_figure(folder: Path) -> Figure:
 def survivors_figure(folder: Path) -> Figure:
     """Returns the figure of the layers' densities over the generations."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
-    plot_survivors(figure.subplots(), read_survivors(folder))
+    plot_densities(figure.subplots(), read_survivors(folder))
     return figure
 
 

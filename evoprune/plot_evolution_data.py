@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evoprune import records
+from evoprune.brief import FAILURE, Evaluation
 from evoprune.errors import InputError
 from evoprune.fitness import FITNESS
 
@@ -153,7 +154,7 @@ def read_evaluated(folder: Path) -> Evaluated:
             f"give evolve several, or draw the fitness."
         )
     rows = records.read_evaluations(folder)
-    usable = [(gen, e) for gen, e in rows if e.status != "failed"]
+    usable = [(gen, e) for gen, e in rows if e.status != FAILURE]
     values = [(gen, _objective(names[0], e, config), _objective(names[1], e, config)) for gen, e in usable]
     points = [(gen, x, y) for gen, x, y in values if math.isfinite(x + y)]
     if not points:
@@ -187,13 +188,9 @@ def _objectives(config: Mapping[str, Any]) -> list[str]:
     return [fitness] if isinstance(fitness, str) else list(fitness)
 
 
-def _objective(name: str, evaluation: Any, config: Mapping[str, Any]) -> float:
-    if name == "accuracy":
-        return float(evaluation.validation_accuracy)
-    if name in evaluation.terms:
-        return float(evaluation.terms[name])
+def _objective(name: str, evaluation: Evaluation, config: Mapping[str, Any]) -> float:
     if name not in FITNESS:
         raise InputError(
             f"fitness {name!r} is not known here; expected one of {', '.join(FITNESS)}; register it as in the run."
         )
-    return FITNESS[name].value(evaluation.terms, config["divisors"])
+    return FITNESS[name].value(evaluation.values, config["divisors"])

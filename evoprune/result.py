@@ -19,7 +19,7 @@ from evoprune.problem import Problem
 from evoprune.run import Run
 from evoprune.toolbox import fitness_of
 
-MEASURED = ("validation_accuracy", "validation_loss", "test_accuracy", "test_loss")
+MEASURED = ("validation_accuracy", "validation_loss")
 BEST_COLUMNS = ("gen", "mask", "fitness", *MEASURED)
 
 

@@ -26,6 +26,7 @@ from evoprune.errors import InputError, InUseError
 from evoprune.problem import Problem
 
 SCHEMA = 3
+FIGURE_NAMES = ("starts", "training", "layers", "dissipation", "fitness", "finals", "diversity", "survivors", "fronts")
 _PACKAGES = ("evoprune", "deap", "numpy", "safetensors", "scikit-learn", "scipy", "scoop", "torch")
 
 
@@ -206,7 +207,7 @@ class Run:
         """Removes the files of the run that was here before, and only those; first what says that it is finished."""
         files = [
             "result.json", "evaluations.csv", "generations.csv", "layers.csv", "bests.csv", "history.csv", "removals.json",
-            "mask.npz", "model.safetensors",
+            "mask.npz", "model.safetensors", *(f"{name}.png" for name in FIGURE_NAMES),
         ]  # fmt: skip
         for name in files:
             (self.folder / name).unlink(missing_ok=True)

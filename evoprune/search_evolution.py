@@ -10,49 +10,56 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replace_fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from deap import base, tools
 from torch import Tensor
 from tqdm import tqdm
 
 from evoprune import checkpoint, seeds
-from evoprune.baselines import BASELINES, dense
 from evoprune.brief import FAILURE, NO_BETTER_THAN_CHANCE, BriefTraining, split
 from evoprune.callbacks import Callback
 from evoprune.checkpoint import State
-from evoprune.dissipation import Dissipation
-from evoprune.errors import InputError, look_up
+from evoprune.errors import InputError
 from evoprune.evaluate import Evaluator
 from evoprune.evidence import BATCH
-from evoprune.evolution import RANDOM, Evolution, make_hall_of_fame, reason_to_stop, register_operators, replace, vary
-from evoprune.final import FinalTraining, train_fully, train_together
+from evoprune.evolution import Evolution, make_hall_of_fame, reason_to_stop, register_operators, replace, vary
+from evoprune.final import FinalTraining, train_together
 from evoprune.fitness import FAILED
 from evoprune.generations import evaluate_generation, log_generation, require_a_survivor, write_generations
-from evoprune.initialize import survivors_of
 from evoprune.mask import Mask
 from evoprune.problem import Problem
 from evoprune.result import MEASURED, Result, describe_problem, describe_training, save, trained_model
 from evoprune.run import Run
 from evoprune.search import Plan, Where, train_chosen
 from evoprune.signals import save_on_signals
+from evoprune.starts import How, Starts, first_masks, given_masks
 from evoprune.toolbox import make_toolbox
-from evoprune.train import multiply_adds
-
-DISSIPATE = "dissipate"
-DISSIPATE_EPOCHS = 8
 
 
-@dataclass(frozen=True)
-class Starts:
-    """The first masks, the epochs of training that it took to find them, and their cost in multiply-adds."""
+@dataclass
+class Latest:
+    """The latest state between two generations, which may be saved at any time.
 
-    masks: list[Mask]
-    search_epochs: float
-    cost: float
+    Attributes:
+        run: The run; None saves nothing.
+        state: The state; None before there is one, and once the run has finished.
+    """
+
+    run: Run | None
+    state: State | None = None
+    saving: bool = False
+
+    def save(self) -> None:
+        """Saves the state; does nothing while it is being saved, as when a signal comes just then."""
+        if self.run is None or self.state is None or self.saving:
+            return
+        self.saving = True
+        try:
+            checkpoint.save_state(self.run.checkpoint, self.state)
+        finally:
+            self.saving = False
 
 
 def search_generations(
@@ -79,11 +86,13 @@ def search_generations(
     names = [search["fitness"]] if isinstance(search["fitness"], str) else list(search["fitness"])
     search = {**search, "fitness": names, "sparsity": float(search["sparsity"]), "seed": seed, "evidence": evolution.evidence}
     evolution.require(search["sparsity"], problem.prunable_count, len(names))
+    if "sparsity" in names and "sparsity" not in evolution.mutation:
+        raise InputError(f"sparsity is an objective, but mutation is {evolution.mutation}; expected sparsity among them.")
     if isinstance(trained_bests, bool) or not isinstance(trained_bests, int) or trained_bests < 0:
         raise InputError(f"trained_bests is {trained_bests!r}; expected how many to train, at least 0.")
     given = given_masks(problem, evolution, search["sparsity"])
     toolbox = make_toolbox(problem, **search, workers=where.workers, threads=where.threads)
-    register_operators(toolbox, evolution, search["sparsity"], len(names))
+    register_operators(toolbox, evolution, search["sparsity"], len(names), seeds.generator(seed, "variation"))
     evaluator: Evaluator = toolbox.evaluate.func
     settings = {
         "problem": problem.config(),
@@ -97,85 +106,23 @@ def search_generations(
     }
     execution = {"workers": where.workers, "threads": where.threads, "engine": evaluator.brief.engine}
     run = None if where.out is None else Run.plan(where.out, plan.method, settings, execution, where.force)
-    with nullcontext() if run is None else run.of(problem):
+    latest = Latest(run)
+    with nullcontext() if run is None else run.of(problem), save_on_signals(latest.save):
         if run is not None:
             evaluator.resume({}, run.divisors, run.execution["threads"], run.execution["engine"])
         if where.progress:
             tqdm.write(f"engine {evaluator.brief.engine}, {evaluator.brief.chunk} masks at a time")
-        starts = first_masks(problem, evolution, given, toolbox, search, run)
-        state = evolve_masks(problem, toolbox, evolution, starts.masks, seed, run, callbacks, where.progress)
+        how = How(search["sparsity"], seed, search["engine"], evaluator.brief.threads, evaluator.brief.seed)
+        starts = first_masks(problem, evolution, given, how, toolbox, run, where.progress)
+        latest.state = first_state(problem, toolbox, evolution, seed, run)
+        state = evolve_masks(problem, toolbox, evolution, starts.masks, latest, callbacks, where.progress)
         trainings = _train(problem, toolbox, plan, state, seed, run, where.progress)
-        bests = train_bests(problem, evaluator.brief, state, trained_bests, run, where.progress)
+        known = {} if plan.restart else {training.mask.hash: training for training in trainings.values()}
+        bests = train_bests(problem, evaluator.brief, state, trained_bests, known, run, where.progress)
         result = _result(problem, toolbox, plan, evolution, starts, state, trainings, bests, seed)
         if run is not None and not run.finished:
             save(run, result)
     return result
-
-
-def given_masks(problem: Problem, evolution: Evolution, sparsity: float) -> list[Mask]:
-    """Reads the masks that ``start`` names by their paths; of a run folder its mask, and its hall of fame.
-
-    Raises:
-        InputError: A name that is neither known nor a path, or a mask that does not fit.
-    """
-    low, high = evolution.bounds(sparsity)
-    least, most = (survivors_of(s, problem.prunable_count) for s in (high, low))
-    masks = []
-    for name in evolution.start:
-        if name in (RANDOM, DISSIPATE, *BASELINES):
-            continue
-        path = Path(name)
-        if not path.exists():
-            look_up("start", name, dict.fromkeys((RANDOM, DISSIPATE, *BASELINES, "the path of a mask or a run folder"), True))
-        for file in [path / "mask.npz", *sorted(path.glob("hall_of_fame/*.npz"))] if path.is_dir() else [path]:
-            mask = Mask.load(file, problem)
-            if not least <= mask.survivors <= most:
-                raise InputError(
-                    f"{file} keeps {mask.survivors} weights; expected {least} to {most} for --sparsity {sparsity}."
-                )
-            masks.append(mask)
-    return masks
-
-
-def first_masks(
-    problem: Problem,
-    evolution: Evolution,
-    given: Sequence[Mask],
-    toolbox: base.Toolbox,
-    search: Mapping[str, Any],
-    run: Run | None,
-) -> Starts:
-    """Returns the masks of the first generation: what ``start`` names, and random ones where that is named, too."""
-
-    def find() -> tuple[dict[str, Any], dict[str, Tensor]]:
-        dense_epoch, epochs, costs = multiply_adds(problem, dense(problem)), 0.0, 0.0
-        found = list(given)
-        for name in dict.fromkeys(evolution.start):
-            if name == DISSIPATE:
-                training = _dissipate(problem, toolbox.evaluate.func, search["sparsity"])
-                found.append(training.mask)
-                epochs, costs = epochs + len(training.history), costs + training.cost(len(training.history))
-            elif name in BASELINES and name != RANDOM:
-                found.append(BASELINES[name].prune(problem, sparsity=search["sparsity"], seed=search["seed"]))
-                epochs += BASELINES[name].search_epochs(problem, problem.recipe.epochs)
-                costs += dense_epoch * BASELINES[name].search_cost(problem, search["sparsity"], problem.recipe.epochs)
-        facts = {"search_epochs": epochs, "cost": costs}
-        bits = np.array([mask.bits for mask in found], bool).reshape(len(found), problem.prunable_count)
-        return facts, {"bits": torch.from_numpy(np.packbits(bits, axis=1))}
-
-    facts, tensors = find() if run is None else run.step("starts", find)
-    rows = np.unpackbits(tensors["bits"].numpy(), axis=1, count=problem.prunable_count).astype(bool)
-    masks = [Mask(bits, problem.shapes) for bits in rows]
-    if RANDOM in evolution.start:
-        masks += toolbox.population(n=max(0, (evolution.starts or evolution.children) - len(masks)))
-    return Starts(masks, facts["search_epochs"], facts["cost"])
-
-
-def _dissipate(problem: Problem, evaluator: Evaluator, sparsity: float) -> FinalTraining:
-    epochs = min(DISSIPATE_EPOCHS, problem.recipe.epochs)
-    dissipation = Dissipation(epochs, sparsity)
-    brief = evaluator.brief
-    return train_fully(problem, dense(problem), "auto", brief.seed, brief.threads, lambda: None, dissipation, epochs, 0)
 
 
 def evolve_masks(
@@ -183,8 +130,7 @@ def evolve_masks(
     toolbox: base.Toolbox,
     evolution: Evolution,
     starts: Sequence[Mask],
-    seed: int,
-    run: Run | None,
+    latest: Latest,
     callbacks: Sequence[Callback],
     progress: bool,
 ) -> State:
@@ -195,33 +141,20 @@ def evolve_masks(
         toolbox: The toolbox, with ``mate``, ``mutate`` and ``select``.
         evolution: The options.
         starts: The masks of the first generation.
-        seed: Seed of the run.
-        run: The run, which is resumed from its last checkpoint; None keeps none.
+        latest: The state to begin with, which is kept up to date.
         callbacks: Called after each generation.
         progress: Show progress bars, and a line a generation.
 
     Returns:
         The state after the last generation.
     """
-    state = _first_state(problem, toolbox, evolution, seed, run)
-    saving = False
-
-    def save_now() -> None:
-        nonlocal saving
-        if run is None or saving:  # a signal may come while it is being saved
-            return
-        saving = True
-        try:
-            checkpoint.save_state(run.checkpoint, state)
-        finally:
-            saving = False
-
-    bar = tqdm(total=evolution.generations + 1, initial=state.gen, desc="generations", unit="gen", disable=not progress)
-    with bar, save_on_signals(save_now):
-        write_generations(run, state.logbook, problem.shapes)  # it may have been killed before they were written
+    run, state = latest.run, latest.state
+    assert state is not None
+    write_generations(run, state.logbook, problem.shapes)  # it may have been killed before they were written
+    with tqdm(total=evolution.generations + 1, initial=state.gen, desc="generations", unit="gen", disable=not progress) as bar:
         while not reason_to_stop(state, evolution):
-            state = next_state(state, starts, toolbox, evolution, run, progress)
-            save_now()
+            latest.state = state = next_state(state, starts, toolbox, evolution, run, progress)
+            latest.save()
             write_generations(run, state.logbook, problem.shapes)
             if run is not None:
                 checkpoint.drop_evidence(run.checkpoint, state.gen - 1)
@@ -252,12 +185,16 @@ def next_state(
     for child in unrated:
         child.evidence = child.evidence or living.get(child.hash)
     state.population = replace(state, children, toolbox, evolution)
+    front = {mask.fitness.values for mask in state.hall_of_fame}
     usable = [child for child in children if child.fitness.values[0] != FAILED]
     state.hall_of_fame.update(usable)
-    best = state.hall_of_fame[0]
-    if not state.bests or best != state.bests[-1][1]:
-        state.bests.append((gen, best))
-    new = set(evaluator.known) - earlier
+    fittest = max(usable, key=lambda mask: mask.fitness, default=None)
+    if fittest is not None and (not state.bests or fittest.fitness > state.bests[-1][1].fitness):
+        state.bests.append((gen, copy.deepcopy(fittest)))
+        state.improved = gen
+    if len(evaluator.objectives) > 1 and {mask.fitness.values for mask in state.hall_of_fame} != front:
+        state.improved = gen
+    best, new = state.bests[-1][1], set(evaluator.known) - earlier
     log_generation(state.logbook, gen, state.population, best, evaluator.known, new)
     # what was evaluated before an interruption is not there with its evidence later, so none keeps it but the living
     evaluator.known |= {h: replace_fields(evaluator.known[h], evidence=None) for h in new}
@@ -266,7 +203,7 @@ def next_state(
     return state
 
 
-def _first_state(problem: Problem, toolbox: base.Toolbox, evolution: Evolution, seed: int, run: Run | None) -> State:
+def first_state(problem: Problem, toolbox: base.Toolbox, evolution: Evolution, seed: int, run: Run | None) -> State:
     """Returns the last checkpoint's state, or that before the first generation; the evaluator knows what was before."""
     evaluator: Evaluator = toolbox.evaluate.func
 
@@ -286,20 +223,27 @@ def _train(
     problem: Problem, toolbox: base.Toolbox, plan: Plan, state: State, seed: int, run: Run | None, progress: bool
 ) -> dict[str, FinalTraining]:
     brief = toolbox.evaluate.func.brief
-    chosen = {"winner": state.hall_of_fame[0]} | ({"start": state.bests[0][1]} if plan.controls else {})
+    chosen = {"winner": state.bests[-1][1]} | ({"start": state.bests[0][1]} if plan.controls else {})
     return train_chosen(problem, chosen, plan, (brief.engine, brief.threads, brief.seed), seed, run, progress)
 
 
 def train_bests(
-    problem: Problem, brief: BriefTraining, state: State, count: int, run: Run | None, progress: bool
+    problem: Problem,
+    brief: BriefTraining,
+    state: State,
+    count: int,
+    known: Mapping[str, FinalTraining],
+    run: Run | None,
+    progress: bool,
 ) -> list[dict[str, Any]]:
     """Trains the fittest masks of some generations fully from W0, together, to see what fitness is worth.
 
     Args:
-        problem: The problem.
+        problem: The problem; its test set is not used.
         brief: The brief training; the batches are the same.
         state: The state, with the fittest mask of each generation in which it changed.
         count: How many to train, evenly spread over those.
+        known: Trainings that were done already, by mask hash.
         run: The run; None records nothing.
         progress: Show a progress bar.
 
@@ -307,25 +251,30 @@ def train_bests(
         Rows with the columns :data:`evoprune.result.BEST_COLUMNS`.
     """
     shown = np.unique(np.linspace(0, len(state.bests) - 1, min(count, len(state.bests))).round().astype(int))
-    chosen = [state.bests[i] for i in shown]
+    chosen = {state.bests[i][1].hash: state.bests[i] for i in shown}
+    measured = {mask_hash: measured_of(training) for mask_hash, training in known.items()}
+    groups = list(split([mask for mask_hash, (_, mask) in chosen.items() if mask_hash not in known], brief.chunk))
     epochs = problem.recipe.epochs
+    with tqdm(total=epochs * len(groups), desc="bests", unit="epoch", disable=not progress) as bar:
+        for i, group in enumerate(groups):
 
-    def train_them() -> tuple[dict[str, Any], dict[str, Tensor]]:
-        rows = []
-        groups = list(split(chosen, brief.chunk))
-        with tqdm(total=epochs * len(groups), desc="bests", unit="epoch", disable=not progress) as bar:
-            for group in groups:
-                masks = [mask for _, mask in group]
-                trainings = train_together(
-                    problem, masks, brief.engine, brief.seed, brief.threads, lambda: bar.update() and None
+            def train_group(group: Sequence[Mask] = group) -> tuple[dict[str, Any], dict[str, Tensor]]:
+                done = train_together(
+                    problem, group, brief.engine, brief.seed, brief.threads, lambda: bar.update() and None, epochs=epochs
                 )
-                for (gen, mask), training in zip(group, trainings, strict=True):
-                    measured = {name: getattr(training, name) for name in MEASURED}
-                    rows.append({"gen": gen, "mask": mask.hash, "fitness": mask.fitness.values[0], **measured})
-        return {"rows": rows}, {}
+                return {mask.hash: measured_of(training) for mask, training in zip(group, done, strict=True)}, {}
 
-    rows = (train_them() if run is None else run.step("bests", train_them))[0]["rows"]
-    return [{**row, "test_loss": math.nan if row["test_loss"] is None else row["test_loss"]} for row in rows]
+            measured |= (train_group() if run is None else run.step(f"bests-{i}", train_group))[0]
+            bar.update((i + 1) * epochs - bar.n)
+    return [
+        {"gen": gen, "mask": mask.hash, "fitness": mask.fitness.values[0], **measured[mask.hash]}
+        for gen, mask in chosen.values()
+    ]
+
+
+def measured_of(training: FinalTraining) -> dict[str, float | None]:
+    """Returns what ``bests.csv`` says of a full training, as JSON values."""
+    return {name: training.history[-1][name] for name in MEASURED}
 
 
 def _result(
@@ -340,7 +289,7 @@ def _result(
     seed: int,
 ) -> Result:
     evaluator: Evaluator = toolbox.evaluate.func
-    winner, training, known = state.hall_of_fame[0], trainings["winner"], evaluator.known
+    winner, training, known = state.bests[-1][1], trainings["winner"], evaluator.known
     evaluations = [known[mask.hash] for mask in state.population]
     first = state.bests[0][1]
     summary = {
@@ -373,10 +322,10 @@ def _cost(problem: Problem, evaluator: Evaluator, plan: Plan, starts: Starts, tr
     each = brief.epochs + (min(BATCH, n) / n if brief.evidence else 0.0)
     search_epochs = starts.search_epochs + len(known) * each
     repeated = 0 if plan.restart else brief.epochs
-    evaluated = sum(e.multiply_adds for e in known if math.isfinite(e.multiply_adds))
+    evaluated = math.fsum(e.multiply_adds for e in known if math.isfinite(e.multiply_adds))
     return {
         "search_epochs": search_epochs,
         "total_epochs": search_epochs + epochs - repeated,
         "multiply_adds": starts.cost + evaluated + training.cost(epochs) - training.cost(repeated),
-        "seconds": sum(e.seconds for e in known) + training.seconds,
+        "seconds": starts.seconds + sum(e.seconds for e in known) + training.seconds,
     }

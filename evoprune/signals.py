@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +30,13 @@ def save_on_signals(save: Callable[[], None]) -> Iterator[None]:
     def terminate(number: int, frame: FrameType | None) -> None:
         raise Terminated
 
-    handlers = {signal.SIGTERM: terminate, signal.SIGUSR1: lambda number, frame: save()}
+    def save_and_go_on(number: int, frame: FrameType | None) -> None:
+        try:
+            save()
+        except OSError as error:  # raised here, it would fail whatever is being evaluated
+            print(f"cannot save: {error}", file=sys.stderr)
+
+    handlers = {signal.SIGTERM: terminate, signal.SIGUSR1: save_and_go_on}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

@@ -16,7 +16,8 @@ class EvolveOptions(Evolution, cli.Options):
     fitness: tuple[str, ...] = ("loss",)
     """What a brief training is scored by: loss (minus the validation loss), accuracy (on the validation set), magnitude (sum
     over the survivors of |w|), gradient (sum over the last epoch's steps and the survivors of |g|), combined (both, each
-    divided by its mean over the first generation), or sparsity. Several are as many objectives, such as: accuracy sparsity."""
+    divided by its mean over the first generation), or sparsity. Several are as many objectives, such as accuracy and sparsity
+    (with the mutation sparsity)."""
     fitness_epochs: int = 1
     """Epochs of the brief training: the first of --epochs."""
     layer_densities: str = "varied"

@@ -12,7 +12,7 @@ EVALUATIONS = (
     "note", "multiply_adds", "worker", "seconds",
 )  # fmt: skip
 LAYERS = ("gen", "layer", "size", "min", "mean", "max", "best")
-BESTS = ("gen", "mask", "fitness", "validation_accuracy", "validation_loss", "test_accuracy", "test_loss")
+BESTS = ("gen", "mask", "fitness", "validation_accuracy", "validation_loss")
 
 
 def write_config(folder: Path, fitness: Sequence[str], **more: Any) -> None:
@@ -39,5 +39,5 @@ def write_layers(folder: Path, rows: Sequence[Sequence[Any]]) -> None:
 
 def write_bests(folder: Path, rows: Sequence[Sequence[Any]]) -> None:
     """Rows of generation, mask, fitness, validation accuracy and loss."""
-    filled = [dict(zip(BESTS, [*row, 0.5, 0.5], strict=True)) for row in rows]
+    filled = [dict(zip(BESTS, row, strict=True)) for row in rows]
     records.write_table(folder / "bests.csv", BESTS, filled)

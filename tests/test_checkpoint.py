@@ -34,7 +34,8 @@ def make_state(gen: int = 3, objectives: int = 1) -> State:
     variation.random(3)
     selection.gauss(0, 1)  # leaves a second one for the next call
     population = [masks[3], masks[1], masks[1], masks[4]]
-    return State(population, hall_of_fame, variation, selection, gen, logbook, [(0, masks[0]), (2, masks[4])], 1.25)
+    bests = [(0, masks[0]), (2, masks[4])]
+    return State(population, hall_of_fame, variation, selection, gen, logbook, bests, 2, 1.25)
 
 
 def hall(objectives: int = 1) -> tools.HallOfFame:
@@ -47,7 +48,7 @@ def test_a_state_comes_back(tmp_path: Path, objectives: int) -> None:
     save_state(tmp_path, state)
     back = load_state(tmp_path, SHAPES, lambda: hall(objectives))
     assert back is not None
-    assert (back.gen, back.seconds, len(back.bests)) == (3, 1.25, 2)
+    assert (back.gen, back.improved, back.seconds, len(back.bests)) == (3, 2, 1.25, 2)
     for name in ("population", "hall_of_fame"):
         ours, theirs = list(getattr(back, name)), list(getattr(state, name))
         assert ours == theirs
@@ -122,6 +123,20 @@ def test_a_damaged_one_is_named_and_the_one_before_is_used(tmp_path: Path, kind:
             back = load_state(tmp_path, SHAPES, hall)
     assert back is not None
     assert back.gen == 3
+    assert not list(tmp_path.glob("generation-000004.json"))
+
+
+def test_damaged_ones_do_not_push_out_what_is_saved_next(tmp_path: Path) -> None:
+    for gen in (8, 9):
+        save_state(tmp_path, make_state(gen))
+        damage(tmp_path / f"generation-{gen:06d}.npz", "cut")
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert load_state(tmp_path, SHAPES, hall) is None
+    for gen in (1, 2, 3):
+        save_state(tmp_path, make_state(gen))
+    back = load_state(tmp_path, SHAPES, hall)
+    assert back is not None
+    assert back.gen == 3
 
 
 def test_values_edited_by_hand_are_noticed(tmp_path: Path) -> None:
@@ -160,6 +175,18 @@ def test_evidence_comes_back_and_a_damaged_one_is_missing(tmp_path: Path) -> Non
     assert list(back) == ["a" * 64, "c" * 64]
     assert back["c" * 64].still.tolist() == [2, 5]
     assert load_evidence(tmp_path, 1) == {}
+
+
+def test_every_flipped_bit_of_evidence_is_missing_or_harmless(tmp_path: Path) -> None:
+    save_evidence(tmp_path, 2, [Evidence("a" * 64, np.arange(3), np.arange(2))])
+    path = tmp_path / "evidence-000002" / f"{'a' * 64}.npz"
+    whole = path.read_bytes()
+    for i in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[i // 8] ^= 1 << (i % 8)
+        path.write_bytes(flipped)
+        for evidence in load_evidence(tmp_path, 2).values():
+            assert (evidence.still.tolist(), evidence.grow.tolist()) == ([0, 1, 2], [0, 1])
 
 
 def test_old_evidence_is_dropped(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
-from deap import base, tools
+from deap import algorithms, base, tools
 
 import evoprune as ep
 from evoprune import seeds
@@ -31,8 +32,17 @@ def state(population: list[ep.Mask], gen: int = 1) -> State:
 
 def make_toolbox(evolution: Evolution) -> base.Toolbox:
     toolbox = base.Toolbox()
-    register_operators(toolbox, evolution, SPARSITY, 1)
+    register_operators(toolbox, evolution, SPARSITY, 1, np.random.default_rng(3))
     return toolbox
+
+
+def test_the_toolbox_serves_deaps_own_algorithms() -> None:
+    toolbox = make_toolbox(Evolution(k=4))
+    toolbox.register("evaluate", lambda mask: (float(mask.bits[:50].sum()),))
+    random.seed(1)
+    population, logbook = algorithms.eaMuPlusLambda(masks(4), toolbox, 4, 6, 0.3, 0.7, 2, verbose=False)
+    assert {mask.survivors for mask in population} == {50}
+    assert len(logbook) == 3
 
 
 @pytest.mark.parametrize("algorithm", ["mu+lambda", "generational"])
@@ -87,6 +97,7 @@ def test_mu_plus_lambda_takes_distinct_ones_of_parents_and_children(selection: s
     children[0] = parents[2]
     children[1].fitness.values = (-math.inf,)
     children[3].fitness.values = (7.0,)
+    random.seed(0)
     survivors = replace(state(parents), children, make_toolbox(evolution), evolution)
     assert len(survivors) == 3
     assert all(any(mask is other for other in (*parents, *children)) for mask in survivors)
@@ -102,6 +113,24 @@ def test_failed_masks_survive_where_there_is_nothing_else() -> None:
     for child in children:
         child.fitness.values = (-math.inf,)
     assert len(replace(state([]), children, make_toolbox(evolution), evolution)) == 2
+
+
+def test_failed_children_do_not_survive_beside_an_elite() -> None:
+    evolution = Evolution(k=3, algorithm="generational", offspring=3)
+    children = masks(3, seed=9)
+    for child in children:
+        child.fitness.values = (-math.inf,)
+    assert [mask.fitness.values for mask in replace(state(masks(3)), children, make_toolbox(evolution), evolution)] == [(2.0,)]
+
+
+def test_fitter_parents_have_more_children() -> None:
+    evolution = Evolution(k=8, offspring=400, algorithm="generational", crossover_probability=0, mutation_probability=0)
+    children = vary(state(masks(8)), make_toolbox(evolution), evolution)
+    counts = np.bincount([int(child.fitness.values[0]) for child in children], minlength=8)
+    assert counts.sum() == 400
+    # the fittest of three of eight: it is the i-th with probability ((i + 1)^3 - i^3) / 8^3
+    assert counts[7] == pytest.approx(400 * 169 / 512, rel=0.25)
+    assert counts[:4].sum() == pytest.approx(400 * 64 / 512, rel=0.4)
 
 
 @pytest.mark.parametrize("elites", [0, 1, 2])
@@ -146,12 +175,20 @@ def test_limits(options: dict[str, float], reason: str) -> None:
     now = state(masks(8), gen=5)  # generations 0 to 4 are done
     for gen in range(5):
         now.logbook.record(gen=gen, nevals=10)
-    now.bests, now.seconds = [(0, now.population[0]), (2, now.population[1])], 8.0
+    now.improved, now.seconds = 2, 8.0
     assert reason_to_stop(now, Evolution(k=8, **options)) == reason
 
 
 def test_no_limit_ends_before_the_first_generation() -> None:
-    assert reason_to_stop(state([], gen=0), Evolution(generations=0, evaluations=1, patience=1)) == ""
+    assert reason_to_stop(state([], gen=0), Evolution(generations=0, evaluations=16, patience=1)) == ""
+
+
+def test_a_single_name_or_path_will_do() -> None:
+    evolution = Evolution(mutation="swap", start=Path("runs", "mine"))
+    assert (evolution.mutation, evolution.start) == (("swap",), (str(Path("runs", "mine")),))
+    assert Evolution(start="snip").first == 1
+    assert Evolution(start=("snip", "random"), starts=5).first == 5
+    assert Evolution(start=["snip", "snip"]).most_evaluations == 1 + 20 * 16
 
 
 def test_halls_of_fame() -> None:
@@ -175,6 +212,12 @@ def test_sparsity_varies_within_bounds_only_where_asked() -> None:
         ({"offspring": 0}, "offspring is 0"),
         ({"starts": 1.5}, r"starts is 1\.5"),
         ({"evaluations": 0}, "evaluations is 0"),
+        ({"evaluations": 15}, "evaluations are 15, but the first generation has 16"),
+        ({"starts": 4, "start": ("snip",)}, "starts are 4.*expected random among them"),
+        ({"algorithm": "generational", "selection": "best"}, "expected tournament, for parents"),
+        ({"algorithm": "generational", "offspring": 6}, "offspring are 6 and elites 1; expected together at least k, 8"),
+        ({"min_sparsity": 0.5}, "sparsity has bounds"),
+        ({"seconds": "5"}, "seconds are '5'"),
         ({"patience": 0}, "patience is 0"),
         ({"elites": 9}, "elites are 9, but k is 8"),
         ({"seconds": 0}, "seconds are 0"),
@@ -203,4 +246,6 @@ def test_bad_options_are_refused(options: dict[str, object], message: str) -> No
 def test_several_objectives_want_nsga2() -> None:
     with pytest.raises(ep.InputError, match=r"selection is 'best' with 2 objectives; expected nsga2"):
         Evolution(selection="best").require(0.9, 1000, 2)
+    with pytest.raises(ep.InputError, match=r"generational with 2 objectives; expected mu\+lambda"):
+        Evolution(algorithm="generational").require(0.9, 1000, 2)
     Evolution(selection="nsga2").require(0.9, 1000, 2)

@@ -2,16 +2,20 @@
 
 import csv
 import math
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import evoprune as ep
+from evoprune import fitness as registry
 from evoprune import plot, records
 from evoprune.checkpoint import State
 from evoprune.evidence import evidence_cost
 from evoprune.operators import CROSSOVERS, MUTATIONS
+from evoprune.run import FIGURE_NAMES
 
 SPARSITY = 0.8
 SMALL = ep.Evolution(k=3, offspring=5, generations=4)
@@ -118,7 +122,7 @@ def test_the_fittest_of_the_first_generation_is_the_control(result: ep.Result) -
     assert result.bests[0]["mask"] == result.summary["controls"]["start"]["mask"]
     assert result.bests[-1]["mask"] == result.mask.hash
     assert len(result.bests) == 2
-    assert result.bests[-1]["test_accuracy"] == result.summary["test_accuracy"]
+    assert result.bests[-1]["validation_accuracy"] == result.summary["validation_accuracy"]
 
 
 def test_recorded_or_not_is_the_same(result: ep.Result, digits: ep.Problem) -> None:
@@ -298,6 +302,7 @@ def test_it_starts_from_a_run_folder(digits: ep.Problem, folder: Path, result: e
         ({"start": ("snipp",)}, "unknown start 'snipp'.*Did you mean 'snip'"),
         ({"start": ("FOLDER",)}, "keeps 984 weights; expected"),
         ({"k": 0}, "k is 0"),
+        ({"start": ("dense",)}, "unknown start 'dense'"),
     ],
 )
 def test_bad_starts_are_refused_before_anything_is_written(
@@ -315,6 +320,7 @@ def test_bad_starts_are_refused_before_anything_is_written(
         ({"fitness": ()}, "fitness is"),
         ({"fitness": ("loss", "loss")}, "fitness is"),
         ({"fitness": "lost"}, "unknown fitness 'lost'"),
+        ({"fitness": ("accuracy", "sparsity")}, "sparsity is an objective, but mutation is"),
         ({"trained_bests": -1}, "trained_bests is -1"),
         ({"sparsity": 1.0}, "sparsity is 1.0"),
         ({"fitness_epochs": 4}, "fitness_epochs is 4"),
@@ -329,7 +335,7 @@ def test_bad_values_are_refused(digits: ep.Problem, tmp_path: Path, options: dic
 def test_accuracy_of_an_autoencoder_is_refused() -> None:
     problem = ep.Problem(model="autoencoder", widths=(8, 4), recipe=ep.Recipe(epochs=2))
     with pytest.raises(ep.InputError, match="accuracy is defined for classification only; take loss"):
-        ep.evolve(problem, SMALL, fitness=("accuracy", "sparsity"))
+        ep.evolve(problem, SMALL, fitness=("accuracy", "magnitude"))
     found = ep.evolve(problem, ep.Evolution(k=2, generations=1), trained_bests=1)
     assert math.isnan(found.logbook.chapters["accuracy"][-1]["mean"])
     assert found.bests[0]["validation_accuracy"] is None
@@ -341,6 +347,36 @@ def test_all_failed_is_an_error(tmp_path: Path) -> None:
         ep.evolve(problem, ep.Evolution(k=2), out=tmp_path / "run")
 
 
+@pytest.fixture
+def constant(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fitness that is the same for all masks."""
+    monkeypatch.setattr(registry, "TERMS", registry.TERMS.copy())
+    monkeypatch.setattr(registry, "FITNESS", registry.FITNESS.copy())
+    for module in ("brief", "generations", "records"):
+        monkeypatch.setattr(f"evoprune.{module}.TERMS", registry.TERMS)
+    for module in ("evaluate", "plot_evolution_data"):
+        monkeypatch.setattr(f"evoprune.{module}.FITNESS", registry.FITNESS)
+    ep.register_fitness("constant", lambda trained, validation: np.ones(len(validation.loss)))
+    return "constant"
+
+
+def test_a_tie_is_no_progress(digits: ep.Problem, constant: str) -> None:
+    evolution = ep.Evolution(k=2, patience=2, mutation=("swap",))
+    found = ep.evolve(digits, evolution, sparsity=SPARSITY, fitness=constant, trained_bests=3)
+    assert found.summary["stopped_by"] == "no fitter mask for 2 generations"
+    assert found.summary["generations"] == 2
+    first = ep.make_toolbox(digits, sparsity=SPARSITY, fitness_epochs=1).population(n=1)
+    assert [found.mask.hash] == [row["mask"] for row in found.bests] == [mask.hash for mask in first]
+
+
+def test_a_registered_fitness_of_accuracy_is_drawn(digits: ep.Problem, constant: str, tmp_path: Path) -> None:
+    ep.register_fitness("mix", ["accuracy", "loss"])
+    out = tmp_path / "run"
+    ep.evolve(digits, ep.Evolution(k=2, generations=1), fitness=("mix", constant), trained_bests=0, out=out)
+    assert "fronts" in plot.figures_of(out)
+    assert len(plot.save_figures(out)) == len(plot.figures_of(out))
+
+
 def test_limits_end_it(digits: ep.Problem) -> None:
     few = ep.evolve(digits, ep.Evolution(k=2, evaluations=11), sparsity=SPARSITY, trained_bests=0)
     assert few.summary["evaluations"] <= 11
@@ -349,11 +385,55 @@ def test_limits_end_it(digits: ep.Problem) -> None:
     assert short.summary["generations"] == 0
 
 
+def test_a_checkpoint_is_made_when_asked_for(digits: ep.Problem, tmp_path: Path) -> None:
+    class Ask:
+        """Removes the checkpoint, and asks for another one."""
+
+        asked = 0
+
+        def on_generation(self, state: State) -> None:
+            newest = max((tmp_path / "run" / "checkpoint").glob("generation-*.json"))
+            written = newest.read_bytes()
+            newest.unlink()
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert newest.read_bytes() == written
+            self.asked += 1
+
+    ask = Ask()
+    before = signal.getsignal(signal.SIGUSR1)
+    ep.evolve(
+        digits, ep.Evolution(k=2, generations=2), sparsity=SPARSITY, trained_bests=0, callbacks=[ask], out=tmp_path / "run"
+    )
+    assert ask.asked == 3
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_starts_are_filled_up_with_distinct_ones(digits: ep.Problem, folder: Path, result: ep.Result) -> None:
+    evolution = ep.Evolution(k=2, generations=0, start=(str(folder), "erk", "random"), starts=15)
+    found = ep.evolve(digits, evolution, sparsity=SPARSITY, layer_densities="erk", trained_bests=0, controls=False)
+    assert found.summary["evaluations"] == 15
+
+
+def test_force_leaves_nothing_of_another_run(digits: ep.Problem, tmp_path: Path) -> None:
+    evolution = ep.Evolution(k=2, generations=1, mutation=("swap", "sparsity"))
+    ep.evolve(digits, evolution, fitness=("accuracy", "sparsity"), trained_bests=2, out=tmp_path)
+    plot.save_figures(tmp_path)
+    (tmp_path / "mine.png").write_bytes(b"")
+    assert set(FIGURE_NAMES) == set(plot.FIGURES)
+    ep.k_starts(digits, k=2, out=tmp_path, force=True)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert not names & {"fronts.png", "finals.png", "bests.csv", "hall_of_fame"}
+    assert "mine.png" in names
+
+
 def test_tensorboard_reads_what_was_written(digits: ep.Problem, tmp_path: Path) -> None:
     event_file_loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    board = ep.TensorBoard(tmp_path)
-    found = ep.evolve(digits, ep.Evolution(k=2, generations=2), sparsity=SPARSITY, trained_bests=0, callbacks=[board])
-    events = event_file_loader.EventAccumulator(str(tmp_path))
+    arguments = {"sparsity": SPARSITY, "trained_bests": 0, "out": tmp_path / "run"}
+    evolution, folder = ep.Evolution(k=2, generations=2), tmp_path / "board"
+    with pytest.raises(RuntimeError, match="enough"):
+        ep.evolve(digits, evolution, callbacks=[Watch(1)], **arguments)  # which the board did not see
+    found = ep.evolve(digits, evolution, callbacks=[ep.TensorBoard(folder)], **arguments)
+    events = event_file_loader.EventAccumulator(str(folder))
     events.Reload()
     assert [(e.step, e.value) for e in events.Scalars("fitness/mean")] == [
         (gen, pytest.approx(value)) for gen, value in enumerate(found.logbook.select("mean"))

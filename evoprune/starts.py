@@ -1,0 +1,158 @@
+"""The first generation of an evolution: random masks, and what other methods found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from deap import base
+from torch import Tensor
+from tqdm import tqdm
+
+from evoprune.baselines import BASELINES, dense
+from evoprune.dissipation import Dissipation
+from evoprune.errors import InputError, look_up
+from evoprune.evolution import RANDOM, Evolution
+from evoprune.final import FinalTraining, train_fully
+from evoprune.initialize import survivors_of
+from evoprune.mask import Mask
+from evoprune.problem import Problem
+from evoprune.run import Run
+from evoprune.train import multiply_adds
+
+DISSIPATE = "dissipate"
+DISSIPATE_EPOCHS = 8
+# Baselines whose mask has the asked sparsity.
+NAMED = tuple(name for name in BASELINES if name not in (RANDOM, "dense"))
+
+
+@dataclass(frozen=True)
+class Starts:
+    """The first masks.
+
+    Attributes:
+        masks: The masks, distinct ones.
+        search_epochs: Epochs of training that it took to find them; what given masks took is not known.
+        cost: The same in multiply-adds.
+        seconds: Time that it took.
+    """
+
+    masks: list[Mask]
+    search_epochs: float
+    cost: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class How:
+    """How the masks are found.
+
+    Attributes:
+        sparsity: The asked sparsity.
+        seed: Seed of the run.
+        engine: Name of the engine, or ``auto``.
+        threads: Threads that torch uses.
+        order: Seed of the batches.
+    """
+
+    sparsity: float
+    seed: int
+    engine: str
+    threads: int
+    order: int
+
+
+def given_masks(problem: Problem, evolution: Evolution, sparsity: float) -> list[Mask]:
+    """Reads the masks that ``start`` names by their paths; of a run folder its mask, and its hall of fame.
+
+    Raises:
+        InputError: A name that is neither known nor a path, or a mask that does not fit.
+    """
+    low, high = evolution.bounds(sparsity)
+    least, most = (survivors_of(s, problem.prunable_count) for s in (high, low))
+    masks = []
+    for name in evolution.start:
+        if name in (RANDOM, DISSIPATE, *NAMED):
+            continue
+        path = Path(name)
+        if not path.exists():
+            look_up("start", name, dict.fromkeys((RANDOM, DISSIPATE, *NAMED, "the path of a mask or a run folder"), True))
+        for file in [path / "mask.npz", *sorted(path.glob("hall_of_fame/*.npz"))] if path.is_dir() else [path]:
+            mask = Mask.load(file, problem)
+            if not least <= mask.survivors <= most:
+                expected = least if least == most else f"{least} to {most}"
+                raise InputError(f"{file} keeps {mask.survivors} weights; expected {expected} for sparsity {sparsity}.")
+            masks.append(mask)
+    return _distinct(masks)
+
+
+def first_masks(
+    problem: Problem,
+    evolution: Evolution,
+    given: Sequence[Mask],
+    how: How,
+    toolbox: base.Toolbox,
+    run: Run | None,
+    progress: bool = False,
+) -> Starts:
+    """Returns the masks of the first generation: what ``start`` names, and random ones where that is named, too.
+
+    Args:
+        problem: The problem.
+        evolution: The options.
+        given: Masks that were read.
+        how: How the others are found.
+        toolbox: Its ``individual`` makes random masks.
+        run: The run, which keeps what was found; None keeps nothing.
+        progress: Say what is looked for.
+    """
+
+    def find() -> tuple[dict[str, Any], dict[str, Tensor]]:
+        began, found = time.perf_counter(), list(given)
+        dense_epoch, search_epochs, cost = multiply_adds(problem, dense(problem)), 0.0, 0.0
+        for name in dict.fromkeys(evolution.start):
+            if progress and name in (DISSIPATE, *NAMED):
+                tqdm.write(f"first masks: {name}")
+            if name == DISSIPATE:
+                training = _dissipate(problem, how)
+                epochs = len(training.history)
+                found.append(training.mask)
+                search_epochs, cost = search_epochs + epochs, cost + training.cost(epochs)
+            elif name in NAMED:
+                baseline, epochs = BASELINES[name], problem.recipe.epochs
+                found.append(baseline.prune(problem, sparsity=how.sparsity, seed=how.seed))
+                search_epochs += baseline.search_epochs(problem, epochs)
+                cost += dense_epoch * baseline.search_cost(problem, how.sparsity, epochs)
+        bits = np.array([mask.bits for mask in found], bool).reshape(len(found), problem.prunable_count)
+        facts = {"search_epochs": search_epochs, "cost": cost, "seconds": time.perf_counter() - began}
+        return facts, {"bits": torch.from_numpy(np.packbits(bits, axis=1))}
+
+    facts, tensors = find() if run is None else run.step("starts", find)
+    rows = np.unpackbits(tensors["bits"].numpy(), axis=1, count=problem.prunable_count).astype(bool)
+    masks = _distinct([Mask(bits, problem.shapes) for bits in rows])
+    if RANDOM in evolution.start:
+        wanted = evolution.first
+        for _ in range(100 * wanted):  # a small network may have fewer masks than that
+            if len(masks) >= wanted:
+                break
+            masks = _distinct([*masks, toolbox.individual()])
+    return Starts(masks, **facts)
+
+
+def _dissipate(problem: Problem, how: How) -> FinalTraining:
+    epochs = min(DISSIPATE_EPOCHS, problem.recipe.epochs)
+    dissipation = Dissipation(epochs, how.sparsity)
+    free_after = 0 if how.engine == "auto" else None
+    return train_fully(problem, dense(problem), how.engine, how.order, how.threads, None, dissipation, epochs, free_after)
+
+
+def _distinct(masks: Sequence[Mask]) -> list[Mask]:
+    first: dict[str, Mask] = {}
+    for mask in masks:
+        first.setdefault(mask.hash, mask)
+    return list(first.values())
