@@ -40,6 +40,7 @@ class BriefTraining:
         chunk_size: Masks that are evaluated together, where the engine takes several at a time.
         dissipation: What is removed during the brief training; None for nothing.
         evidence: Fraction of the survivors that :func:`evoprune.evidence.take_evidence` names; 0 takes none.
+        drop: What it names them by, its ``movement``.
     """
 
     epochs: int
@@ -49,6 +50,7 @@ class BriefTraining:
     chunk_size: int = 8
     dissipation: Dissipation | None = None
     evidence: float = 0.0
+    drop: str = "absolute"
 
     @property
     def chunk(self) -> int:
@@ -155,7 +157,9 @@ def _train_group(problem: Problem, masks: Chunk, brief: BriefTraining) -> list[E
         status, note = _status(problem, trained.population.masks[k], {**terms, "validation loss": loss})
         cost, evidence = float(trained.epoch_costs[:, k].sum()), None
         if brief.evidence and status != FAILURE:
-            evidence = take_evidence(problem, trained.population, k, seed=brief.seed, fraction=brief.evidence)
+            evidence = take_evidence(
+                problem, trained.population, k, seed=brief.seed, fraction=brief.evidence, movement=brief.drop
+            )
             cost += evidence_cost(problem)
         evaluations.append(
             Evaluation(mask.hash, brief.seed, terms, loss, accuracy, status, note, cost, worker_name(), 0.0, evidence)

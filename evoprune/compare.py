@@ -221,9 +221,12 @@ def planned_cost(problem: Problem, comparison: Comparison, cell: Cell) -> Callab
 
 def _cost_of_evolution(problem: Problem, evolution: Evolution, brief: int, sparsity: float) -> Callable[[int], float]:
     """Returns what an evolution costs at most: children that were there before cost nothing."""
-    n, density, evaluations = len(problem.part("train")[0]), 1 - sparsity, evolution.most_evaluations
-    evidence = min(BATCH, n) / n if evolution.evidence else 0.0
-    search = (evaluations - 1) * brief * density + evaluations * evidence
+    n, weights, density = len(problem.part("train")[0]), problem.prunable_count, 1 - sparsity
+    kept = [evolution.survivors_at(gen, sparsity, weights) for gen in range(1, evolution.generations + 1)]
+    densities = [density if survivors is None else survivors / weights for survivors in kept]
+    briefs = evolution.first * (1 - evolution.begin(sparsity)) + evolution.children * sum(densities)
+    evidence = min(BATCH, n) / n if evolution.evidence(sparsity) else 0.0
+    search = (briefs - density) * brief + evolution.most_evaluations * evidence
     baselines = [BASELINES[name] for name in evolution.start if name in BASELINES and name != RANDOM]
 
     def cost(epochs: int) -> float:

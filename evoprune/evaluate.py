@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 from evoprune import engines, seeds
 from evoprune.brief import FAILURE, BriefTraining, Chunk, Evaluation, evaluate_chunk, split, worker_name
-from evoprune.dissipation import Dissipation
+from evoprune.dissipation import MOVEMENTS, Dissipation
 from evoprune.errors import InputError, look_up
+from evoprune.evidence import MAGNITUDE
 from evoprune.fitness import ACCURACY, FAILED, FITNESS, FitnessFunction
 from evoprune.mask import Mask
 from evoprune.problem import Problem
@@ -36,6 +37,7 @@ class Evaluator:
         seed: The run's seed; None takes the problem's.
         dissipation: What is removed during the brief training; None for nothing.
         evidence: Fraction of the survivors that evidence for the informed mutation is to name; 0 takes none.
+        drop: What evidence ranks survivors by: ``absolute`` or ``relative`` movement, or ``magnitude``.
 
     Raises:
         InputError: A value out of range or an unknown name.
@@ -56,6 +58,7 @@ class Evaluator:
         seed: int | None = None,
         dissipation: Dissipation | None = None,
         evidence: float = 0.0,
+        drop: str = "absolute",
     ) -> None:
         for name, value in (("fitness_epochs", epochs), ("threads", threads), ("chunk_size", chunk_size)):
             if not isinstance(value, int) or value < 1:
@@ -67,11 +70,12 @@ class Evaluator:
             )
         if not 0 <= evidence <= 1:
             raise InputError(f"evidence is {evidence}; expected a fraction of the survivors, from 0 to 1.")
+        look_up("drop", drop, dict.fromkeys((*MOVEMENTS, MAGNITUDE), True))
         engines.require(engine, problem)
         order = seeds.integer(problem.seed if seed is None else seed, "order")
         self.problem = problem
         self.objectives = find_objectives(fitness, problem)
-        self.brief = BriefTraining(epochs, order, engine, threads, chunk_size, dissipation, evidence)
+        self.brief = BriefTraining(epochs, order, engine, threads, chunk_size, dissipation, evidence, drop)
         self.known: dict[str, Evaluation] = {}
         self.divisors: dict[str, float] = {}
         self._payload: bytes | None = None

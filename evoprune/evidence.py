@@ -20,6 +20,7 @@ from evoprune.train import batch_order, multiply_adds, noise
 
 # Training examples of the dense gradient.
 BATCH = 500
+MAGNITUDE = "magnitude"
 
 
 def take_evidence(
@@ -45,8 +46,8 @@ def take_evidence(
         seed: Seeds the batch, and the draws of ``movement="random"``: the run's, the same for every individual.
         fraction: How much to note, as a fraction of the survivors, at least one: the most that an informed mutation can
             swap, or choose from.
-        movement: Of survivors, see :class:`evoprune.dissipation.Dissipation`. Ties are broken by the index, here and below,
-            and what is not a number counts as moving most.
+        movement: What survivors are ranked by: see :class:`evoprune.dissipation.Dissipation`; or ``magnitude``: by |w| at the
+            end. Ties are broken by the index, here and below, and what is not a number counts as moving most.
         scope: Of movement, likewise.
         batch: Training examples of the dense gradient, see :func:`dense_gradient`.
 
@@ -59,8 +60,10 @@ def take_evidence(
     survivors, removed = np.flatnonzero(mask.bits), np.flatnonzero(~mask.bits)
     few = min(max(1, round(fraction * len(survivors))), len(survivors), len(removed))
     values = population.survivor_values(k, population.weights).cpu().numpy()
-    dissipation = Dissipation(1, fraction=0.0, movement=movement, scope=scope)
-    scores = movement_scores(problem, mask, values, dissipation, [seed])
+    if movement == MAGNITUDE:
+        scores = np.abs(values)
+    else:
+        scores = movement_scores(problem, mask, values, Dissipation(1, fraction=0.0, movement=movement, scope=scope), [seed])
     still = survivors[_least(scores, few)]
     rank = -dense_gradient(problem, population.state(k), seed, batch)
     noted = [removed[_least(rank[removed], few)]]

@@ -18,7 +18,7 @@ from evoprune.checkpoint import State
 from evoprune.errors import InputError, look_up
 from evoprune.initialize import survivors_of
 from evoprune.mask import Mask
-from evoprune.operators import CROSSOVERS, GROW, MUTATIONS, SCOPES
+from evoprune.operators import CROSSOVERS, GROW, MUTATIONS, SCOPES, shrink
 
 ALGORITHMS = ("mu+lambda", "generational")
 SELECTIONS = ("best", "tournament", "nsga2")
@@ -75,10 +75,18 @@ class Evolution:
     """The same in the last generation; between, it falls as a cosine."""
     among: float = 1.5
     """The informed mutation draws what it exchanges among so many times as many of the first that the evidence names."""
+    drop: str = "absolute"
+    """What the informed mutation takes out, and what goes where sparsity rises: the survivors of the least absolute movement,
+    relative movement, or magnitude, at the end of the parent's brief training."""
     grow: str = "gradient"
     """What the informed mutation puts in: gradient (the largest dense gradients) or random."""
     scope: str = "global"
     """What keeps its survivors under swap, informed, uniform and neuron: global (the whole mask) or layer (every layer)."""
+    first_sparsity: float | None = None
+    """Sparsity of the first generation, where it is to rise: over the next --sparsify generations the survivors become fewer by
+    the same factor, down to --sparsity. Children lose what --drop says, and replace their parents. None: --sparsity."""
+    sparsify: int = 5
+    """Generations over which sparsity rises from --first-sparsity."""
     min_sparsity: float | None = None
     """Least sparsity that the mutation sparsity may reach. None: half the density more than --sparsity leaves."""
     max_sparsity: float | None = None
@@ -102,10 +110,23 @@ class Evolution:
         named = len({name for name in self.start if name != RANDOM})
         return max(named, self.starts or self.children) if RANDOM in self.start else named
 
-    @property
-    def evidence(self) -> float:
-        """Fraction of the survivors that evidence has to name; 0 for none."""
-        return min(1.0, self.among * max(self.fraction, self.last_fraction)) if "informed" in self.mutation else 0.0
+    def evidence(self, sparsity: float) -> float:
+        """Returns the fraction of the survivors that evidence has to name; 0 for none."""
+        named = self.among * max(self.fraction, self.last_fraction) if "informed" in self.mutation else 0.0
+        if self.first_sparsity is not None:
+            named = max(named, self.among * (1 - ((1 - sparsity) / (1 - self.first_sparsity)) ** (1 / self.sparsify)))
+        return min(1.0, named)
+
+    def begin(self, sparsity: float) -> float:
+        """Returns the sparsity of the first generation."""
+        return sparsity if self.first_sparsity is None else self.first_sparsity
+
+    def survivors_at(self, gen: int, sparsity: float, n: int) -> int | None:
+        """Returns how many of n weights a generation's masks keep, while sparsity rises; None where it does not."""
+        if self.first_sparsity is None or not 0 < gen <= self.sparsify:
+            return None
+        first, last = survivors_of(self.first_sparsity, n), survivors_of(sparsity, n)
+        return last if gen == self.sparsify else round(first * (last / first) ** (gen / self.sparsify))
 
     def fraction_at(self, gen: int) -> float:
         """Returns the fraction that the mutants of a generation exchange, from 1 on."""
@@ -167,6 +188,7 @@ class Evolution:
             raise InputError(f"among is {self.among}; expected a number of at least 1, such as 1.5.")
         if not self.mutation or not self.start:
             raise InputError("no mutation or no start is given; expected at least one name of each, such as informed, random.")
+        self._require_rising(sparsity, n)
         if self.algorithm == "generational":
             self._require_generational(objectives)
         elif objectives > 1 and self.selection not in (None, "nsga2"):
@@ -176,6 +198,17 @@ class Evolution:
         low, high = self.bounds(sparsity)
         if not survivors_of(high, n) <= survivors_of(sparsity, n) <= survivors_of(low, n):
             raise InputError(f"sparsity is {sparsity}, to vary from {low} to {high}; expected it between the two.")
+
+    def _require_rising(self, sparsity: float, n: int) -> None:
+        _require_count("sparsify", self.sparsify, 1)
+        if self.first_sparsity is None:
+            return
+        if survivors_of(self.first_sparsity, n) < survivors_of(sparsity, n):
+            raise InputError(f"first_sparsity is {self.first_sparsity}; expected at most the sparsity, {sparsity}.")
+        if "sparsity" in self.mutation:
+            raise InputError("first_sparsity is given, and the mutation sparsity; expected one of them.")
+        if self.generations < self.sparsify:
+            raise InputError(f"generations are {self.generations}; expected at least sparsify, {self.sparsify}.")
 
     def _require_generational(self, objectives: int) -> None:
         if objectives > 1:
@@ -228,15 +261,21 @@ def mutate(
     return mutations[int(rng.integers(len(mutations)))](mask, fraction=fraction, rng=rng)
 
 
-def vary(state: State, toolbox: base.Toolbox, evolution: Evolution) -> list[Mask]:
+def vary(state: State, toolbox: base.Toolbox, evolution: Evolution, survivors: int | None = None) -> list[Mask]:
     """Returns the children of a generation, by DEAP's ``varOr`` (mu plus lambda) or ``varAnd`` (generational).
 
     Args:
         state: The state, of which the streams are used up.
         toolbox: The toolbox.
         evolution: The options.
+        survivors: How many weights the children keep, while sparsity rises: then all are mutants, by
+            :func:`evoprune.operators.shrink`. None: as many as their parents.
     """
     bound = copy.copy(toolbox)
+    if survivors is not None:
+        bound.register("mutate", shrink, rng=state.variation, survivors=survivors, among=evolution.among, missing="random")
+        with seeds.global_random(state.selection):
+            return list(algorithms.varOr(state.population, bound, evolution.children, 0.0, 1.0))
     bound.register("mate", toolbox.mate, rng=state.variation)
     bound.register("mutate", toolbox.mutate, rng=state.variation, fraction=evolution.fraction_at(state.gen))
     population = state.population

@@ -170,6 +170,38 @@ def informed(
     return (mask,)
 
 
+def shrink(mask: Mask, *, rng: np.random.Generator, survivors: int, among: float = 1.0, missing: str = "error") -> tuple[Mask]:
+    """Removes the survivors that the mask's own evaluation says least for, until so many are left.
+
+    A step of iterative pruning with rewinding to W0 (Frankle and Carbin 2019, arXiv:1803.03635) as a mutation.
+
+    Args:
+        mask: The individual, which is changed; its ``evidence`` is used, and random survivors go beyond what it names.
+        rng: Source of the draws, where something is left to chance.
+        survivors: How many are left, at least 1; a mask that has no more stays as it is.
+        among: Draws what goes among so many times as many of the first, as far as the evidence names them.
+        missing: See :func:`informed`; ``random`` removes random ones.
+
+    Raises:
+        InputError: A value out of range, an unknown name, or evidence that is missing or another mask's.
+    """
+    look_up("missing", missing, dict.fromkeys(MISSING, True))
+    if not 1 <= among < math.inf:
+        raise InputError(f"among is {among}; expected a number of at least 1, such as 1.2.")
+    if isinstance(survivors, bool) or not isinstance(survivors, (int, np.integer)) or survivors < 1:
+        raise InputError(f"survivors are {survivors!r}; expected a positive integer.")
+    surplus = mask.survivors - survivors
+    if surplus <= 0:
+        return (mask,)
+    evidence = _evidence(mask, missing)
+    named = evidence.still if evidence is not None else np.empty(0, np.int64)
+    first = min(surplus, len(named))
+    gone = _first(named, first, among, rng) if first else named
+    _set(mask, gone, False)
+    _set(mask, rng.choice(np.flatnonzero(mask.bits), surplus - first, replace=False), False)
+    return (mask,)
+
+
 def vary_sparsity(mask: Mask, *, rng: np.random.Generator, low: float, high: float, fraction: float) -> tuple[Mask]:
     """Removes or adds random weights, a random number of them: for runs in which sparsity is an objective.
 

@@ -21,6 +21,7 @@ from evoprune import checkpoint, seeds
 from evoprune.brief import FAILURE, NO_BETTER_THAN_CHANCE, BriefTraining, split
 from evoprune.callbacks import Callback
 from evoprune.checkpoint import State
+from evoprune.engines import auto
 from evoprune.errors import InputError
 from evoprune.evaluate import Evaluator
 from evoprune.evidence import BATCH
@@ -84,15 +85,19 @@ def search_generations(
     """
     seed = problem.seed if search["seed"] is None else seeds.check_seed(search["seed"])
     names = [search["fitness"]] if isinstance(search["fitness"], str) else list(search["fitness"])
-    search = {**search, "fitness": names, "sparsity": float(search["sparsity"]), "seed": seed, "evidence": evolution.evidence}
-    evolution.require(search["sparsity"], problem.prunable_count, len(names))
+    sparsity = float(search["sparsity"])
+    evolution.require(sparsity, problem.prunable_count, len(names))
+    begin, evidence = evolution.begin(sparsity), evolution.evidence(sparsity)
+    engine = auto.resolve(search["engine"], problem, sparsity, search["chunk_size"])
+    search = {**search, "fitness": names, "sparsity": sparsity, "seed": seed}
+    found = {**search, "sparsity": begin, "engine": engine, "evidence": evidence, "drop": evolution.drop}
     if "sparsity" in names and "sparsity" not in evolution.mutation:
         raise InputError(f"sparsity is an objective, but mutation is {evolution.mutation}; expected sparsity among them.")
     if isinstance(trained_bests, bool) or not isinstance(trained_bests, int) or trained_bests < 0:
         raise InputError(f"trained_bests is {trained_bests!r}; expected how many to train, at least 0.")
-    given = given_masks(problem, evolution, search["sparsity"])
-    toolbox = make_toolbox(problem, **search, workers=where.workers, threads=where.threads)
-    register_operators(toolbox, evolution, search["sparsity"], len(names), seeds.generator(seed, "variation"))
+    given = given_masks(problem, evolution, begin)
+    toolbox = make_toolbox(problem, **found, workers=where.workers, threads=where.threads)
+    register_operators(toolbox, evolution, sparsity, len(names), seeds.generator(seed, "variation"))
     evaluator: Evaluator = toolbox.evaluate.func
     settings = {
         "problem": problem.config(),
@@ -112,10 +117,10 @@ def search_generations(
             evaluator.resume({}, run.divisors, run.execution["threads"], run.execution["engine"])
         if where.progress:
             tqdm.write(f"engine {evaluator.brief.engine}, {evaluator.brief.chunk} masks at a time")
-        how = How(search["sparsity"], seed, search["engine"], evaluator.brief.threads, evaluator.brief.seed)
+        how = How(begin, seed, search["engine"], evaluator.brief.threads, evaluator.brief.seed)
         starts = first_masks(problem, evolution, given, how, toolbox, run, where.progress)
         latest.state = first_state(problem, toolbox, evolution, seed, run)
-        state = evolve_masks(problem, toolbox, evolution, starts.masks, latest, callbacks, where.progress)
+        state = evolve_masks(problem, toolbox, evolution, sparsity, starts.masks, latest, callbacks, where.progress)
         trainings = _train(problem, toolbox, plan, state, seed, run, where.progress)
         known = {} if plan.restart else {training.mask.hash: training for training in trainings.values()}
         bests = train_bests(problem, evaluator.brief, state, trained_bests, known, run, where.progress)
@@ -129,6 +134,7 @@ def evolve_masks(
     problem: Problem,
     toolbox: base.Toolbox,
     evolution: Evolution,
+    sparsity: float,
     starts: Sequence[Mask],
     latest: Latest,
     callbacks: Sequence[Callback],
@@ -140,6 +146,7 @@ def evolve_masks(
         problem: The problem.
         toolbox: The toolbox, with ``mate``, ``mutate`` and ``select``.
         evolution: The options.
+        sparsity: The asked sparsity.
         starts: The masks of the first generation.
         latest: The state to begin with, which is kept up to date.
         callbacks: Called after each generation.
@@ -153,7 +160,8 @@ def evolve_masks(
     write_generations(run, state.logbook, problem.shapes)  # it may have been killed before they were written
     with tqdm(total=evolution.generations + 1, initial=state.gen, desc="generations", unit="gen", disable=not progress) as bar:
         while not reason_to_stop(state, evolution):
-            latest.state = state = next_state(state, starts, toolbox, evolution, run, progress)
+            rising = evolution.survivors_at(state.gen, sparsity, problem.prunable_count)
+            latest.state = state = next_state(state, starts, rising, toolbox, evolution, run, progress)
             latest.save()
             write_generations(run, state.logbook, problem.shapes)
             if run is not None:
@@ -168,14 +176,30 @@ def evolve_masks(
 
 
 def next_state(
-    before: State, starts: Sequence[Mask], toolbox: base.Toolbox, evolution: Evolution, run: Run | None, progress: bool
+    before: State,
+    starts: Sequence[Mask],
+    rising: int | None,
+    toolbox: base.Toolbox,
+    evolution: Evolution,
+    run: Run | None,
+    progress: bool,
 ) -> State:
-    """Returns the state after one more generation; the one before stays as it was, so that it can be saved at any time."""
+    """Returns the state after one more generation; the one before stays as it was, so that it can be saved at any time.
+
+    Args:
+        before: The state.
+        starts: The masks of the first generation.
+        rising: Survivors of the children, while sparsity rises: what is denser no longer counts. None where it does not.
+        toolbox: The toolbox.
+        evolution: The options.
+        run: The run; None records nothing.
+        progress: Show a progress bar.
+    """
     began = time.perf_counter()
     evaluator: Evaluator = toolbox.evaluate.func
     state = copy.deepcopy(before)
     gen = state.gen
-    children = vary(state, toolbox, evolution) if gen else list(starts)
+    children = vary(state, toolbox, evolution, rising) if gen else list(starts)
     earlier = set(evaluator.known)
     unrated = [child for child in children if not child.fitness.valid]
     evaluations = evaluate_generation(toolbox, unrated, gen, run, progress)
@@ -184,6 +208,10 @@ def next_state(
     living = {mask.hash: mask.evidence for mask in state.population}
     for child in unrated:
         child.evidence = child.evidence or living.get(child.hash)
+    if rising is not None:
+        state.population = []
+        state.bests.clear()
+        state.hall_of_fame.clear()
     state.population = replace(state, children, toolbox, evolution)
     front = {mask.fitness.values for mask in state.hall_of_fame}
     usable = [child for child in children if child.fitness.values[0] != FAILED]

@@ -34,6 +34,7 @@ def make_toolbox(
     chunk_size: int = 8,
     dissipation: Dissipation | None = None,
     evidence: float = 0.0,
+    drop: str = "absolute",
 ) -> base.Toolbox:
     """Returns a ``deap.base.Toolbox`` with ``individual``, ``population``, ``evaluate``, ``map`` and ``select``.
 
@@ -56,6 +57,7 @@ def make_toolbox(
         dissipation: What is removed during the brief training; None for nothing.
         evidence: Fraction of the survivors that evidence for :func:`evoprune.operators.informed` is to name; the toolbox's own
             map sets it as ``mask.evidence``. 0 takes none.
+        drop: See :class:`evoprune.evaluate.Evaluator`.
 
     Raises:
         InputError: A value out of range or an unknown name.
@@ -72,6 +74,7 @@ def make_toolbox(
         seed=seed,
         dissipation=dissipation,
         evidence=evidence,
+        drop=drop,
     )
     masks = seeds.generator(seed, "masks")
     selection = random.Random(seeds.integer(seed, "selection"))

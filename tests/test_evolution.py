@@ -10,7 +10,7 @@ import evoprune as ep
 from evoprune import seeds
 from evoprune.checkpoint import State
 from evoprune.evolution import Evolution, make_hall_of_fame, reason_to_stop, register_operators, replace, vary
-from evoprune.operators import CROSSOVERS, MUTATIONS
+from evoprune.operators import CROSSOVERS, MUTATIONS, Evidence
 
 SHAPES = {"a": (20, 10), "b": (10, 5)}
 SPARSITY = 0.8
@@ -153,9 +153,31 @@ def test_the_exchanged_fraction_falls_as_a_cosine() -> None:
 
 
 def test_evidence_names_what_the_mutation_may_exchange() -> None:
-    assert Evolution(fraction=0.2, among=1.5, mutation=("informed",)).evidence == pytest.approx(0.3)
-    assert Evolution(fraction=0.9, among=2).evidence == 1
-    assert Evolution(mutation=("swap", "density")).evidence == 0
+    assert Evolution(fraction=0.2, among=1.5, mutation=("informed",)).evidence(0.9) == pytest.approx(0.3)
+    assert Evolution(fraction=0.9, among=2).evidence(0.9) == 1
+    assert Evolution(mutation=("swap", "density")).evidence(0.9) == 0
+    rising = Evolution(mutation=("swap",), first_sparsity=0.6, sparsify=2, among=1.2)
+    assert rising.evidence(0.9) == pytest.approx(1.2 * 0.5)  # a density of 0.4 is halved twice
+
+
+def test_survivors_fall_by_the_same_factor() -> None:
+    rising = Evolution(first_sparsity=0.2, sparsify=3)
+    assert [rising.survivors_at(gen, 0.9, 1000) for gen in range(6)] == [None, 400, 200, 100, None, None]
+    assert Evolution().survivors_at(1, 0.9, 1000) is None
+    assert (rising.begin(0.9), Evolution().begin(0.9)) == (0.2, 0.9)
+
+
+def test_children_of_a_rising_sparsity_lose_what_evidence_says() -> None:
+    parents = masks(2)
+    for parent in parents:
+        still = np.flatnonzero(parent.bits)[:30]
+        parent.evidence = Evidence(parent.hash, still, np.array([], np.int64))
+    evolution = Evolution(k=2, offspring=4, first_sparsity=0.8, sparsify=1, among=1.0)
+    children = vary(state(parents), make_toolbox(evolution), evolution, survivors=25)
+    assert {child.survivors for child in children} == {25}
+    expected = [parent.bits & ~np.isin(np.arange(250), np.flatnonzero(parent.bits)[:25]) for parent in parents]
+    assert all(any(np.array_equal(child.bits, bits) for bits in expected) for child in children)
+    assert all(child.evidence is None and not child.fitness.valid for child in children)
 
 
 @pytest.mark.parametrize(
@@ -217,6 +239,10 @@ def test_sparsity_varies_within_bounds_only_where_asked() -> None:
         ({"algorithm": "generational", "selection": "best"}, "expected tournament, for parents"),
         ({"algorithm": "generational", "offspring": 6}, "offspring are 6 and elites 1; expected together at least k, 8"),
         ({"min_sparsity": 0.5}, "sparsity has bounds"),
+        ({"first_sparsity": 0.95}, "first_sparsity is 0.95; expected at most the sparsity, 0.9"),
+        ({"first_sparsity": 0.5, "generations": 4}, "generations are 4; expected at least sparsify, 5"),
+        ({"first_sparsity": 0.5, "mutation": ("sparsity",)}, "expected one of them"),
+        ({"sparsify": 0}, "sparsify is 0"),
         ({"seconds": "5"}, "seconds are '5'"),
         ({"patience": 0}, "patience is 0"),
         ({"elites": 9}, "elites are 9, but k is 8"),

@@ -24,6 +24,7 @@ from evoprune.operators import (
     by_neuron,
     informed,
     move_density,
+    shrink,
     swap,
     uniform,
     vary_sparsity,
@@ -402,6 +403,40 @@ def test_informed_without_chance_has_one_child():
 def test_informed_refuses_to_draw_among_fewer(among):
     with pytest.raises(ep.InputError, match="among is"):
         apply(informed, example(), fraction=0.4, among=among)
+
+
+def test_shrink_removes_what_the_evidence_names_first_and_then_at_random():
+    rng = np.random.default_rng(0)
+    mask = ep.Mask(np.arange(20) < 12, {"w": (20,)})
+    mask.evidence = Evidence(mask.hash, np.array([7, 3, 11, 0]), np.array([15]))
+    clone = copy.deepcopy(mask)
+    assert np.flatnonzero(shrink(clone, rng=rng, survivors=9)[0].bits).tolist() == [0, 1, 2, 4, 5, 6, 8, 9, 10]
+    assert clone.evidence is None
+    clone = copy.deepcopy(mask)
+    shrink(clone, rng=rng, survivors=6)
+    assert clone.survivors == 6
+    assert not clone.bits[[7, 3, 11, 0]].any()
+    chosen = set()
+    for _ in range(50):
+        clone = copy.deepcopy(mask)
+        shrink(clone, rng=rng, survivors=10, among=1.5)
+        chosen |= set(np.flatnonzero(mask.bits & ~clone.bits).tolist())
+    assert chosen == {7, 3, 11}
+    same = copy.deepcopy(mask)
+    assert shrink(same, rng=rng, survivors=12)[0] == mask
+    assert same.evidence is not None
+
+
+def test_shrink_refuses_bad_values():
+    mask = ep.Mask(np.ones(4, bool), {"w": (4,)})
+    rng = np.random.default_rng(0)
+    with pytest.raises(ep.InputError, match="no evidence"):
+        shrink(mask, rng=rng, survivors=2)
+    with pytest.raises(ep.InputError, match="survivors are 0"):
+        shrink(mask, rng=rng, survivors=0)
+    with pytest.raises(ep.InputError, match=r"among is 0\.5"):
+        shrink(mask, rng=rng, survivors=2, among=0.5)
+    assert shrink(mask, rng=rng, survivors=2, missing="random")[0].survivors == 2
 
 
 def test_informed_uses_its_evidence_up():

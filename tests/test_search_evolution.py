@@ -205,6 +205,26 @@ def test_every_figure_is_drawn(result: ep.Result, folder: Path) -> None:
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
+RISING = ep.Evolution(k=2, offspring=3, generations=4, first_sparsity=0.5, sparsify=2, drop="magnitude", among=1.2)
+
+
+def test_sparsity_rises(digits: ep.Problem, tmp_path: Path) -> None:
+    watch = Watch()
+    options = {"sparsity": 0.9, "trained_bests": 2}
+    whole = ep.evolve(digits, RISING, callbacks=[watch], out=tmp_path / "whole", **options)
+    n = digits.prunable_count
+    counts = [{mask.survivors for mask in population} for population in watch.populations]
+    middle = round(round(0.5 * n) * (round(0.1 * n) / round(0.5 * n)) ** 0.5)
+    assert counts == [{round(0.5 * n)}, {middle}, *[{round(0.1 * n)}] * 3]
+    assert {mask.survivors for mask in whole.hall_of_fame} == {round(0.1 * n)}
+    assert whole.bests[0]["gen"] == 2
+    for gen in (0, 1, 2):
+        with pytest.raises(RuntimeError, match="enough"):
+            ep.evolve(digits, RISING, callbacks=[Watch(gen)], out=tmp_path / f"run{gen}", **options)
+        ep.evolve(digits, RISING, out=tmp_path / f"run{gen}", **options)
+        assert_same(tmp_path / "whole", tmp_path / f"run{gen}")
+
+
 @pytest.mark.parametrize("mutation", sorted(MUTATIONS))
 @pytest.mark.parametrize("crossover", sorted(CROSSOVERS))
 def test_every_operator_serves_both_algorithms(digits: ep.Problem, mutation: str, crossover: str) -> None:
