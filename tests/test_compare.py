@@ -38,10 +38,11 @@ def result(folder: Path) -> dict[str, object]:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Searches of a few evaluations in the place of those of hundreds."""
     fewer = {
-        "evolve": {"evolution": ep.Evolution(k=2, generations=2)},
+        "evolve": {"evolution": ep.Evolution(k=2, generations=2, first_sparsity=0.5, sparsify=2), "fitness_epochs": 1},
+        "evolve-fixed": {"evolution": ep.Evolution(k=2, generations=2)},
         "evolve-dissipated": {"evolution": ep.Evolution(k=2, generations=2, start=("dissipate",))},
-        "evolve-mixed": {"evolution": ep.Evolution(k=2, generations=2, start=("dissipate", "lottery-ticket"))},
-        "random-search": {"k": 8},
+        "random-search": {"k": 8, "fitness_epochs": 1},
+        "random-search-fixed": {"k": 8},
     }
     for name, options in fewer.items():
         monkeypatch.setitem(METHODS, name, replace(METHODS[name], options={**METHODS[name].options, **options}))
@@ -55,8 +56,9 @@ def test_every_method_does_its_cell_at_the_planned_cost(method: str, tmp_path: P
     names = {
         "dissipate-relative": "dissipate",
         "evolve-dissipated": "evolve",
-        "evolve-mixed": "evolve",
+        "evolve-fixed": "evolve",
         "random-search": "kstarts",
+        "random-search-fixed": "kstarts",
     }
     assert facts["method"] == names.get(method, method)
     assert facts["survivors"] == round((1 - cell(method).sparsity) * problem.prunable_count)
