@@ -7,7 +7,7 @@ import inspect
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,8 @@ _EVOLVE = {**_ALONE, "fitness": "loss", "trained_bests": 0}
 # What was found best; see RESULTS.md.
 _RISING = Evolution(k=2, offspring=4, generations=5, first_sparsity=0.8, drop="magnitude", among=1.2)
 _FIXED = Evolution()
-_DISSIPATED = Evolution(k=4, offspring=16, generations=10, start=("dissipate",), fraction=0.02, last_fraction=0.005)
+_DISSIPATED = replace(_RISING, start=("dissipate",))
+_DISSIPATED_FIXED = Evolution(k=4, offspring=16, generations=10, start=("dissipate",), fraction=0.02, last_fraction=0.005)
 
 
 def _random_search(evolution: Evolution, fitness_epochs: int) -> Method:
@@ -72,7 +73,8 @@ METHODS: dict[str, Method] = {
     "combine": Method(algorithms.combine, _ALONE),
     "evolve": Method(algorithms.evolve, {**_EVOLVE, "evolution": _RISING, "fitness_epochs": 5}),
     "evolve-fixed": Method(algorithms.evolve, {**_EVOLVE, "evolution": _FIXED, "fitness_epochs": 1}),
-    "evolve-dissipated": Method(algorithms.evolve, {**_EVOLVE, "evolution": _DISSIPATED, "fitness_epochs": 2}),
+    "evolve-dissipated": Method(algorithms.evolve, {**_EVOLVE, "evolution": _DISSIPATED, "fitness_epochs": 5}),
+    "evolve-dissipated-fixed": Method(algorithms.evolve, {**_EVOLVE, "evolution": _DISSIPATED_FIXED, "fitness_epochs": 2}),
     "random-search": _random_search(_RISING, 5),
     "random-search-fixed": _random_search(_FIXED, 1),
 }
@@ -234,8 +236,9 @@ def _cost_of_evolution(problem: Problem, evolution: Evolution, brief: int, spars
 
     def cost(epochs: int) -> float:
         removals = min(DISSIPATE_EPOCHS, epochs) if DISSIPATE in evolution.start else 0
-        starts = [density ** (i / removals) for i in range(removals)]
-        starts += [baseline.search_cost(problem, sparsity, epochs) for baseline in baselines]
+        begin = evolution.begin(sparsity)
+        starts = [(1 - begin) ** (i / removals) for i in range(removals)]
+        starts += [baseline.search_cost(problem, begin, epochs) for baseline in baselines]
         return math.inf if epochs < brief else search + sum(starts) + epochs * density
 
     return cost

@@ -29,6 +29,8 @@ STYLES = {
     "erk": ("#999933", "X", ":"),
     "random": ("#7F7F7F", "*", ":"),
     "evolve": ("#661100", "p", "-."),
+    "evolve-dissipated": ("#CC6677", (4, 1, 0), "-."),
+    "random-search": ("#DDCC77", (6, 1, 0), ":"),
 }
 _MORE_COLORS = ("#44AA99", "#B8A500", "#AA4499", "#117733", "#6699CC")
 _MORE_MARKERS = ("h", "d", "8")  # as many as the colours have no divisor of, so that 15 pairs pass before one repeats

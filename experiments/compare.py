@@ -24,11 +24,11 @@ class CompareOptions(cli.ProblemOptions):
     methods: tuple[str, ...] = ("dense", "lottery-ticket", "dissipate", "combine", "kstarts", "snip", "grasp", "synflow",
                                 "magnitude", "erk", "random", "random-dropout")  # fmt: skip
     """Methods: dense, lottery-ticket (one-shot), lottery-ticket-5 (iterative, 5 rounds), dissipate, dissipate-relative,
-    combine, kstarts, evolve (sparsity rises), evolve-fixed (it does not), evolve-dissipated (from the mask that dissipate
-    leaves), random-search and random-search-fixed (the best of as many random masks as evolve and evolve-fixed evaluate),
-    snip, grasp, synflow, magnitude, erk, random, random-dropout (dissipating weights drawn at random). With
-    -restart (from W0 in another order of the batches), -shuffled (within each layer) or -redrawn (from another W0) behind it,
-    the method's mask is trained instead, as a sanity control."""
+    combine, kstarts, evolve (sparsity rises), evolve-fixed (it does not), evolve-dissipated and evolve-dissipated-fixed (from
+    the mask that dissipate leaves), random-search and random-search-fixed (the best of as many random masks as evolve and
+    evolve-fixed evaluate), snip, grasp, synflow, magnitude, erk, random, random-dropout (dissipating weights drawn at random).
+    With -restart (from W0 in another order of the batches), -shuffled (within each layer) or -redrawn (from another W0) behind
+    it, the method's mask is trained instead, as a sanity control."""
     seeds: int = 5
     """Number of seeds."""
     first_seed: int = 0

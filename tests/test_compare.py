@@ -40,7 +40,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     fewer = {
         "evolve": {"evolution": ep.Evolution(k=2, generations=2, first_sparsity=0.5, sparsify=2), "fitness_epochs": 1},
         "evolve-fixed": {"evolution": ep.Evolution(k=2, generations=2)},
-        "evolve-dissipated": {"evolution": ep.Evolution(k=2, generations=2, start=("dissipate",))},
+        "evolve-dissipated": {
+            "evolution": ep.Evolution(k=2, generations=2, start=("dissipate",), first_sparsity=0.5, sparsify=2),
+            "fitness_epochs": 1,
+        },
+        "evolve-dissipated-fixed": {"evolution": ep.Evolution(k=2, generations=2, start=("dissipate",)), "fitness_epochs": 1},
         "random-search": {"k": 8, "fitness_epochs": 1},
         "random-search-fixed": {"k": 8},
     }
@@ -56,6 +60,7 @@ def test_every_method_does_its_cell_at_the_planned_cost(method: str, tmp_path: P
     names = {
         "dissipate-relative": "dissipate",
         "evolve-dissipated": "evolve",
+        "evolve-dissipated-fixed": "evolve",
         "evolve-fixed": "evolve",
         "random-search": "kstarts",
         "random-search-fixed": "kstarts",

@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_no_two_methods_look_alike() -> None:
-    look = plot_styles.styles([*ORDER, "evolve", "kstarts-uniform"])
+    look = plot_styles.styles([*ORDER, "kstarts-uniform"])
     for a, b in itertools.combinations(look.values(), 2):
         assert a["color"] != b["color"]
         assert a["marker"] != b["marker"]
