@@ -9,6 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# before torch is imported, here and in the processes that tests start: on a busy machine more threads take many times longer
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 import evoprune as ep
