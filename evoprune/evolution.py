@@ -168,8 +168,10 @@ class Evolution:
             raise InputError(f"elites are {self.elites}, but k is {self.k}; expected at most k.")
         if self.seconds is not None and not (isinstance(self.seconds, (int, float)) and self.seconds > 0):
             raise InputError(f"seconds are {self.seconds!r}; expected a number above 0.")
-        if self.evaluations is not None and self.evaluations < self.first:
-            raise InputError(f"evaluations are {self.evaluations}, but the first generation has {self.first} masks already.")
+        least = self.first + (0 if self.first_sparsity is None else self.sparsify * self.children)
+        if self.evaluations is not None and self.evaluations < least:
+            until = "in the first generation" if self.first_sparsity is None else "until sparsity has risen"
+            raise InputError(f"evaluations are {self.evaluations}, but there are {least} {until}; expected at least as many.")
         if self.starts is not None and RANDOM not in self.start:
             raise InputError(f"starts are {self.starts}, but start is {self.start}; expected random among them, to fill up.")
         for name, value, known in (
@@ -309,7 +311,9 @@ def replace(state: State, children: Sequence[Mask], toolbox: base.Toolbox, evolu
 
 
 def reason_to_stop(state: State, evolution: Evolution) -> str:
-    """Returns why no further generation is made; empty where one is."""
+    """Returns why no further generation is made; empty where one is, as always while sparsity rises."""
+    if evolution.first_sparsity is not None and state.gen <= evolution.sparsify:
+        return ""
     if state.gen > evolution.generations:
         return f"{evolution.generations} generations"
     evaluations = sum(record["nevals"] for record in state.logbook)

@@ -45,7 +45,7 @@ class Latest:
 
     Attributes:
         run: The run; None saves nothing.
-        state: The state; None before there is one, and once the run has finished.
+        state: The state; None before there is one.
     """
 
     run: Run | None
@@ -203,7 +203,7 @@ def next_state(
     earlier = set(evaluator.known)
     unrated = [child for child in children if not child.fitness.valid]
     evaluations = evaluate_generation(toolbox, unrated, gen, run, progress)
-    if not gen:
+    if not gen or rising is not None:
         require_a_survivor(evaluations, run)
     living = {mask.hash: mask.evidence for mask in state.population}
     for child in unrated:

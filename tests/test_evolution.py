@@ -205,6 +205,15 @@ def test_no_limit_ends_before_the_first_generation() -> None:
     assert reason_to_stop(state([], gen=0), Evolution(generations=0, evaluations=16, patience=1)) == ""
 
 
+def test_no_limit_ends_it_while_sparsity_rises() -> None:
+    now = state(masks(8), gen=5)
+    now.seconds = 8.0
+    rising = Evolution(first_sparsity=0.5, sparsify=5, seconds=1.0)
+    assert reason_to_stop(now, rising) == ""
+    now.gen = 6
+    assert reason_to_stop(now, rising) == "8 seconds"
+
+
 def test_a_single_name_or_path_will_do() -> None:
     evolution = Evolution(mutation="swap", start=Path("runs", "mine"))
     assert (evolution.mutation, evolution.start) == (("swap",), (str(Path("runs", "mine")),))
@@ -234,7 +243,8 @@ def test_sparsity_varies_within_bounds_only_where_asked() -> None:
         ({"offspring": 0}, "offspring is 0"),
         ({"starts": 1.5}, r"starts is 1\.5"),
         ({"evaluations": 0}, "evaluations is 0"),
-        ({"evaluations": 15}, "evaluations are 15, but the first generation has 16"),
+        ({"evaluations": 15}, "evaluations are 15, but there are 16 in the first generation"),
+        ({"evaluations": 95, "first_sparsity": 0.5}, "evaluations are 95, but there are 96 until sparsity has risen"),
         ({"starts": 4, "start": ("snip",)}, "starts are 4.*expected random among them"),
         ({"algorithm": "generational", "selection": "best"}, "expected tournament, for parents"),
         ({"algorithm": "generational", "offspring": 6}, "offspring are 6 and elites 1; expected together at least k, 8"),

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import evoprune as ep
+from evoprune import brief, plot, records
 from evoprune import fitness as registry
-from evoprune import plot, records
 from evoprune.checkpoint import State
 from evoprune.evidence import evidence_cost
 from evoprune.operators import CROSSOVERS, MUTATIONS
@@ -395,6 +395,18 @@ def test_a_registered_fitness_of_accuracy_is_drawn(digits: ep.Problem, constant:
     ep.evolve(digits, ep.Evolution(k=2, generations=1), fitness=("mix", constant), trained_bests=0, out=out)
     assert "fronts" in plot.figures_of(out)
     assert len(plot.save_figures(out)) == len(plot.figures_of(out))
+
+
+def test_a_rising_generation_of_failures_is_an_error(digits: ep.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> object:
+        if arguments[1][0].sparsity > 0.6:
+            raise ValueError("too sparse")
+        return train_group(*arguments)
+
+    train_group = brief._train_group
+    monkeypatch.setattr(brief, "_train_group", fail)
+    with pytest.raises(ep.RunError, match=r"all 3 evaluations failed.*too sparse"):
+        ep.evolve(digits, RISING, sparsity=0.9)
 
 
 def test_limits_end_it(digits: ep.Problem) -> None:
