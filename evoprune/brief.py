@@ -40,7 +40,7 @@ class BriefTraining:
         chunk_size: Masks that are evaluated together, where the engine takes several at a time.
         dissipation: What is removed during the brief training; None for nothing.
         evidence: Fraction of the survivors that :func:`evoprune.evidence.take_evidence` names; 0 takes none.
-        drop: What it names them by, its ``movement``.
+        drop: What it ranks them by: ``absolute`` or ``relative`` movement, ``magnitude``, or ``random``.
     """
 
     epochs: int

@@ -36,8 +36,8 @@ class Evaluator:
         chunk_size: Masks that are evaluated together; never depends on the number of workers.
         seed: The run's seed; None takes the problem's.
         dissipation: What is removed during the brief training; None for nothing.
-        evidence: Fraction of the survivors that evidence for the informed mutation is to name; 0 takes none.
-        drop: What evidence ranks survivors by: ``absolute`` or ``relative`` movement, or ``magnitude``.
+        evidence: See :class:`evoprune.brief.BriefTraining`.
+        drop: Likewise.
 
     Raises:
         InputError: A value out of range or an unknown name.

@@ -31,16 +31,20 @@ Bits: TypeAlias = NDArray[np.bool_]
 class Fitness(base.Fitness):  # type: ignore[misc]
     """DEAP's fitness, of as many objectives as it is given values, each to be maximised."""
 
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """One for each objective; before there are values, for one."""
-        return (1.0,) * max(1, len(self.wvalues))
+    weights: tuple[float, ...] = (1.0,)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Fitness:
+        copy = type(self)()
+        if self.wvalues:
+            copy.values = self.wvalues
+        return copy
 
     def _get(self) -> tuple[float, ...]:
         return tuple(self.wvalues)
 
     def _set(self, values: Iterable[float]) -> None:
         self.wvalues = tuple(map(float, values))
+        self.weights = (1.0,) * len(self.wvalues)
 
     def _delete(self) -> None:
         self.wvalues = ()

@@ -57,7 +57,7 @@ def make_toolbox(
         dissipation: What is removed during the brief training; None for nothing.
         evidence: Fraction of the survivors that evidence for :func:`evoprune.operators.informed` is to name; the toolbox's own
             map sets it as ``mask.evidence``. 0 takes none.
-        drop: See :class:`evoprune.evaluate.Evaluator`.
+        drop: What evidence ranks survivors by; see :class:`evoprune.brief.BriefTraining`.
 
     Raises:
         InputError: A value out of range or an unknown name.
