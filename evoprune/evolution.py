@@ -17,7 +17,7 @@ from evoprune import seeds
 from evoprune.checkpoint import State
 from evoprune.errors import InputError, look_up
 from evoprune.initialize import survivors_of
-from evoprune.mask import Mask
+from evoprune.mask import Mask, distinct
 from evoprune.operators import CROSSOVERS, GROW, MUTATIONS, SCOPES, shrink
 
 ALGORITHMS = ("mu+lambda", "generational")
@@ -304,8 +304,8 @@ def replace(state: State, children: Sequence[Mask], toolbox: base.Toolbox, evolu
     """
     if evolution.algorithm == "generational":
         elites = tools.selBest(state.population, evolution.elites)
-        return _usable(_distinct([*elites, *tools.selBest(children, len(children))]))[: evolution.k]
-    pool = _usable(_distinct([*state.population, *children]))
+        return _usable(distinct([*elites, *tools.selBest(children, len(children))]))[: evolution.k]
+    pool = _usable(distinct([*state.population, *children]))
     with seeds.global_random(state.selection):
         return list(toolbox.select(pool, min(evolution.k, len(pool))))
 
@@ -329,13 +329,6 @@ def reason_to_stop(state: State, evolution: Evolution) -> str:
 def _usable(masks: Sequence[Mask]) -> list[Mask]:
     usable = [mask for mask in masks if all(math.isfinite(value) for value in mask.fitness.values)]
     return usable or list(masks)
-
-
-def _distinct(masks: Sequence[Mask]) -> list[Mask]:
-    first: dict[str, Mask] = {}
-    for mask in masks:
-        first.setdefault(mask.hash, mask)
-    return list(first.values())
 
 
 def _require_count(name: str, value: object, least: int) -> None:

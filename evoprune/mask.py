@@ -260,6 +260,14 @@ class Collapse:
         return "; ".join(parts)
 
 
+def distinct(masks: Iterable[Mask]) -> list[Mask]:
+    """Returns the first of each set of equal masks, in their order."""
+    first: dict[str, Mask] = {}
+    for mask in masks:
+        first.setdefault(mask.hash, mask)
+    return list(first.values())
+
+
 def layer_slices(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, slice]:
     """Returns where each layer lies in a mask's bits, by parameter name."""
     ends = np.cumsum([0, *(math.prod(shape) for shape in shapes.values())]).tolist()

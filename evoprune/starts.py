@@ -20,7 +20,7 @@ from evoprune.errors import InputError, look_up
 from evoprune.evolution import RANDOM, Evolution
 from evoprune.final import FinalTraining, train_fully
 from evoprune.initialize import survivors_of
-from evoprune.mask import Mask
+from evoprune.mask import Mask, distinct
 from evoprune.problem import Problem
 from evoprune.run import Run
 from evoprune.train import multiply_adds
@@ -88,7 +88,7 @@ def given_masks(problem: Problem, evolution: Evolution, sparsity: float) -> list
                 expected = least if least == most else f"{least} to {most}"
                 raise InputError(f"{file} keeps {mask.survivors} weights; expected {expected} for sparsity {sparsity}.")
             masks.append(mask)
-    return _distinct(masks)
+    return distinct(masks)
 
 
 def first_masks(
@@ -134,14 +134,14 @@ def first_masks(
 
     facts, tensors = find() if run is None else run.step("starts", find)
     rows = np.unpackbits(tensors["bits"].numpy(), axis=1, count=problem.prunable_count).astype(bool)
-    masks = _distinct([Mask(bits, problem.shapes) for bits in rows])
+    masks = {mask.hash: mask for mask in (Mask(bits, problem.shapes) for bits in rows)}
     if RANDOM in evolution.start:
-        wanted = evolution.first
-        for _ in range(100 * wanted):  # a small network may have fewer masks than that
-            if len(masks) >= wanted:
+        for _ in range(100 * evolution.first):  # a small network may have fewer masks than are wanted
+            if len(masks) >= evolution.first:
                 break
-            masks = _distinct([*masks, toolbox.individual()])
-    return Starts(masks, **facts)
+            drawn = toolbox.individual()
+            masks.setdefault(drawn.hash, drawn)
+    return Starts(list(masks.values()), **facts)
 
 
 def _dissipate(problem: Problem, how: How) -> FinalTraining:
@@ -149,10 +149,3 @@ def _dissipate(problem: Problem, how: How) -> FinalTraining:
     dissipation = Dissipation(epochs, how.sparsity)
     free_after = 0 if how.engine == "auto" else None
     return train_fully(problem, dense(problem), how.engine, how.order, how.threads, None, dissipation, epochs, free_after)
-
-
-def _distinct(masks: Sequence[Mask]) -> list[Mask]:
-    first: dict[str, Mask] = {}
-    for mask in masks:
-        first.setdefault(mask.hash, mask)
-    return list(first.values())
