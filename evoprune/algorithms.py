@@ -210,7 +210,8 @@ def evolve(
         layer_densities: Of random masks; see :func:`evoprune.initialize.layer_survivors`.
         fitness_epochs: Epochs of the brief training.
         restart: Train the fittest mask and its control from W0 with another order of the batches, for comparison.
-        controls: Also train the fittest mask of the first generation, which k-starts would have chosen.
+        controls: Also train the fittest mask of the first generation, which k-starts would have chosen; where sparsity rises,
+            of the first one at the asked sparsity.
         trained_bests: So many of the generations' fittest masks, evenly spread, are trained fully, too, and recorded in
             ``bests.csv``, to see what fitness is worth.
         callbacks: Called after each generation; see :class:`evoprune.callbacks.Callback`.

@@ -28,7 +28,7 @@ LABELS = {
     "winner": "winner (fittest)",
     "random": "random start",
     "validation": "least validation loss",
-    "start": "fittest of generation 0",
+    "start": "fittest start",
 }
 MOVEMENT_LABELS = {
     "absolute": "absolute movement, log10 of |w - w0| / mean |w0|",

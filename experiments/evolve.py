@@ -26,7 +26,8 @@ class EvolveOptions(Evolution, cli.Options):
     """Train the fittest mask from the initial weights with another order of the batches, instead of going on from where it
     is."""
     controls: bool = True
-    """Also train the fittest mask of the first generation, which k-starts would have chosen."""
+    """Also train the fittest mask of the first generation, which k-starts would have chosen (where sparsity rises, of the first
+    one at the asked sparsity)."""
     trained_bests: int = 8
     """Train so many of the generations' fittest masks fully, too, for the figure of final accuracy against fitness."""
     chunk_size: int = 8
