@@ -34,6 +34,7 @@ def k_starts(
     seed: int | None = None,
     engine: str = "auto",
     workers: str = "auto",
+    evaluation_timeout: float | None = None,
     threads: int = 1,
     chunk_size: int | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -63,6 +64,7 @@ def k_starts(
         seed: Seed of the run; None takes the problem's.
         engine: See :data:`evoprune.engines.ENGINES`; ``auto`` chooses by measured costs. A resumed run keeps its own.
         workers: See :func:`evoprune.parallel.choose_workers`.
+        evaluation_timeout: Likewise.
         threads: Threads that torch uses in every process.
         chunk_size: Masks that are evaluated together where the engine takes several at a time. None: a quarter of the k, at
             most 8, so that four processes find work.
@@ -81,7 +83,7 @@ def k_starts(
         "sparsity": sparsity, "layer_densities": layer_densities, "fitness": fitness, "fitness_epochs": fitness_epochs,
         "seed": seed, "engine": engine, "chunk_size": chunk_size,
     }  # fmt: skip
-    where = Where(workers, threads, out, force, progress)
+    where = Where(workers, threads, out, force, progress, evaluation_timeout)
     return search_starts(problem, Plan("kstarts", k, restart, controls), search, where)
 
 
@@ -103,6 +105,7 @@ def combine(
     seed: int | None = None,
     engine: str = "auto",
     workers: str = "auto",
+    evaluation_timeout: float | None = None,
     threads: int = 1,
     chunk_size: int | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -138,6 +141,7 @@ def combine(
         seed: See :func:`k_starts`; so are the arguments that follow.
         engine: As above.
         workers: As above.
+        evaluation_timeout: As above.
         threads: As above.
         chunk_size: As above.
         out: As above.
@@ -159,7 +163,7 @@ def combine(
         "sparsity": first_sparsity, "layer_densities": layer_densities, "fitness": fitness, "fitness_epochs": fitness_epochs,
         "seed": seed, "engine": engine, "chunk_size": chunk_size, "dissipation": dissipation if select == "end" else None,
     }  # fmt: skip
-    where = Where(workers, threads, out, force, progress)
+    where = Where(workers, threads, out, force, progress, evaluation_timeout)
     # what repeats the brief training keeps its engine, bit for bit
     plan = Plan("combine", k, restart, controls, dissipation, fitness_epochs if engine == "auto" else None)
     return search_starts(problem, plan, search, where)
@@ -180,6 +184,7 @@ def evolve(
     seed: int | None = None,
     engine: str = "auto",
     workers: str = "auto",
+    evaluation_timeout: float | None = None,
     threads: int = 1,
     chunk_size: int = 8,
     out: str | os.PathLike[str] | None = None,
@@ -218,6 +223,7 @@ def evolve(
         seed: Seed of the run; None takes the problem's.
         engine: See :data:`evoprune.engines.ENGINES`; ``auto`` chooses by measured costs. A resumed run keeps its own.
         workers: See :func:`evoprune.parallel.choose_workers`.
+        evaluation_timeout: Likewise.
         threads: Threads that torch uses in every process.
         chunk_size: Masks that are evaluated together where the engine takes several at a time.
         out: Run folder to record in and, where it holds this run already, to resume from; None records nothing.
@@ -236,7 +242,7 @@ def evolve(
         "seed": seed, "engine": engine, "chunk_size": chunk_size,
     }  # fmt: skip
     evolution = Evolution() if evolution is None else evolution
-    where = Where(workers, threads, out, force, progress)
+    where = Where(workers, threads, out, force, progress, evaluation_timeout)
     plan = Plan("evolve", evolution.k, restart, controls)
     return search_generations(problem, evolution, plan, search, trained_bests, callbacks, where)
 

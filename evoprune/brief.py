@@ -25,7 +25,7 @@ from evoprune.train import measure, train
 
 T = TypeVar("T")
 
-OK, NO_BETTER_THAN_CHANCE, FAILURE = "ok", "no better than chance", "failed"
+STATUSES = OK, NO_BETTER_THAN_CHANCE, FAILURE = "ok", "no better than chance", "failed"
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,22 @@ def evaluate_chunk(problem: Problem, masks: Chunk, brief: BriefTraining) -> list
                 if len(group) > 1:
                     evaluations += [e for mask in group for e in evaluate_chunk(problem, [mask], brief)]
                     continue
-                found = [_failed(group[0], brief, error)]
+                found = [failed(group[0], brief, _reason(error))]
             seconds = (time.perf_counter() - start) / len(group)
             evaluations += [replace(evaluation, seconds=seconds) for evaluation in found]
     return evaluations
+
+
+def failed(mask: Mask, brief: BriefTraining, note: str) -> Evaluation:
+    """Returns the evaluation of a mask that could not be evaluated.
+
+    Args:
+        mask: The mask.
+        brief: The brief training.
+        note: Why.
+    """
+    terms = dict.fromkeys(TERMS, math.nan)
+    return Evaluation(mask.hash, brief.seed, terms, math.nan, math.nan, FAILURE, note, math.nan, worker_name(), 0.0)
 
 
 @contextmanager
@@ -165,11 +177,6 @@ def _train_group(problem: Problem, masks: Chunk, brief: BriefTraining) -> list[E
             Evaluation(mask.hash, brief.seed, terms, loss, accuracy, status, note, cost, worker_name(), 0.0, evidence)
         )
     return evaluations
-
-
-def _failed(mask: Mask, brief: BriefTraining, error: Exception) -> Evaluation:
-    terms = dict.fromkeys(TERMS, math.nan)
-    return Evaluation(mask.hash, brief.seed, terms, math.nan, math.nan, FAILURE, _reason(error), math.nan, worker_name(), 0.0)
 
 
 def _status(problem: Problem, mask: Mask, values: Mapping[str, float]) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from evoprune.compare import METHODS, Cell, Comparison, check_cells, options_of,
 from evoprune.dissipation import EDGES
 from evoprune.errors import InputError
 from evoprune.mask import Mask, expected_iou
-from evoprune.parallel import under_scoop
+from evoprune.parallel import under_scoop, warn_of_stock_launcher
 from evoprune.plot_compare import LAYERS, MOVEMENT, OVERLAPS
 from evoprune.run import settings_difference
 from evoprune.spread import base_of, mask_path, scoop_cells, serial_cells
@@ -70,6 +70,7 @@ def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path) -> list
         if base is not None and base not in [*todo, *failed] and not mask_path(base, runs).exists():
             todo.append(base)  # its mask is needed
         todo.append(cell)
+    warn_of_stock_launcher()
     do = scoop_cells if under_scoop() else serial_cells
     with tqdm(total=len(todo), desc="cells", unit="cell", smoothing=0) as bar:
         for cell, reason in do(comparison, todo, runs, failed):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from evoprune import plot, records
+from evoprune import records
 from evoprune.errors import EvopruneError, InputError, RunError
 from evoprune.problem import Problem
 from evoprune.recipe import Recipe
@@ -105,8 +105,11 @@ class StartOptions(Options):
     chunk_size: int | None = None
     """Masks that are trained together, where the engine can. None: a quarter of the population, at most 8."""
     workers: str = "auto"
-    """Who evaluates: serial, scoop, or auto (SCOOP under `python -m scoop`, else serial). Not a setting: the result is the
-    same."""
+    """Who evaluates: serial, scoop, or auto (SCOOP under `python -m evoprune.scoop`, else serial). Not a setting: the result
+    is the same."""
+    evaluation_timeout: float | None = None
+    """Seconds that the evaluation of a mask may take; one that takes longer is ended, and the mask gets the worst fitness.
+    Needs `python -m evoprune.scoop`. None: no limit."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ class DissipationOptions:
     """global: one threshold for all layers; layer: every layer loses the same fraction of its survivors."""
 
 
-NOT_SETTINGS = ("workers", "threads", "data_dir", "out", "force", "tensorboard")
+NOT_SETTINGS = ("workers", "evaluation_timeout", "threads", "data_dir", "out", "force", "tensorboard")
 OptionsT = TypeVar("OptionsT", bound=Options)
 
 
@@ -181,6 +184,8 @@ def guard(script: Callable[[], None]) -> None:
 
 
 def _experiment(method: str, options: OptionsT, search: Callable[[Problem, OptionsT, Path], Result]) -> None:
+    from evoprune import plot  # matplotlib, which no worker needs
+
     values = dataclasses.asdict(options)
     settings = {name: value for name, value in values.items() if name not in NOT_SETTINGS}
     folder = options.out or Path("runs", f"{method}-{options.data}-{settings_hash(settings)}")
@@ -199,6 +204,8 @@ def _experiment(method: str, options: OptionsT, search: Callable[[Problem, Optio
 
 
 def _print_result(result: dict[str, Any], folder: Path) -> None:
+    from evoprune import plot
+
     shown = {name: value for name, value in result.items() if not isinstance(value, dict)}
     print("\n".join(f"{name:22} {value}" for name, value in shown.items()))
     for role, facts in {"winner": result, **result["controls"]}.items():
@@ -227,6 +234,8 @@ class PlotOptions:
 
 def plot_main(name: str, description: str | None) -> None:
     """Draws one figure of a run, and says where it is; a user's error ends the process with status 2."""
+    from evoprune import plot
+
     options = tyro.cli(PlotOptions, description=description)
     path = options.out or options.run / f"{name}.png"
 

@@ -28,6 +28,10 @@ class RunError(EvopruneError, RuntimeError):
     """A run that could not go on; what it had finished is on disk."""
 
 
+class LostTaskError(RunError):
+    """A task that no worker could finish."""
+
+
 def look_up(kind: str, name: str, registry: Mapping[str, T]) -> T:
     """Returns ``registry[name]``.
 

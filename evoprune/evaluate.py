@@ -16,8 +16,8 @@ from evoprune.fitness import ACCURACY, FAILED, FITNESS, FitnessFunction
 from evoprune.mask import Mask
 from evoprune.problem import Problem
 
-# Evaluates chunks by their indices, and yields each index with its evaluations as they finish.
-Workers: TypeAlias = Callable[["Evaluator", Sequence[Chunk]], Iterable[tuple[int, list[Evaluation]]]]
+# Evaluates chunks, and yields evaluations as they finish.
+Workers: TypeAlias = Callable[["Evaluator", Sequence[Chunk]], Iterable[list[Evaluation]]]
 
 
 class Evaluator:
@@ -122,7 +122,7 @@ class Evaluator:
         Args:
             masks: The population.
             workers: Who evaluates; see :mod:`evoprune.parallel`.
-            on_result: Called with the evaluations of each finished chunk before anything uses them.
+            on_result: Called with evaluations as they finish, before anything uses them.
             recorded: What an interrupted call for the same masks has finished, by mask hash.
 
         Returns:
@@ -140,7 +140,7 @@ class Evaluator:
                 self.known.update({h: recorded[h] for h, _ in chunk})
             else:
                 chunks.append([mask for _, mask in chunk])
-        for _, evaluations in workers(self, chunks):
+        for evaluations in workers(self, chunks):
             if on_result is not None:
                 on_result(evaluations)
             for e in evaluations:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from deap import base, tools
@@ -20,6 +21,8 @@ STATISTICS = ("min", "mean", "max", "std")
 COLUMNS = ("gen", "nevals", "best", *STATISTICS, "diversity", "chance_diversity", "seconds")
 LAYER_COLUMNS = ("gen", "layer", "size", "min", "mean", "max", "best")
 _LAYERS = "layers"
+# More workers are not listed one by one beside the progress bar.
+NAMED_WORKERS = 4
 
 
 def evaluate_generation(
@@ -39,12 +42,15 @@ def evaluate_generation(
     """
     evaluator: Evaluator = toolbox.evaluate.func
     recorded = {} if run is None else run.recorded(gen)
+    done_by: Counter[str] = Counter()
     with tqdm(total=len(masks), desc=f"generation {gen}", unit="mask", disable=not progress, leave=gen == 0) as bar:
         bar.update(sum(mask.hash in recorded or mask.hash in evaluator.known for mask in masks))
 
         def on_result(evaluations: list[Evaluation]) -> None:
             if run is not None:
                 run.record(gen, evaluations)
+            done_by.update(evaluation.worker for evaluation in evaluations)
+            bar.set_postfix_str(describe_shares(done_by), refresh=False)
             bar.update(min(len(evaluations), bar.total - bar.n))
 
         evaluations = evaluator.evaluate(masks, toolbox.map.func.workers, on_result, recorded)
@@ -56,6 +62,15 @@ def evaluate_generation(
         mask.fitness.values = evaluator.values(evaluation)
         mask.evidence = evaluation.evidence
     return evaluations
+
+
+def describe_shares(done_by: Mapping[str, int]) -> str:
+    """Returns in words how many masks each worker has evaluated; empty for one worker."""
+    if len(done_by) < 2:
+        return ""
+    if len(done_by) <= NAMED_WORKERS:
+        return ", ".join(f"{worker} {count}" for worker, count in sorted(done_by.items()))
+    return f"{len(done_by)} workers, {min(done_by.values())} to {max(done_by.values())} each"
 
 
 def require_a_survivor(evaluations: Sequence[Evaluation], run: Run | None) -> None:

@@ -7,57 +7,97 @@ problem says so and is sent it once.
 from __future__ import annotations
 
 import functools
+import math
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from evoprune.brief import BriefTraining, Chunk, Evaluation, evaluate_chunk, torch_threads
+from evoprune.brief import STATUSES, BriefTraining, Chunk, Evaluation, evaluate_chunk, failed, torch_threads
 from evoprune.dissipation import Dissipation
-from evoprune.errors import InputError, RunError
+from evoprune.errors import InputError, LostTaskError, RunError
 from evoprune.evaluate import Evaluator, Workers, recall, remember
+from evoprune.fitness import TERMS
 from evoprune.mask import Mask
 from evoprune.operators import Evidence
 
-# A problem made of names pickles to a few hundred bytes, and is sent along; larger ones only on demand.
-SMALL_PAYLOAD = 1000
+NUMBERS = ("validation_loss", "validation_accuracy", "multiply_adds", "seconds")
+STOCK = (
+    "SCOOP's own launcher listens on every network interface and runs what strangers send it, hangs when an idle worker dies, "
+    "does long tasks twice, and ends with status 0 whatever happens; use: python -m evoprune.scoop -n N script.py ..."
+)
 
 
-def choose_workers(name: str = "auto") -> Workers:
+def choose_workers(name: str = "auto", evaluation_timeout: float | None = None) -> Workers:
     """Returns who evaluates.
 
     Args:
-        name: ``serial``; ``scoop`` (the script must run under ``python -m scoop``); ``auto``: SCOOP where the script runs
-            under it, else serial.
+        name: ``serial``; ``scoop`` (the script must run under ``python -m evoprune.scoop``, or SCOOP's own launcher); ``auto``:
+            SCOOP where the script runs under it, else serial.
+        evaluation_timeout: Seconds that the evaluation of a mask may take; a mask that takes longer counts as failed. None: no
+            limit.
 
     Raises:
-        InputError: An unknown name, or ``scoop`` where SCOOP does not run.
+        InputError: An unknown name, ``scoop`` where SCOOP does not run, or a limit that is not above 0 or that nobody can
+            enforce.
     """
     if name not in ("auto", "serial", "scoop"):
         raise InputError(f"workers are {name!r}; expected auto, serial or scoop.")
     running = under_scoop()
     if name == "scoop" and not running:
-        raise InputError("workers are 'scoop', but SCOOP does not run; start with: python -m scoop -n 2 script.py ...")
-    return scoop if running and name != "serial" else serial
+        raise InputError("workers are 'scoop', but SCOOP does not run; start with: python -m evoprune.scoop -n 2 script.py ...")
+    chosen = scoop if running and name != "serial" else serial
+    if chosen is scoop:
+        warn_of_stock_launcher()
+    if evaluation_timeout is None:
+        return chosen
+    if not (math.isfinite(evaluation_timeout) and evaluation_timeout > 0):
+        raise InputError(f"evaluation_timeout is {evaluation_timeout}; expected a number of seconds above 0.")
+    if chosen is serial or not under_own_launcher():
+        raise InputError(
+            f"evaluation_timeout is {evaluation_timeout}, but this process cannot end an evaluation that hangs; start with: "
+            f"python -m evoprune.scoop -n 1 script.py ..."
+        )
+    return functools.partial(scoop, evaluation_timeout=evaluation_timeout)
 
 
 def under_scoop() -> bool:
-    """Tells whether this process was started by SCOOP."""
+    """Tells whether this process was started by SCOOP, by whichever launcher."""
     module = sys.modules.get("scoop")
     return bool(module is not None and module.IS_RUNNING)
 
 
-def serial(evaluator: Evaluator, chunks: Sequence[Chunk]) -> Iterator[tuple[int, list[Evaluation]]]:
+def under_own_launcher() -> bool:
+    """Tells whether this process was started by ``python -m evoprune.scoop``."""
+    return under_scoop() and "evoprune.scoop.patches" in sys.modules
+
+
+def warn_of_stock_launcher() -> None:
+    """Warns, once a process, where SCOOP's own launcher is used."""
+    if under_scoop() and sys.modules["scoop"].IS_ORIGIN and not under_own_launcher():
+        warnings.warn(STOCK, RuntimeWarning, stacklevel=1)
+
+
+def serial(evaluator: Evaluator, chunks: Sequence[Chunk]) -> Iterator[list[Evaluation]]:
     """Evaluates in this process."""
-    for i, chunk in enumerate(chunks):
-        yield i, evaluate_chunk(evaluator.problem, chunk, evaluator.brief)
+    for chunk in chunks:
+        yield evaluate_chunk(evaluator.problem, chunk, evaluator.brief)
 
 
-def scoop(evaluator: Evaluator, chunks: Sequence[Chunk]) -> Iterator[tuple[int, list[Evaluation]]]:
-    """Evaluates on SCOOP's workers, this process among them.
+def scoop(evaluator: Evaluator, chunks: Sequence[Chunk], evaluation_timeout: float | None = None) -> Iterator[list[Evaluation]]:
+    """Evaluates on SCOOP's workers.
+
+    A chunk that no worker can finish, or that comes back as rubbish, is evaluated mask by mask; a mask of which that holds,
+    too, has failed.
+
+    Args:
+        evaluator: The evaluator.
+        chunks: Its chunks.
+        evaluation_timeout: Seconds that a mask may take.
 
     Raises:
         RunError: A worker could not make the problem; the message has its traceback.
@@ -67,27 +107,76 @@ def scoop(evaluator: Evaluator, chunks: Sequence[Chunk]) -> Iterator[tuple[int, 
     problem_hash, brief = evaluator.problem.hash, asdict(evaluator.brief)
     remember(evaluator.problem)
 
-    def submit(i: int, payload: bytes | None) -> Any:
-        packed = [np.packbits(mask.bits).tobytes() for mask in chunks[i]]
-        return futures.submit(work, problem_hash, payload, brief, packed)
+    def submit(masks: Chunk, payload: bytes | None = None) -> Any:
+        packed = [np.packbits(mask.bits).tobytes() for mask in masks]
+        return futures.submit(work, problem_hash, payload, brief, packed, evaluation_timeout)
 
-    small = evaluator.payload if len(evaluator.payload) <= SMALL_PAYLOAD else None
-    waiting = {submit(i, small): i for i in range(len(chunks))}
+    waiting = {submit(chunk): chunk for chunk in chunks}
     while waiting:
-        again: dict[Any, int] = {}
-        for future in futures.as_completed(list(waiting)):
-            i = waiting[future]
-            outcome, content = future.result()
-            if outcome == "ok":
-                yield i, [_evaluation(fields) for fields in content]
-            elif outcome == "unknown problem":
-                again[submit(i, evaluator.payload)] = i
-            else:
-                raise RunError(f"a worker could not evaluate:\n{content}")
-        waiting = again
+        future, outcome, content = next_done(waiting)
+        masks = waiting.pop(future)
+        if outcome == "unknown problem":
+            waiting[submit(masks, evaluator.payload)] = masks
+            continue
+        if outcome == "error":
+            raise RunError(f"a worker could not evaluate:\n{content}")
+        try:
+            if outcome != "ok":
+                raise LostTaskError(content)
+            evaluations = read_reply(content, masks)
+        except LostTaskError as error:
+            if len(masks) > 1:
+                waiting |= {submit([mask]): [mask] for mask in masks}
+                continue
+            evaluations = [failed(masks[0], evaluator.brief, str(error))]
+        yield evaluations
 
 
-def work(problem_hash: str, payload: bytes | None, brief: dict[str, Any], packed: list[bytes]) -> tuple[str, Any]:
+def next_done(waiting: Collection[Any]) -> tuple[Any, str, Any]:
+    """Waits for one of several of SCOOP's futures, and returns it with its outcome and content.
+
+    Args:
+        waiting: Futures of tasks that return an outcome and content, such as :func:`work`.
+
+    Returns:
+        What the task returned; ``lost`` and the reason where no worker could finish it.
+    """
+    from scoop import futures
+
+    while True:
+        try:
+            future = next(iter(futures.as_completed(list(waiting))))
+        except LostTaskError as error:
+            lost = [future for future in waiting if future.exceptionValue is error]
+            if lost:  # SCOOP raises it again for a future that is no longer waited for
+                return lost[0], "lost", str(error)
+        else:
+            return future, *future.resultValue
+
+
+def read_reply(content: Any, masks: Chunk) -> list[Evaluation]:
+    """Returns the evaluations of a worker's reply.
+
+    Raises:
+        LostTaskError: It is not what :func:`work` returns for these masks.
+    """
+    try:
+        evaluations = [_evaluation(fields) for fields in content]
+        if [evaluation.mask for evaluation in evaluations] != [mask.hash for mask in masks]:
+            raise ValueError("its evaluations are of other masks")
+        for evaluation in evaluations:
+            if evaluation.status not in STATUSES or set(evaluation.terms) != set(TERMS):
+                raise ValueError(f"an evaluation is {evaluation}")
+            for number in (*evaluation.terms.values(), *(getattr(evaluation, name) for name in NUMBERS)):
+                float(number)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise LostTaskError(f"a worker returned rubbish: {error}".replace("\n", " ")) from error
+    return evaluations
+
+
+def work(
+    problem_hash: str, payload: bytes | None, brief: dict[str, Any], packed: list[bytes], evaluation_timeout: float | None
+) -> tuple[str, Any]:
     """Evaluates a chunk in a worker. Takes and returns plain values, and raises nothing: SCOOP would lose the traceback.
 
     Args:
@@ -95,6 +184,7 @@ def work(problem_hash: str, payload: bytes | None, brief: dict[str, Any], packed
         payload: The pickled problem, or None.
         brief: Fields of the :class:`~evoprune.evaluate.BriefTraining`.
         packed: Packed bits of each mask.
+        evaluation_timeout: Seconds that a mask may take, the making of the problem aside; None for no limit.
 
     Returns:
         ``("ok", fields of each evaluation)``, ``("unknown problem", None)``, or ``("error", traceback)``.
@@ -104,12 +194,21 @@ def work(problem_hash: str, payload: bytes | None, brief: dict[str, Any], packed
             problem = recall(problem_hash, payload)
             if problem is None:
                 return "unknown problem", None
+            if evaluation_timeout is not None:
+                _limit(evaluation_timeout * len(packed))
             masks = [_unpack(bits, problem.shapes, problem.prunable_count) for bits in packed]
             dissipation = None if brief["dissipation"] is None else Dissipation(**brief["dissipation"])
             how = BriefTraining(**brief | {"dissipation": dissipation})
             return "ok", [asdict(evaluation) for evaluation in evaluate_chunk(problem, masks, how)]
     except Exception:  # noqa: BLE001 - returned to the origin, which raises it
         return "error", traceback.format_exc()
+
+
+def _limit(seconds: float) -> None:
+    """Lets the launcher end this worker after so many seconds, unless the task is finished before."""
+    from scoop import _control
+
+    _control.execQueue.socket.limit(seconds)
 
 
 def _evaluation(fields: dict[str, Any]) -> Evaluation:

@@ -62,6 +62,12 @@ class Where:
     out: str | os.PathLike[str] | None
     force: bool
     progress: bool
+    evaluation_timeout: float | None = None
+
+    @property
+    def evaluating(self) -> dict[str, Any]:
+        """What :func:`evoprune.toolbox.make_toolbox` wants of it."""
+        return {"workers": self.workers, "threads": self.threads, "evaluation_timeout": self.evaluation_timeout}
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ def search_starts(problem: Problem, plan: Plan, search: Mapping[str, Any], where
     seed = problem.seed if search["seed"] is None else seeds.check_seed(search["seed"])
     chunk_size = max(1, min(8, k // 4)) if search["chunk_size"] is None else search["chunk_size"]
     search = {**search, "sparsity": float(search["sparsity"]), "seed": seed, "chunk_size": chunk_size}
-    toolbox = make_toolbox(problem, **search, workers=where.workers, threads=where.threads)
+    toolbox = make_toolbox(problem, **search, **where.evaluating)
     evaluator: Evaluator = toolbox.evaluate.func
     searched = {name: value for name, value in search.items() if name != "dissipation"}
     settings = {
@@ -111,7 +117,7 @@ def search_starts(problem: Problem, plan: Plan, search: Mapping[str, Any], where
     if plan.dissipation is not None:
         selected = "start" if evaluator.brief.dissipation is None else "end"
         settings |= {"dissipation": asdict(plan.dissipation), "select": selected}
-    execution = {"workers": where.workers, "threads": where.threads, "engine": evaluator.brief.engine}
+    execution = {**where.evaluating, "engine": evaluator.brief.engine}
     run = None if where.out is None else Run.plan(where.out, plan.method, settings, execution, where.force)
     with nullcontext() if run is None else run.of(problem):
         if run is not None:

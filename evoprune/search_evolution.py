@@ -96,7 +96,7 @@ def search_generations(
     if isinstance(trained_bests, bool) or not isinstance(trained_bests, int) or trained_bests < 0:
         raise InputError(f"trained_bests is {trained_bests!r}; expected how many to train, at least 0.")
     given = given_masks(problem, evolution, begin)
-    toolbox = make_toolbox(problem, **found, workers=where.workers, threads=where.threads)
+    toolbox = make_toolbox(problem, **found, **where.evaluating)
     register_operators(toolbox, evolution, sparsity, len(names), seeds.generator(seed, "variation"))
     evaluator: Evaluator = toolbox.evaluate.func
     settings = {
@@ -109,7 +109,7 @@ def search_generations(
         "controls": plan.controls,
         "trained_bests": trained_bests,
     }
-    execution = {"workers": where.workers, "threads": where.threads, "engine": evaluator.brief.engine}
+    execution = {**where.evaluating, "engine": evaluator.brief.engine}
     run = None if where.out is None else Run.plan(where.out, plan.method, settings, execution, where.force)
     latest = Latest(run)
     with nullcontext() if run is None else run.of(problem), save_on_signals(latest.save):

@@ -13,6 +13,7 @@ from evoprune import records
 from evoprune.compare import Cell, Comparison, run_cell, split_control
 from evoprune.errors import InputError, InUseError, RunError
 from evoprune.mask import Mask
+from evoprune.parallel import next_done
 
 # What is written first says what a folder holds, and last, that it is finished.
 _ORDER = {"config.json": 0, "result.json": 2}
@@ -74,14 +75,14 @@ def scoop_cells(
             elif base is None or mask_path(base, folder).exists():
                 packed = None if base is None else mask_path(base, folder).read_bytes()
                 waiting[futures.submit(compute_cell, comparison, cell, packed)] = cell
-        for future in futures.as_completed(list(waiting)):
-            cell = waiting[future]
-            outcome, content = future.result()
+        while waiting:
+            future, outcome, content = next_done(waiting)
+            cell = waiting.pop(future)
             if outcome == "input":
                 raise InputError(content)
             if outcome == "error":
                 raise RunError(f"a worker could not do {cell.folder}:\n{content}")
-            if outcome == "failed":
+            if outcome in ("failed", "lost"):
                 lost.add(cell)
                 yield cell, content
                 continue

@@ -30,6 +30,7 @@ def make_toolbox(
     seed: int | None = None,
     engine: str = "auto",
     workers: str = "auto",
+    evaluation_timeout: float | None = None,
     threads: int = 1,
     chunk_size: int = 8,
     dissipation: Dissipation | None = None,
@@ -52,6 +53,7 @@ def make_toolbox(
         seed: Seed of the run; None takes the problem's.
         engine: See :data:`evoprune.engines.ENGINES`; ``auto`` chooses by measured costs.
         workers: See :func:`evoprune.parallel.choose_workers`.
+        evaluation_timeout: Likewise.
         threads: See :class:`evoprune.evaluate.Evaluator`.
         chunk_size: Likewise.
         dissipation: What is removed during the brief training; None for nothing.
@@ -82,7 +84,7 @@ def make_toolbox(
     toolbox.register("individual", random_mask, problem.shapes, sparsity, masks, layer_densities)
     toolbox.register("population", tools.initRepeat, list, toolbox.individual)
     toolbox.register("evaluate", evaluator)
-    toolbox.register("map", ChunkedMap(choose_workers(workers)))
+    toolbox.register("map", ChunkedMap(choose_workers(workers, evaluation_timeout)))
     toolbox.register("select", seeded(tools.selTournament, selection), tournsize=3)
     return toolbox
 

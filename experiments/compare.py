@@ -1,6 +1,6 @@
 """A comparison: methods x sparsities x seeds x data; leaves cells.csv, table.md, figures, and a run folder a cell.
 
-Running again does only what is missing; under `python -m scoop -n N` the cells are spread over workers.
+Running again does only what is missing; under `python -m evoprune.scoop -n N` the cells are spread over workers.
 """
 
 import dataclasses

@@ -1,0 +1,299 @@
+"""The broker: tasks go to idle workers, results to who asked for them; what a dead worker held is done again.
+
+SCOOP's own broker listens on every interface and unpickles what anyone sends, dies with the first peer that cannot be
+reached, and learns nothing of a worker's death; so this one takes its place, and speaks its protocol: multipart messages of
+:class:`Kind` and frames. It unpickles nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import zmq
+from zmq.auth.thread import ThreadAuthenticator
+
+# Milliseconds: a connection over which nothing comes for so long is closed.
+HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT = 3_000, 15_000
+REMEMBERED = 100
+
+
+class Kind:
+    """First frame of a message; those of SCOOP as in SCOOP."""
+
+    INIT = b"I"  # worker: here I am; its title
+    REQUEST = b"RQ"  # worker: I have nothing to do
+    TASK = b"T"  # id, pickled future
+    REPLY = b"RP"  # id, pickled future
+    VARIABLE = b"V"  # name, value, owner: a shared constant
+    FAILED = b"F"  # worker: I cannot do this task; id, reason
+    LIMIT = b"L"  # worker: seconds that the task I am at may still take
+    LOST = b"X"  # to the owner of a task: nobody can do it; id, reason
+
+
+@dataclass(frozen=True)
+class Keys:
+    """CURVE keys of a run, as Z85 text: of the broker, and the one pair of all its workers."""
+
+    broker_public: bytes
+    broker_secret: bytes
+    worker_public: bytes
+    worker_secret: bytes
+
+    @classmethod
+    def make(cls) -> Keys:
+        """Returns new keys."""
+        return cls(*zmq.curve_keypair(), *zmq.curve_keypair())
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Tells ZeroMQ's authenticator whether who holds a key may connect."""
+        return key == self.worker_public
+
+
+@dataclass
+class Task:
+    """A task that is not finished.
+
+    Attributes:
+        id: Its id.
+        payload: The pickled future.
+        owner: Who asked for it.
+        worker: Who is at it; None while it waits.
+        since: When that began.
+        deaths: Workers that died at it.
+        named: It was said to take long.
+    """
+
+    id: bytes
+    payload: bytes
+    owner: bytes
+    worker: bytes | None = None
+    since: float = 0.0
+    deaths: int = 0
+    named: bool = False
+
+
+@dataclass
+class Peer:
+    """A process that is connected.
+
+    Attributes:
+        title: Host and process id.
+        tasks: Tasks that it has done.
+        busy: Seconds that they took.
+        since: When it first asked for a task; None before that.
+        deadline: When the task that it is at must be finished; None for no limit.
+    """
+
+    title: str
+    tasks: int = 0
+    busy: float = 0.0
+    since: float | None = None
+    deadline: float | None = None
+
+
+@dataclass
+class Broker:
+    """The broker.
+
+    Attributes:
+        host: Address that it listens on.
+        keys: Keys of the run.
+        most_deaths: Workers that may die at a task before it is given up.
+        port: Port that it listens on.
+        peers: Who is connected, by name.
+        tasks: Unfinished tasks by id.
+    """
+
+    host: str
+    keys: Keys
+    most_deaths: int = 3
+    port: int = 0
+    peers: dict[bytes, Peer] = field(default_factory=dict)
+    tasks: dict[bytes, Task] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.waiting: deque[Task] = deque()
+        self.idle: deque[bytes] = deque()
+        self.variables: list[list[bytes]] = []
+        self.durations: deque[float] = deque(maxlen=REMEMBERED)
+        self.handlers: dict[bytes, Callable[..., None]] = {
+            Kind.INIT: self._on_init,
+            Kind.REQUEST: self._on_request,
+            Kind.TASK: self._on_task,
+            Kind.REPLY: self._on_reply,
+            Kind.VARIABLE: self._on_variable,
+            Kind.FAILED: self._on_failed,
+            Kind.LIMIT: self._on_limit,
+        }
+        self.context = zmq.Context()
+        self.authenticator = ThreadAuthenticator(self.context)
+        self.authenticator.start()
+        self.authenticator.configure_curve_callback(credentials_provider=self.keys)
+        self.socket = self.context.socket(zmq.ROUTER)
+        self.socket.curve_server = True
+        self.socket.curve_publickey, self.socket.curve_secretkey = self.keys.broker_public, self.keys.broker_secret
+        self.socket.ipv6 = ipaddress.ip_address(self.host).version == 6
+        self.socket.router_mandatory = True  # what cannot be delivered is an error, not dropped in silence
+        self.socket.sndhwm = self.socket.rcvhwm = 0
+        self.socket.heartbeat_ivl, self.socket.heartbeat_timeout = HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT
+        self.socket.linger = 0
+        self.port = self.socket.bind_to_random_port(f"tcp://{bracketed(self.host)}")
+
+    def serve(self, seconds: float) -> None:
+        """Handles the messages that come within so many seconds."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and self.socket.poll(round(1000 * left)):
+            self._handle(self.socket.recv_multipart())
+
+    def drain(self) -> None:
+        """Handles the messages that have come."""
+        while self.socket.poll(0):
+            self._handle(self.socket.recv_multipart())
+
+    def _handle(self, message: list[bytes]) -> None:
+        sender, kind, *frames = message
+        if kind in self.handlers:
+            self.handlers[kind](sender, *frames)
+
+    def remove(self, name: bytes, reason: str, give_up: bool = False) -> None:
+        """Forgets a worker whose process has ended; what it held is done again, or given up.
+
+        Args:
+            name: The worker's name.
+            reason: Why it ended.
+            give_up: Do not try again what it held.
+        """
+        self.peers.pop(name, None)
+        if name in self.idle:
+            self.idle.remove(name)
+        for task in [task for task in self.tasks.values() if task.owner == name]:  # tasks of a task that is done again
+            self._close(task)
+        for task in [task for task in self.tasks.values() if task.worker == name]:
+            task.deaths += 1
+            task.worker = None
+            if give_up:
+                self._give_up(task, reason)
+            elif task.deaths >= self.most_deaths:
+                self._give_up(task, f"{task.deaths} workers ended at it; the last: {reason}")
+            else:
+                self.waiting.appendleft(task)
+        self._hand_out()
+
+    def overdue(self) -> list[bytes]:
+        """Returns the workers that are past their deadline."""
+        now = time.monotonic()
+        return [name for name, peer in self.peers.items() if peer.deadline is not None and now > peer.deadline]
+
+    def stragglers(self, factor: float, least: float) -> list[tuple[str, float, float]]:
+        """Returns workers that are at a task for long: title, seconds so far, median seconds of the tasks before; each once.
+
+        Args:
+            factor: Long is more than so many times the median.
+            least: And more than so many seconds.
+        """
+        if not self.durations:
+            return []
+        now, median = time.monotonic(), statistics.median(self.durations)
+        slow = [t for t in self.tasks.values() if t.worker in self.peers and not t.named]
+        slow = [t for t in slow if now - t.since > max(least, factor * median)]
+        for task in slow:
+            task.named = True
+        return [(self.peers[task.worker].title, now - task.since, median) for task in slow if task.worker is not None]
+
+    def close(self) -> None:
+        """Closes the socket."""
+        self.socket.close()
+        self.authenticator.stop()
+        self.context.destroy(0)
+
+    def _on_init(self, sender: bytes, title: bytes) -> None:
+        self.peers[sender] = Peer(title.decode())
+        for frames in self.variables:
+            self._send(sender, Kind.VARIABLE, *frames)
+
+    def _on_request(self, sender: bytes) -> None:
+        peer = self.peers.get(sender)
+        if peer is None:  # it has ended meanwhile
+            return
+        if peer.since is None:
+            peer.since = time.monotonic()
+        if sender not in self.idle:  # one task at a time, so that none waits beside an idle worker
+            self.idle.append(sender)
+        self._hand_out()
+
+    def _on_task(self, sender: bytes, task_id: bytes, payload: bytes) -> None:
+        task = self.tasks[task_id] = Task(task_id, payload, sender)
+        self.waiting.append(task)
+        self._hand_out()
+
+    def _on_reply(self, sender: bytes, task_id: bytes, payload: bytes) -> None:
+        task = self._finish(sender, task_id)
+        if task is not None:
+            self._send(task.owner, Kind.REPLY, task_id, payload)
+
+    def _on_failed(self, sender: bytes, task_id: bytes, reason: bytes) -> None:
+        task = self._finish(sender, task_id)
+        if task is not None:
+            self._send(task.owner, Kind.LOST, task_id, reason)
+
+    def _on_limit(self, sender: bytes, seconds: bytes) -> None:
+        if sender in self.peers:
+            self.peers[sender].deadline = time.monotonic() + float(seconds)
+
+    def _on_variable(self, sender: bytes, *frames: bytes) -> None:
+        self.variables.append(list(frames))
+        for name in self.peers:
+            self._send(name, Kind.VARIABLE, *frames)
+
+    def _finish(self, sender: bytes, task_id: bytes) -> Task | None:
+        """Closes a task that a worker has done; None where that is no longer asked for."""
+        task = self.tasks.get(task_id)
+        if sender in self.peers:
+            self.peers[sender].deadline = None
+        if task is None:
+            return None
+        self._close(task)
+        if sender in self.peers and task.worker == sender:
+            seconds = time.monotonic() - task.since
+            self.durations.append(seconds)
+            self.peers[sender].tasks += 1
+            self.peers[sender].busy += seconds
+        return task
+
+    def _give_up(self, task: Task, reason: str) -> None:
+        self._close(task)
+        self._send(task.owner, Kind.LOST, task.id, reason.encode())
+
+    def _close(self, task: Task) -> None:
+        del self.tasks[task.id]
+        if task.worker is None and task in self.waiting:
+            self.waiting.remove(task)
+
+    def _hand_out(self) -> None:
+        while self.waiting and self.idle:
+            task, worker = self.waiting.popleft(), self.idle.popleft()
+            if not self._send(worker, Kind.TASK, task.id, task.payload):
+                self.waiting.appendleft(task)
+                continue
+            task.worker, task.since, task.named = worker, time.monotonic(), False
+
+    def _send(self, *frames: bytes) -> bool:
+        """Sends a message; False where its receiver is gone, whose process the launcher finds ended."""
+        try:
+            self.socket.send_multipart(frames)
+        except zmq.ZMQError as error:
+            if error.errno != errno.EHOSTUNREACH:
+                raise
+            return False
+        return True
+
+
+def bracketed(host: str) -> str:
+    """Returns an address as it stands before a port."""
+    return f"[{host}]" if ":" in host else host

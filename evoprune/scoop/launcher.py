@@ -1,0 +1,394 @@
+"""The launcher: ``python -m evoprune.scoop -n N script.py ...``.
+
+It starts the script and N workers, is their broker, starts another worker for each that ends, and ends with the script's own
+exit status, and with nothing left alive. Workers are processes that it started itself, on other hosts by ssh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ipaddress
+import os
+import random
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO
+
+import zmq
+
+from evoprune.errors import EvopruneError, InputError
+from evoprune.scoop.broker import Broker, Keys
+from evoprune.scoop.process import Orders
+
+SCOOP = "0.7.2.0"
+# Seconds.
+TICK, TO_CONNECT, TO_END, BETWEEN_STARTS, MOST_BETWEEN_STARTS = 0.1, 120.0, 2.0, 1.0, 60.0
+# Where all workers have ended so many times in a row before they were ready, there is no hope.
+MOST_STARTS = 3
+# What takes longer than so many times the median, and than so many seconds, is named.
+STRAGGLER, STRAGGLER_SECONDS = 3.0, 10.0
+# Ports on another host that an ssh tunnel listens on, below those that systems give out.
+TUNNEL_PORTS = (20_000, 32_000)
+SSH = ("-T", "-x", "-oBatchMode=yes", "-oServerAliveInterval=5", "-oServerAliveCountMax=3", "-oExitOnForwardFailure=yes")
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the launcher.
+
+    Attributes:
+        hosts: Host of each worker.
+        script: The script and its arguments.
+        listen: Address to listen on.
+        tunnel: Workers on other hosts connect through ssh.
+        ssh: The ssh command.
+        python: The interpreter on other hosts.
+        folder: Folder to work in.
+        attempts: Workers that may end at a task before it is given up.
+        quiet: Say nothing but what went wrong.
+    """
+
+    hosts: Sequence[str]
+    script: Sequence[str]
+    listen: str = "127.0.0.1"
+    tunnel: bool = True
+    ssh: Sequence[str] = ("ssh",)
+    python: str = sys.executable
+    folder: str = "."
+    attempts: int = 3
+    quiet: bool = False
+
+
+@dataclass
+class Worker:
+    """A place for a worker, and the process that is there now.
+
+    Attributes:
+        host: Its host.
+        name: Name of the process; each has another.
+        process: The process, or the ssh that holds it; None before the first and between two.
+        started: When it was started.
+        start_at: When the next is to be started.
+        failures: Processes in a row that ended before they were ready.
+    """
+
+    host: str
+    name: bytes = b""
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    start_at: float = 0.0
+    failures: int = 0
+
+
+@dataclass
+class Launcher:
+    """A run of a script with workers."""
+
+    options: Options
+    keys: Keys = field(default_factory=Keys.make)
+
+    def __post_init__(self) -> None:
+        self.broker = Broker(self.options.listen, self.keys, self.options.attempts)
+        self.workers = [Worker(host) for host in self.options.hosts]
+        self.script: subprocess.Popen[bytes] | None = None
+        self.started = 0
+        self.done: dict[str, tuple[int, float, float]] = {}
+
+    def run(self) -> int:
+        """Runs the script with its workers, and returns its exit status."""
+        try:
+            self.script = self._start_script()
+            with forwarded(self.script):
+                while self.script.poll() is None:
+                    self.broker.serve(TICK)
+                    self._supervise()
+                    if all(worker.failures >= MOST_STARTS for worker in self.workers):
+                        say("no worker can be started, see above; the script is ended")
+                        return 1
+            if not self.options.quiet:
+                self._say_what_was_done()
+            code = self.script.returncode
+            return code if code >= 0 else 128 - code
+        finally:
+            self._end()
+
+    def _supervise(self) -> None:
+        """Starts workers, removes those that have ended, and ends those that take too long."""
+        for name in self.broker.overdue():
+            for worker in self.workers:
+                if worker.name == name:
+                    self._end_worker(worker, "it took longer than --evaluation-timeout allows", b"late\n")
+        for worker in self.workers:
+            if worker.process is not None and worker.process.poll() is not None:
+                self._remove(worker, how_it_ended(worker.process.returncode))
+            elif worker.process is not None and not self._is_ready(worker) and time.monotonic() > worker.started + TO_CONNECT:
+                self._end_worker(worker, f"it was not ready within {TO_CONNECT:g} s")
+            if worker.process is None and time.monotonic() >= worker.start_at:
+                self._start(worker)
+        for title, seconds, median in self.broker.stragglers(STRAGGLER, STRAGGLER_SECONDS):
+            say(f"straggler: {title} has been at a task for {seconds:.0f} s; half of the others took less than {median:.1f} s")
+
+    def _is_ready(self, worker: Worker) -> bool:
+        peer = self.broker.peers.get(worker.name)
+        return peer is not None and peer.since is not None
+
+    def _start(self, worker: Worker) -> None:
+        worker.started = time.monotonic()
+        worker.name = self._new_name(worker.host)
+        orders = self._orders(worker.name)
+        if is_local(worker.host):
+            worker.process = spawn([sys.executable, "-m", "evoprune.scoop.process"], orders)
+            return
+        forward: list[str] = []
+        if self.options.tunnel:
+            port = random.randrange(*TUNNEL_PORTS)  # one in use ends ssh, and another is tried
+            forward = ["-R", f"127.0.0.1:{port}:127.0.0.1:{self.broker.port}"]
+            orders = self._orders(worker.name, port)
+        path = os.environ.get("PYTHONPATH")
+        environment = ["env", f"PYTHONPATH={path}"] if path else []
+        command = shlex.join(["exec", *environment, self.options.python, "-m", "evoprune.scoop.process"])
+        remote = f"cd {shlex.quote(self.options.folder)} && {command}"
+        worker.process = spawn([*self.options.ssh, *SSH, *forward, worker.host, remote], orders)
+
+    def _start_script(self) -> subprocess.Popen[bytes]:
+        return spawn([sys.executable, "-m", "evoprune.scoop.process"], self._orders(b"script", is_script=True))
+
+    def _orders(self, name: bytes, tunnel: int = 0, is_script: bool = False) -> Orders:
+        host, port = ("127.0.0.1", tunnel) if tunnel else (self.options.listen, self.broker.port)
+        folder, script = self.options.folder, list(self.options.script)
+        return Orders(name.decode(), is_script, host, port, self.keys, len(self.workers), folder, script)
+
+    def _new_name(self, host: str) -> bytes:
+        self.started += 1
+        return f"{host}/{self.started}".encode()
+
+    def _remove(self, worker: Worker, reason: str, give_up: bool = False) -> None:
+        """Lets another worker do what one held that has ended."""
+        self.broker.drain()  # what it has sent before
+        peer = self.broker.peers.get(worker.name)
+        title = peer.title if peer is not None else worker.host
+        worker.failures = 0 if self._is_ready(worker) else worker.failures + 1
+        if peer is not None and peer.since is not None:
+            self.done[title] = (peer.tasks, peer.busy, time.monotonic() - peer.since)
+        self.broker.remove(worker.name, f"{title} ended: {reason}", give_up)
+        worker.process, worker.name = None, b""
+        pause = min(BETWEEN_STARTS * 4**worker.failures, MOST_BETWEEN_STARTS)
+        worker.start_at = max(time.monotonic(), worker.started + pause)
+        say(f"worker {title} ended: {reason}; another takes its place")
+
+    def _end_worker(self, worker: Worker, reason: str, last_words: bytes = b"") -> None:
+        assert worker.process is not None
+        end([worker.process], last_words)
+        self._remove(worker, reason, give_up=bool(last_words))
+
+    def _say_what_was_done(self) -> None:
+        now = time.monotonic()
+        for peer in self.broker.peers.values():
+            if peer.since is not None:
+                self.done[peer.title] = (peer.tasks, peer.busy, now - peer.since)
+        rows = [
+            f"{title} {tasks} ({min(1.0, busy / max(there, 1e-9)):.0%} busy)"
+            for title, (tasks, busy, there) in self.done.items()
+        ]
+        if any(tasks for tasks, _, _ in self.done.values()):
+            say(f"tasks done: {', '.join(rows)}")
+
+    def _end(self) -> None:
+        """Ends all that is left."""
+        end([p for p in [self.script, *(worker.process for worker in self.workers)] if p is not None])
+        self.broker.close()
+
+
+def spawn(command: Sequence[str], orders: Orders) -> subprocess.Popen[bytes]:
+    """Starts a process of a session of its own, so that Ctrl-C reaches the launcher alone, and gives it its orders."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    with contextlib.suppress(BrokenPipeError):  # it has ended, which is found later
+        lifeline_of(process).write(orders.to_line())
+        lifeline_of(process).flush()
+    return process
+
+
+def lifeline_of(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    """Returns the pipe that a process lives as long as."""
+    assert process.stdin is not None
+    return process.stdin
+
+
+def end(processes: Sequence[subprocess.Popen[bytes]], last_words: bytes = b"") -> None:
+    """Ends processes with all that they started: by closing their lifelines, and by force what is left.
+
+    Args:
+        processes: The processes.
+        last_words: Said to them before.
+    """
+    for process in processes:
+        with contextlib.suppress(BrokenPipeError):
+            lifeline_of(process).write(last_words)
+            lifeline_of(process).close()
+    deadline = time.monotonic() + TO_END
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(max(0.0, deadline - time.monotonic()))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextlib.contextmanager
+def forwarded(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Forwards signals to a process, which decides what they mean."""
+
+    def forward(number: int, frame: object) -> None:
+        process.send_signal(number)
+
+    # what was ignored at the start stays so, as Ctrl-C is in a shell's background
+    heeded = [number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, forward) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def how_it_ended(code: int) -> str:
+    """Returns a process's end in words."""
+    return f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+
+def is_local(host: str) -> bool:
+    """Tells whether a host is this machine."""
+    return host in ("127.0.0.1", "::1", "localhost", socket.gethostname(), socket.getfqdn())
+
+
+def say(text: str) -> None:
+    """Says something on standard error, on a line of its own also where a progress bar stands."""
+    start = "\r\x1b[K" if sys.stderr.isatty() else ""
+    print(f"{start}evoprune.scoop: {text}", file=sys.stderr, flush=True)
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """Returns the options of a command line.
+
+    Raises:
+        InputError: A value that cannot be served.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m evoprune.scoop",
+        description="Runs a script with SCOOP's workers: authenticated and encrypted, replaced when they die, one torch thread "
+        "each, and with the script's own exit status. Beside the workers there is the script's process, which only "
+        "distributes.",
+    )
+    parser.add_argument(
+        "-n", type=int, metavar="N", help="number of workers (default: one a core, or one an entry of the hosts)"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--hosts", nargs="*", metavar="HOST", help="hosts of the workers, one entry a worker, or filled up in "
+                       "turn to -n; follow it by -n. Default: those of Slurm, PBS or SGE, else this one")  # fmt: skip
+    where.add_argument("--hostfile", metavar="FILE", help="file with a line a host: its name, and the number of workers")
+    parser.add_argument("--listen", metavar="ADDRESS", help="address of this machine that workers on other hosts are to reach; "
+                        "without it they connect through ssh, and nothing but loopback is listened on")  # fmt: skip
+    parser.add_argument(
+        "--ssh", default="ssh", metavar="COMMAND", help="ssh and its options, such as 'ssh -p 2222' (default: ssh)"
+    )
+    parser.add_argument(
+        "--python", default=sys.executable, metavar="FILE", help="interpreter on other hosts (default: as here)"
+    )
+    parser.add_argument("--folder", default=str(Path.cwd()), help="folder to work in, on every host (default: this one)")
+    parser.add_argument("--attempts", type=int, default=3, metavar="N", help="workers that may die at a task before it is "
+                        "given up (default: 3); then its masks are evaluated alone, and those that are given up again get the "
+                        "worst fitness")  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="do not say at the end who did how much")
+    parser.add_argument("script", help="the script")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
+    given = parser.parse_args(arguments)
+    hosts = find_hosts(given.n, given.hosts, given.hostfile)
+    if given.attempts < 1:
+        raise InputError(f"attempts is {given.attempts}; expected at least 1.")
+    script = Path(given.folder, given.script)
+    if not script.is_file():
+        raise InputError(f"there is no script {script}; expected a file, and not a module.")
+    return Options(
+        hosts=hosts,
+        script=[given.script, *given.arguments],
+        listen="127.0.0.1" if given.listen is None else find_address(given.listen),
+        tunnel=given.listen is None,
+        ssh=shlex.split(given.ssh),
+        python=given.python,
+        folder=given.folder,
+        attempts=given.attempts,
+        quiet=given.quiet,
+    )
+
+
+def find_hosts(n: int | None, hosts: Sequence[str] | None = None, hostfile: str | None = None) -> list[str]:
+    """Returns the host of each worker, as SCOOP finds them.
+
+    Args:
+        n: Number of workers; None for as many as the hosts say.
+        hosts: Names of the hosts.
+        hostfile: File with hosts and numbers of workers.
+
+    Raises:
+        InputError: A number below 1, or a file that cannot be read.
+    """
+    from scoop import utils
+
+    if n is not None and n < 1:
+        raise InputError(f"n is {n}; expected the number of workers, at least 1.")
+    try:
+        found = utils.getHosts(hostfile, hosts)
+    except OSError as error:
+        raise InputError(f"cannot read the hosts: {error}.") from error
+    places = [host for host, count in found for _ in range(max(1, count))]
+    return [places[i % len(places)] for i in range(n or len(places))]
+
+
+def find_address(name: str) -> str:
+    """Returns the address of a name.
+
+    Raises:
+        InputError: It has none, or stands for every interface.
+    """
+    try:
+        address = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0]
+    except OSError as error:
+        raise InputError(f"--listen is {name!r}, which has no address: {error}.") from error
+    if ipaddress.ip_address(address).is_unspecified:
+        raise InputError(f"--listen is {name!r}, every interface; expected the address of one that the other hosts reach.")
+    return str(address)
+
+
+def check_versions() -> None:
+    """Raises InputError where SCOOP or ZeroMQ are not what the patches are made for."""
+    if version("scoop") != SCOOP:
+        raise InputError(f"SCOOP is {version('scoop')}; what is patched is {SCOOP}: pip install scoop=={SCOOP}")
+    if not zmq.has("curve"):
+        raise InputError("this build of pyzmq has no CURVE encryption; install its wheel: pip install --force-reinstall pyzmq")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the script of a command line, and ends the process with its exit status; 2 for an error of the user's."""
+    try:
+        check_versions()
+        options = parse(arguments)
+        try:
+            launcher = Launcher(options)
+        except zmq.ZMQError as error:
+            raise InputError(
+                f"cannot listen on {options.listen}: {error}; --listen takes an address of this machine."
+            ) from error
+    except EvopruneError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(launcher.run())

@@ -1,0 +1,256 @@
+"""What is changed in SCOOP 0.7.2.0 within the script's process and the workers; each change with its reason."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import pickle
+import signal
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import scoop
+import zmq
+from scoop import _control, _types, encapsulation, futures, shared
+from scoop._comm.scoopzmq import ZMQCommunicator
+from zmq.utils.monitor import recv_monitor_message
+
+from evoprune.errors import LostTaskError
+from evoprune.scoop.broker import HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, Keys, Kind, bracketed
+
+
+@dataclass(frozen=True)
+class Connection:
+    """How a process finds the broker.
+
+    Attributes:
+        name: The process's name, unique in the run.
+        title: Host and process id.
+        host: Address of the broker.
+        port: Its port.
+        keys: Keys of the run; the broker's secret one is not needed.
+    """
+
+    name: str
+    title: str
+    host: str
+    port: int
+    keys: Keys
+
+
+class Communicator(ZMQCommunicator):  # type: ignore[misc]
+    """SCOOP's communicator over one encrypted connection to the launcher's broker.
+
+    SCOOP's own also listens on every interface, for results straight from other workers; resends tasks of which the broker
+    has lost track, also such as are being done; and sends from a thread of its own over a socket that is not made for it.
+
+    Attributes:
+        sent: Bytes of the tasks that were sent from here.
+        received: Bytes of their results.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.sent = self.received = 0
+        self.inbox: deque[list[bytes]] = deque()
+        self.broker_set = {scoop.BROKER}  # sendRequest asks each once
+        scoop.worker = connection.name.encode()
+        shared.elements = {}
+        self.ZMQcontext = zmq.Context()
+        self.socket = self.createZMQSocket(zmq.DEALER)
+        self.socket.identity = scoop.worker
+        self.socket.curve_serverkey = connection.keys.broker_public
+        self.socket.curve_publickey = connection.keys.worker_public
+        self.socket.curve_secretkey = connection.keys.worker_secret
+        self.socket.heartbeat_ivl, self.socket.heartbeat_timeout = HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT
+        monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPED)
+        threading.Thread(target=end_with_connection, args=(monitor,), daemon=True).start()
+        self.socket.connect(f"tcp://{bracketed(connection.host)}:{connection.port}")
+        self.socket.send_multipart([Kind.INIT, connection.title.encode()])
+
+    def pumpInfoSocket(self) -> None:  # noqa: N802 - SCOOP's names
+        """Takes what has come: shared constants at once, all else is kept for :meth:`recvFuture`."""
+        while self.socket.poll(0):
+            kind, *frames = self.socket.recv_multipart()
+            if kind != Kind.VARIABLE:
+                self.inbox.append([kind, *frames])
+                continue
+            name, value, owner = map(unpickle, frames)
+            shared.elements.setdefault(owner, {})[name] = value
+            if isinstance(value, encapsulation.FunctionEncapsulation):
+                self.convertVariable(owner, name, value)
+
+    def _poll(self, timeout: int) -> bool:
+        self.pumpInfoSocket()
+        return bool(self.inbox) or bool(self.socket.poll(timeout))
+
+    def recvFuture(self) -> Iterator[Any]:  # noqa: N802
+        """Yields the tasks that have come, and results."""
+        self.pumpInfoSocket()
+        while self.inbox:
+            kind, task_id, content = self.inbox.popleft()
+            if kind == Kind.TASK:
+                future = self._task(task_id, content)
+            else:
+                self.received += len(task_id) + len(content)
+                future = self._result(task_id, kind, content)
+            if future is not None:
+                yield future
+
+    def sendFuture(self, future: Any) -> None:  # noqa: N802
+        """Sends a task to the broker.
+
+        Raises:
+            TypeError: It cannot be pickled; SCOOP would send a name that no worker knows, and end all workers.
+        """
+        future = copy.copy(future)
+        future.greenlet, future.children = None, {}
+        if shared.getConst(hash(future.callable), timeout=0):
+            future.callable = shared.SharedElementEncapsulation(hash(future.callable))
+        task_id = pickle.dumps(future.id, pickle.HIGHEST_PROTOCOL)
+        try:
+            content = pickle.dumps(future, pickle.HIGHEST_PROTOCOL)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise TypeError(f"{future.callable} and its arguments cannot be sent to workers: {error}") from error
+        self.sent += len(task_id) + len(content)
+        self.socket.send_multipart([Kind.TASK, task_id, content])
+
+    def sendResult(self, future: Any) -> None:  # noqa: N802
+        """Sends a result to the broker: with the traceback of an exception, and whatever cannot be pickled as such."""
+        future = copy.copy(future)
+        task_id = pickle.dumps(future.id, pickle.HIGHEST_PROTOCOL)
+        future.callable = future.args = future.kargs = future.greenlet = None
+        try:
+            if future.exceptionValue is not None:
+                future.exceptionValue = sendable(future.exceptionValue, future.exceptionTraceback)
+            content = pickle.dumps(future, pickle.HIGHEST_PROTOCOL)
+        except Exception:  # noqa: BLE001 - a result that cannot be pickled; SCOOP would end all workers
+            self._fail(task_id, f"the result cannot be pickled:\n{traceback.format_exc()}")
+        else:
+            self.socket.send_multipart([Kind.REPLY, task_id, content])
+
+    def sendStatusRequest(self, future: Any) -> None:  # noqa: N802
+        """Does nothing: the broker knows who is at which task, and SCOOP would run tasks twice that are being done."""
+
+    def limit(self, seconds: float) -> None:
+        """Lets the task that this worker is at take so many seconds more; then the worker is ended, and the task lost."""
+        self.socket.send_multipart([Kind.LIMIT, str(seconds).encode()])
+
+    def shutdown(self) -> None:
+        """Closes the connection; that all is over, the launcher sees by the script's end."""
+        scoop.SHUTDOWN_REQUESTED = True
+        self.socket.close(0)
+
+    def _fail(self, task_id: bytes, reason: str) -> None:
+        self.socket.send_multipart([Kind.FAILED, task_id, reason.encode()])
+
+    def _task(self, task_id: bytes, content: bytes) -> Any:
+        """Returns a task to do; None for one that this process cannot do, and another is asked for."""
+        try:
+            return unpickle(content)
+        except Exception:  # noqa: BLE001 - such as a module that this host lacks; SCOOP would end all workers
+            self._fail(task_id, f"the task cannot be unpickled:\n{traceback.format_exc()}")
+            self.sendRequest()
+            return None
+
+    def _result(self, task_id: bytes, kind: bytes, content: bytes) -> Any:
+        """Returns the future of a reply, or the same ended with an exception; None for one that nobody waits for."""
+        try:
+            if kind == Kind.REPLY:
+                return unpickle(content)
+            error: Exception = LostTaskError(content.decode())
+        except Exception as unpickling:  # noqa: BLE001 - raised where the result is asked for
+            error = unpickling
+        future = copy.copy(_control.futureDict.get(unpickle(task_id)))
+        if future is not None:
+            future.isDone, future.exceptionValue, future.children = True, error, {}
+        return future
+
+
+def unpickle(content: bytes) -> Any:
+    """Returns what a process of this run has pickled; others lack its keys."""
+    return pickle.loads(content)  # noqa: S301
+
+
+def sendable(error: BaseException, text: str) -> Exception:
+    """Returns an exception that crosses the wire, with a worker's traceback as a note.
+
+    What ends a process where it is raised (``SystemExit``) must not end the script; nor what cannot be unpickled there.
+    """
+    note = f"in a worker:\n{text}"
+    if isinstance(error, Exception):
+        with contextlib.suppress(Exception):
+            error.add_note(note)
+            unpickle(pickle.dumps(error))
+            return error
+    replaced = RuntimeError(f"a task ended by {error!r}")
+    replaced.add_note(note)
+    return replaced
+
+
+def end_with_connection(monitor: zmq.Socket[bytes]) -> None:
+    """Ends the process when the connection breaks: the launcher starts another, and nothing is lost unnoticed."""
+    recv_monitor_message(monitor)
+    if not scoop.SHUTDOWN_REQUESTED:
+        os.killpg(0, signal.SIGKILL)
+
+
+@dataclass
+class ExitStatus:
+    """Runs the script, and keeps its exit status, which SCOOP loses."""
+
+    status: int | str | None = 0
+
+    def run(self, script: Callable[[], Any]) -> None:
+        """Runs the script; what it raises is shown as Python does."""
+        try:
+            script()
+        except SystemExit as end:
+            self.status = end.code
+        except BaseException:  # noqa: BLE001 - shown; nothing of the script's runs after it
+            traceback.print_exc()
+            self.status = 1
+
+
+def patch_script(connection: Connection) -> ExitStatus:
+    """Patches SCOOP in the process of the script.
+
+    Returns:
+        What knows the script's exit status once it has run.
+    """
+    exit_status = ExitStatus()
+    stock_startup, stock_append, stock_pop = futures._startup, _types.FutureQueue.append, _types.FutureQueue.pop
+
+    def startup(script: Callable[[], Any]) -> Any:
+        return stock_startup(exit_status.run, script)
+
+    def append(queue: Any, future: Any) -> None:
+        # The script does no task itself: a mask that kills or hangs would end the run, and results and signals would wait.
+        if future._ended() or future.greenlet is not None:
+            stock_append(queue, future)
+        else:
+            queue.socket.sendFuture(future)
+
+    def pop(queue: Any) -> Any:
+        # While the script waits, signals come to SCOOP's controller, past the script's own handlers, which save and clean up.
+        try:
+            return stock_pop(queue)
+        except KeyboardInterrupt as interrupt:
+            return _control.current.greenlet.throw(interrupt)
+
+    futures._startup = startup
+    _types.FutureQueue.append, _types.FutureQueue.pop = append, pop
+    _types.FutureQueue.requestFuture = lambda queue: None
+    _types.Communicator = lambda: Communicator(connection)
+    return exit_status
+
+
+def patch_worker(connection: Connection) -> None:
+    """Patches SCOOP in a worker."""
+    # Ctrl-C goes to the script, which decides; a worker would take it for an error of its task.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _types.Communicator = lambda: Communicator(connection)

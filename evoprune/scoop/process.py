@@ -1,0 +1,124 @@
+"""The process of the script, or of a worker: ``python -m evoprune.scoop.process``, started by the launcher.
+
+What it needs comes over standard input, so that keys are neither on disk nor in a process list; it then ends when that ends,
+so that no process outlives the launcher, on whatever host.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import io
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from evoprune.scoop.broker import Keys
+
+PR_SET_PDEATHSIG = 1
+LIBRARIES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What the launcher tells a process.
+
+    Attributes:
+        name: The process's name, unique in the run.
+        is_script: It is the script's; else a worker's.
+        host: Address of the broker.
+        port: Its port.
+        keys: Keys of the run, without the broker's secret one.
+        workers: Number of workers.
+        folder: Folder to work in.
+        script: The script, and its arguments.
+    """
+
+    name: str
+    is_script: bool
+    host: str
+    port: int
+    keys: Keys
+    workers: int
+    folder: str
+    script: list[str]
+
+    def to_line(self) -> bytes:
+        """Returns the orders as one line of JSON."""
+        keys = {name: key.decode() for name, key in asdict(self.keys).items()} | {"broker_secret": ""}
+        return json.dumps({**asdict(self), "keys": keys}).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Orders:
+        """Returns the orders of a line."""
+        fields = json.loads(line)
+        keys = Keys(**{name: key.encode() for name, key in fields["keys"].items()})
+        return cls(**fields | {"keys": keys})
+
+
+def main() -> None:
+    """Takes orders, and is a worker or runs the script; ends with the script's status."""
+    if os.getpgrp() != os.getpid():
+        os.setsid()  # of its own, to be ended with all that it starts
+    if sys.platform == "linux":  # standard input cannot be watched while C code holds the interpreter
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    lifeline = os.fdopen(os.dup(0), "rb", buffering=0)
+    line = lifeline.readline()
+    if not line:
+        sys.exit("evoprune.scoop.process takes its orders from the launcher; start with: python -m evoprune.scoop script.py")
+    orders = Orders.from_line(line)
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nowhere, 0)
+    os.close(nowhere)
+    threading.Thread(target=end_with_lifeline, args=(lifeline,), daemon=True).start()
+    for library in LIBRARIES:  # before torch is imported: processes with as many threads as cores slow each other down
+        os.environ[library] = "1"
+    sys.exit(run(orders))
+
+
+def end_with_lifeline(lifeline: io.FileIO) -> None:
+    """Ends the process and what it started when the launcher closes the lifeline, or is gone.
+
+    If the launcher says anything before, then that the task at hand has taken too long: where it hangs is shown.
+    """
+    if lifeline.readall():
+        faulthandler.dump_traceback(all_threads=True)
+    os.killpg(0, signal.SIGKILL)
+
+
+def run(orders: Orders) -> Any:
+    """Patches SCOOP, and starts it; returns the exit status."""
+    from scoop.bootstrap.__main__ import Bootstrap
+
+    from evoprune.scoop import patches
+
+    class Start(Bootstrap):  # type: ignore[misc]
+        def run(self, globs: dict[str, Any] | None = None) -> None:
+            # what is pickled as the script's own is looked up in __main__, which is this module, and not SCOOP's
+            super().run(vars(sys.modules["__main__"]))
+
+    title = f"{socket.gethostname()}:{os.getpid()}"
+    connection = patches.Connection(orders.name, title, orders.host, orders.port, orders.keys)
+    exit_status = patches.ExitStatus()
+    if orders.is_script:
+        exit_status = patches.patch_script(connection)
+    else:
+        patches.patch_worker(connection)
+    start = Start()
+    start.verbose = 0
+    start.makeParser()
+    options = ["--origin"] if orders.is_script else []
+    where = ["--brokerHostname", orders.host, "--taskPort", str(orders.port), "--metaPort", "0"]
+    options += [*where, "--size", str(orders.workers + 1), "--workingDirectory", orders.folder]
+    start.args = start.parser.parse_args([*options, *orders.script])
+    start.main()
+    return exit_status.status
+
+
+if __name__ == "__main__":
+    main()
