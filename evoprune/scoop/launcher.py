@@ -39,6 +39,7 @@ STRAGGLER, STRAGGLER_SECONDS = 3.0, 10.0
 # Ports on another host that an ssh tunnel listens on, below those that systems give out.
 TUNNEL_PORTS = (20_000, 32_000)
 SSH = ("-T", "-x", "-oBatchMode=yes", "-oServerAliveInterval=5", "-oServerAliveCountMax=3", "-oExitOnForwardFailure=yes")
+PROCESS = ("-m", "evoprune.scoop.process")  # and a name, to be seen in a list of processes
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -147,7 +148,7 @@ class Launcher:
         worker.name = self._new_name(worker.host)
         orders = self._orders(worker.name)
         if is_local(worker.host):
-            worker.process = spawn([sys.executable, "-m", "evoprune.scoop.process"], orders)
+            worker.process = spawn([sys.executable, *PROCESS, orders.name], orders)
             return
         forward: list[str] = []
         if self.options.tunnel:
@@ -156,12 +157,13 @@ class Launcher:
             orders = self._orders(worker.name, port)
         path = os.environ.get("PYTHONPATH")
         environment = ["env", f"PYTHONPATH={path}"] if path else []
-        command = shlex.join(["exec", *environment, self.options.python, "-m", "evoprune.scoop.process"])
+        command = shlex.join(["exec", *environment, self.options.python, *PROCESS, orders.name])
         remote = f"cd {shlex.quote(self.options.folder)} && {command}"
         worker.process = spawn([*self.options.ssh, *SSH, *forward, worker.host, remote], orders)
 
     def _start_script(self) -> subprocess.Popen[bytes]:
-        return spawn([sys.executable, "-m", "evoprune.scoop.process"], self._orders(b"script", is_script=True))
+        orders = self._orders(b"script", is_script=True)
+        return spawn([sys.executable, *PROCESS, orders.name], orders)
 
     def _orders(self, name: bytes, tunnel: int = 0, is_script: bool = False) -> Orders:
         host, port = ("127.0.0.1", tunnel) if tunnel else (self.options.listen, self.broker.port)
@@ -182,7 +184,7 @@ class Launcher:
             self.done[title] = (peer.tasks, peer.busy, time.monotonic() - peer.since)
         self.broker.remove(worker.name, f"{title} ended: {reason}", give_up)
         worker.process, worker.name = None, b""
-        pause = min(BETWEEN_STARTS * 4**worker.failures, MOST_BETWEEN_STARTS)
+        pause = min(BETWEEN_STARTS * 2**worker.failures, MOST_BETWEEN_STARTS)
         worker.start_at = max(time.monotonic(), worker.started + pause)
         say(f"worker {title} ended: {reason}; another takes its place")
 

@@ -1,4 +1,4 @@
-"""The process of the script, or of a worker: ``python -m evoprune.scoop.process``, started by the launcher.
+"""The process of the script, or of a worker: ``python -m evoprune.scoop.process NAME``, started by the launcher.
 
 What it needs comes over standard input, so that keys are neither on disk nor in a process list; it then ends when that ends,
 so that no process outlives the launcher, on whatever host.

@@ -1,0 +1,161 @@
+"""Workers side by side: the same generation evaluated serially, and by 1, 2, ... evaluating processes; one run, medians.
+
+Each measurement is a run of its own, started in turn; making the problem is not counted. `overhead` is what an evaluation
+takes beyond its own work, in the time of all processes: idle at the generation's end, packing, the wire.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+import evoprune as ep
+from evoprune import cli, records
+from evoprune.evaluate import Evaluator
+from evoprune.parallel import choose_workers, under_own_launcher
+
+COLUMNS = ("workers", "seconds", "speedup", "overhead_ms", "request_bytes", "reply_bytes", "most_request_bytes", "same_result")
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """Options of the benchmark."""
+
+    processes: tuple[int, ...] = tuple(range(1, (os.cpu_count() or 1) + 1))
+    """Numbers of evaluating processes."""
+    model: str = "lenet-300-100"
+    """Network by name."""
+    data: str = "mnist"
+    """Data set."""
+    data_dir: Path | None = None
+    """Folder of the data files; None: EVOPRUNE_DATA."""
+    sparsity: float = 0.98
+    """Fraction of the weights removed."""
+    masks: int = 16
+    """Masks a generation."""
+    chunk_size: int = 4
+    """Masks that are trained together."""
+    fitness_epochs: int = 1
+    """Epochs of the brief training."""
+    generations: int = 2
+    """Generations that are measured a run, after one that is not."""
+    repeats: int = 3
+    """Runs of each number of processes, interleaved; the median counts."""
+    out: Path = Path("runs/benchmark-workers")
+    """Folder for benchmark.csv."""
+    measure: Path | None = None
+    """Measure in this process and its workers, and write it there: what the benchmark starts."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A generation: wall seconds, seconds of its evaluations, bytes of requests and replies, and the fitness terms."""
+
+    wall: float
+    work: float
+    requests: int
+    replies: int
+    terms: list[dict[str, float]]
+
+
+def measure(options: WorkerOptions) -> list[Measurement]:
+    """Measures generations with the workers that this process has."""
+    recipe = ep.Recipe(epochs=options.fitness_epochs)
+    problem = ep.Problem(options.model, options.data, recipe, seed=0, data_dir=options.data_dir)
+    toolbox = ep.make_toolbox(
+        problem, sparsity=options.sparsity, fitness_epochs=options.fitness_epochs, chunk_size=options.chunk_size
+    )
+    evaluator: Evaluator = toolbox.evaluate.func
+    workers = choose_workers()
+    evaluator.evaluate(toolbox.population(n=options.masks), workers)  # every worker makes the problem
+    found = []
+    for _ in range(options.generations):
+        masks = toolbox.population(n=options.masks)
+        before, start = wire(), time.perf_counter()
+        evaluations = evaluator.evaluate(masks, workers)
+        wall = time.perf_counter() - start
+        requests, replies = (now - then for now, then in zip(wire(), before, strict=True))
+        terms = [dict(evaluation.terms) for evaluation in evaluations]
+        found.append(Measurement(wall, sum(evaluation.seconds for evaluation in evaluations), requests, replies, terms))
+    return found
+
+
+def wire() -> tuple[int, int]:
+    """Returns the bytes of requests and replies so far; 0 in a process without workers."""
+    if not under_own_launcher():
+        return 0, 0
+    from scoop import _control
+
+    communicator = _control.execQueue.socket
+    return communicator.sent, communicator.received
+
+
+def start(options: WorkerOptions, processes: int, folder: Path) -> list[Measurement]:
+    """Measures in a run of its own; 0 processes for a serial one."""
+    path = folder / "measured.json"
+    launcher = ["-m", "evoprune.scoop", "--quiet", "-n", str(processes)] if processes else []
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(options).items() if name in PASSED]
+    data = [] if options.data_dir is None else [f"--data-dir={options.data_dir.resolve()}"]
+    subprocess.run([sys.executable, *launcher, __file__, *arguments, *data, f"--measure={path}"], check=True)
+    return [Measurement(**fields) for fields in json.loads(path.read_text())]
+
+
+PASSED = ("model", "data", "sparsity", "masks", "chunk_size", "fitness_epochs", "generations")
+
+
+def row_of(options: WorkerOptions, processes: int, found: dict[int, list[Measurement]], weights: int) -> dict[str, Any]:
+    """Returns a row of the table; the speed-up is over one evaluating process."""
+    mine = found[processes]
+    wall, one = (statistics.median(m.wall for m in found[p]) for p in (processes, min(p for p in found if p)))
+    idle = statistics.median(max(1, processes) * m.wall - m.work for m in mine)
+    chunks = -(-options.masks // options.chunk_size)
+    values = (
+        processes or "serial",
+        wall,
+        one / wall,
+        1000 * idle / options.masks,
+        statistics.median(m.requests for m in mine) / options.masks,
+        statistics.median(m.replies for m in mine) / options.masks,
+        1.1 * weights / 8 + 1000 * chunks / options.masks,
+        all(m.terms == serial.terms for m, serial in zip(mine, found[0], strict=True)),
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def main(options: WorkerOptions) -> None:
+    """Runs the benchmark, and prints and saves its table."""
+    if options.measure is not None:
+        options.measure.write_text(json.dumps([asdict(measurement) for measurement in measure(options)]))
+        return
+    kinds: Sequence[int] = (0, *options.processes)
+    found: dict[int, list[Measurement]] = {processes: [] for processes in kinds}
+    with tempfile.TemporaryDirectory() as folder, tqdm(total=options.repeats * len(kinds), unit="run") as bar:
+        for _ in range(options.repeats):
+            for processes in kinds:
+                found[processes] += start(options, processes, Path(folder))
+                bar.update()
+    weights = ep.Problem(options.model, options.data, seed=0, data_dir=options.data_dir).prunable_count
+    rows = [row_of(options, processes, found, weights) for processes in kinds]
+    print(" ".join(f"{column:>18}" for column in COLUMNS))
+    for row in rows:
+        print(" ".join(f"{value:18.4g}" if isinstance(value, float) else f"{value!s:>18}" for value in row.values()))
+    options.out.mkdir(parents=True, exist_ok=True)
+    records.write_table(options.out / "benchmark.csv", COLUMNS, rows)
+    wall = np.array([m.wall for m in found[min(options.processes)]])
+    print(f"repeats of a cell differ by up to {wall.max() / wall.min() - 1:.0%}; written to {options.out}: benchmark.csv")
+
+
+if __name__ == "__main__":
+    chosen = tyro.cli(WorkerOptions, description=__doc__)
+    cli.guard(lambda: main(chosen))

@@ -1,0 +1,477 @@
+"""The launcher of SCOOP's workers, with real processes that are killed, hang, and are attacked."""
+
+import csv
+import json
+import os
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zmq
+from conftest import finish, python, start, wait_for
+from test_search_evolution import assert_same, table
+
+import evoprune as ep
+
+LAUNCHER = ("-m", "evoprune.scoop")
+WORKER = re.compile(r"evoprune\.scoop\.process \S+/\d+")
+SCRIPT = "evoprune.scoop.process script"
+
+# An evolution of masks of a small network. BEHAVIOUR says what an evaluation does at the mask POISON, PAUSE that it waits after
+# a generation for a file to come, beside the run folder.
+EVOLVE = """
+import os, signal, sys, time
+from dataclasses import replace
+from pathlib import Path
+import torch
+import evoprune as ep
+from evoprune import parallel
+
+OUT, BEHAVIOUR, POISON = Path(sys.argv[1]), os.environ.get("BEHAVIOUR", ""), os.environ.get("POISON", "")
+
+def term(trained, validation):
+    if POISON in [mask.hash for mask in trained.population.masks]:
+        if BEHAVIOUR == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if BEHAVIOUR == "hang":
+            time.sleep(1000)
+        if BEHAVIOUR == "raise":
+            raise ValueError("poisoned")
+    return -validation.loss
+
+def rubbish(problem, masks, brief):
+    found = evaluate_chunk(problem, masks, brief)
+    return [replace(e, terms={"loss": "rubbish"}) if e.mask == POISON else e for e in found]
+
+ep.register_fitness("mine", term)
+evaluate_chunk = parallel.evaluate_chunk
+if BEHAVIOUR == "rubbish":
+    parallel.evaluate_chunk = rubbish
+
+def make_problem():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(3000, 20, generator=generator)
+    data = ep.Data(train=(x, (x[:, 0] > 0).long() + (x[:, 1] * x[:, 2] > 0).long()))
+    recipe = ep.Recipe(epochs=3, batch_size=50)
+    model = torch.nn.Sequential(torch.nn.Linear(20, 60), torch.nn.ReLU(), torch.nn.Linear(60, 3))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return ep.Problem(model=model, data=data, recipe=recipe)
+
+class Pause:
+    def on_generation(self, state):
+        if os.environ.get("PAUSE") == str(state.gen - 1):
+            OUT.with_name("paused").touch()
+            while not OUT.with_name("go").exists():
+                time.sleep(0.01)
+
+def main():
+    timeout = float(os.environ["TIMEOUT"]) if "TIMEOUT" in os.environ else None
+    result = ep.evolve(make_problem(), ep.Evolution(k=4, generations=3), fitness="mine", sparsity=0.8, fitness_epochs=3,
+                       trained_bests=2, chunk_size=2, engine="sparse", out=OUT, callbacks=[Pause()], evaluation_timeout=timeout)
+    print("DONE", [tuple(record.items()) for record in result.logbook][-1])
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+class Processes:
+    """The processes of a launcher."""
+
+    def __init__(self, launcher: subprocess.Popen[str]) -> None:
+        self.launcher = launcher
+
+    def children(self, pattern: str | re.Pattern[str]) -> list[int]:
+        lines = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+        rows = [line.split(None, 2) for line in lines.splitlines()]
+        return [int(pid) for pid, parent, args in rows if int(parent) == self.launcher.pid and re.search(pattern, args)]
+
+    @property
+    def workers(self) -> list[int]:
+        return self.children(WORKER)
+
+    @property
+    def script(self) -> int:
+        (pid,) = self.children(SCRIPT)
+        return pid
+
+    @property
+    def all(self) -> list[int]:
+        return [self.launcher.pid, *self.children("")]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def assert_all_end(pids: list[int]) -> None:
+    end = time.monotonic() + 10
+    while left := [pid for pid in pids if is_alive(pid)]:
+        assert time.monotonic() < end, f"processes are left: {left}"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("script") / "evolution.py"
+    path.write_text(EVOLVE)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(script: Path) -> Path:
+    """The serial result."""
+    folder = script.parent / "whole"
+    code, output = python(script, folder)
+    assert code == 0, output
+    return folder
+
+
+@pytest.fixture
+def launch(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.Popen[str]]:
+    """Starts the script with workers, in a folder of the test's own."""
+
+    def call(n: int, *options: object, **environment: object) -> subprocess.Popen[str]:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, str(value))
+        return start([*LAUNCHER, "-n", n, *options, script, tmp_path / "run"])
+
+    return call
+
+
+def evaluations(folder: Path) -> int:
+    path = folder / "evaluations.csv"
+    return max(0, path.read_text().count("\n") - 1) if path.exists() else 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_workers_give_the_serial_result(
+    whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, n: int
+) -> None:
+    code, output = finish(launch(n))
+    assert code == 0, output
+    assert_same(whole, tmp_path / "run")
+    with (tmp_path / "run" / "evaluations.csv").open(newline="") as file:
+        assert 1 <= len({row["worker"] for row in csv.DictReader(file)}) <= n
+    assert "tasks done" in output
+
+
+def test_every_worker_killed_at_work_one_after_another(
+    whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = launch(2)
+    there = Processes(process)
+    wait_for(process, lambda: evaluations(tmp_path / "run") > 0)
+    first = there.workers
+    assert len(first) == 2
+    for pid in first:
+        before = evaluations(tmp_path / "run")
+        os.kill(pid, signal.SIGKILL)
+        wait_for(process, lambda before=before: evaluations(tmp_path / "run") > before)
+    everyone = there.all
+    code, output = finish(process)
+    assert code == 0, output
+    assert output.count("ended: killed by SIGKILL; another takes its place") == 2
+    assert_same(whole, tmp_path / "run")
+    assert_all_end(everyone)
+
+
+def listening(pids: list[int]) -> list[str]:
+    """Returns the addresses, hexadecimal as Linux has them, on which processes listen."""
+    inodes = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            if link.exists() or link.is_symlink():
+                inodes |= set(re.findall(r"socket:\[(\d+)\]", str(link.readlink())))
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    return [row[1] for row in rows if row[3] == "0A" and row[9] in inodes]
+
+
+class Payload:
+    """Leaves a file behind where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, (f"touch {self.path}",)
+
+
+def attack(port: int, marker: Path) -> None:
+    """Sends a payload as every kind of message, without keys and with keys of its own, as a new client and as a known one."""
+    payload = pickle.dumps(Payload(marker))
+    stranger, broker = zmq.curve_keypair(), zmq.curve_keypair()
+    context = zmq.Context()
+    for identity in (b"stranger", b"script", b"127.0.0.1/1"):
+        for with_keys in (False, True):
+            socket = context.socket(zmq.DEALER)
+            socket.identity, socket.linger = identity, 500
+            if with_keys:
+                socket.curve_serverkey, (socket.curve_publickey, socket.curve_secretkey) = broker[0], stranger
+            socket.connect(f"tcp://127.0.0.1:{port}")
+            for kind in (b"I", b"T", b"RP", b"V", b"F", b"SU", b"C"):
+                socket.send_multipart([kind, payload, payload, payload])
+            time.sleep(0.3)
+            socket.close()
+    context.term()
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="listening sockets are read from /proc")
+def test_an_idle_worker_killed_and_a_stranger_at_the_door(
+    whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = launch(2, PAUSE=1)
+    there = Processes(process)
+    wait_for(process, (tmp_path / "paused").exists)
+    addresses = listening(there.all)
+    assert len(addresses) == 1, addresses  # the broker's; workers listen on nothing
+    host, port = addresses[0].split(":")
+    assert host == "0100007F"  # 127.0.0.1
+
+    marker = tmp_path / "marker"
+    pickle.loads(pickle.dumps(Payload(marker)))
+    assert marker.exists()  # such is the payload
+    marker.unlink()
+    attack(int(port, 16), marker)
+
+    os.kill(there.workers[0], signal.SIGKILL)
+    began = time.monotonic()
+    (tmp_path / "go").touch()
+    code, output = finish(process)
+    assert code == 0, output
+    assert time.monotonic() - began < 60
+    assert not marker.exists()
+    assert_same(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize("part", ["script", "launcher"])
+def test_the_script_or_the_launcher_killed(
+    whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, part: str
+) -> None:
+    process = launch(2)
+    there = Processes(process)
+    wait_for(process, lambda: evaluations(tmp_path / "run") > 5)
+    everyone = there.all
+    assert len(everyone) == 4
+    os.kill(there.script if part == "script" else process.pid, signal.SIGKILL)
+    code, output = finish(process, 30)
+    assert code == (137 if part == "script" else -signal.SIGKILL), output
+    assert_all_end(everyone)
+    assert not (tmp_path / "run" / "result.json").exists()
+    code, output = finish(launch(2))
+    assert code == 0, output
+    assert_same(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        ("kill", "2 workers ended at it; the last: .* killed by SIGKILL"),
+        ("hang", "took longer than --evaluation-timeout allows"),
+        ("raise", "ValueError: poisoned"),
+        ("rubbish", "a worker returned rubbish: "),
+    ],
+)
+def test_a_hostile_mask_gets_the_worst_fitness(
+    whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, behaviour: str, reason: str
+) -> None:
+    first = [row for row in table(whole / "evaluations.csv") if row["gen"] == "0"]
+    poison = min(first, key=lambda row: float(row["mine"]))["mask"]  # nothing descends from the least fit
+    timeout = {"TIMEOUT": 2} if behaviour == "hang" else {}
+    process = launch(2, "--attempts", 2, BEHAVIOUR=behaviour, POISON=poison, **timeout)
+    everyone: list[int] = []
+    wait_for(process, lambda: evaluations(tmp_path / "run") > 5)
+    everyone = Processes(process).all
+    code, output = finish(process)
+    assert code == 0, output
+    found, expected = (table(folder / "evaluations.csv") for folder in (tmp_path / "run", whole))
+    (failed,) = [row for row in found if row["mask"] == poison]
+    assert failed["status"] == "failed"
+    assert re.search(reason, failed["note"]), failed["note"]
+    assert [row for row in found if row["mask"] != poison] == [row for row in expected if row["mask"] != poison]
+    assert (tmp_path / "run" / "mask.npz").read_bytes() == (whole / "mask.npz").read_bytes()
+    if behaviour == "hang":
+        assert "in term" in output  # where it hung
+    assert_all_end(everyone)
+
+
+def test_two_hosts_take_part(whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    """A second host is one whose name is another, and that is reached by something like ssh."""
+    if subprocess.run(["unshare", "-ru", "hostname", "nodeb"], capture_output=True, check=False).returncode:
+        pytest.skip("unshare cannot give a process another host name here")
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/sh\nwhile [ $# -gt 2 ]; do shift; done\nexec unshare -ru sh -c "hostname $1; $2"\n')
+    ssh.chmod(0o755)
+    process = launch(2, "--hosts", "127.0.0.1", "nodeb", "--ssh", ssh, "--listen", "127.0.0.1", "--attempts", 3)
+    code, output = finish(process)
+    assert code == 0, output
+    assert_same(whole, tmp_path / "run")
+    with (tmp_path / "run" / "evaluations.csv").open(newline="") as file:
+        hosts = {row["worker"].rpartition(":")[0] for row in csv.DictReader(file)}
+    assert len(hosts) == 2
+    assert "nodeb" in hosts
+
+
+TASKS = """
+import os, signal, sys, time
+from scoop import futures, shared
+
+def square(i):
+    return i * i
+
+def nested(n):
+    return sum(futures.map(square, range(n)))
+
+def constant(i):
+    return shared.getConst("numbers")[i]
+
+def bad(kind):
+    if kind == "raise":
+        raise ValueError("bad task")
+    if kind == "exit":
+        sys.exit(0)
+    if kind == "lambda":
+        return lambda: 0
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    mode = sys.argv[1]
+    if mode == "work":
+        print(list(futures.map(square, range(5))), list(futures.map(nested, range(4))))
+        shared.setConst(numbers=[7, 8])
+        print(list(futures.map(constant, range(2))))
+        sys.exit(7)
+    if mode == "interrupt":
+        try:
+            print("ready", flush=True)
+            list(futures.map(time.sleep, [600] * 3))
+        except KeyboardInterrupt:
+            print("cleaned up")
+            sys.exit(130)
+    if mode == "unpicklable":
+        futures.submit(square, (i for i in range(3)))
+    list(futures.map(bad, [mode]))
+"""
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tasks") / "tasks.py"
+    path.write_text(TASKS)
+    return path
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_scoops_own_futures_and_the_scripts_exit_status(tasks: Path, n: int) -> None:
+    code, output = python(*LAUNCHER, "-n", n, tasks, "work", deadline=60)
+    assert code == 7, output
+    assert "[0, 1, 4, 9, 16] [0, 0, 1, 5]" in output
+    assert "[7, 8]" in output
+
+
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("raise", "ValueError: bad task"),
+        ("exit", "a task ended by SystemExit"),
+        ("lambda", "the result cannot be pickled"),
+        ("kill", "3 workers ended at it"),
+        ("unpicklable", "cannot be sent to workers"),
+    ],
+)
+def test_what_goes_wrong_in_a_task_reaches_the_user(tasks: Path, mode: str, message: str) -> None:
+    code, output = python(*LAUNCHER, "-n", 1, tasks, mode, deadline=60)
+    assert code == 1, output
+    assert message in output
+    if mode in ("raise", "exit"):
+        assert f'{tasks}", line' in output  # the worker's traceback
+        assert "in bad" in output
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_go_to_the_script(tasks: Path, number: signal.Signals, status: int) -> None:
+    process = start([*LAUNCHER, "-n", "2", str(tasks), "interrupt"])
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(1)
+    everyone = Processes(process).all
+    process.send_signal(number)
+    code, output = finish(process, 30)
+    assert code == status, output
+    assert ("cleaned up" in output) == (number == signal.SIGINT)
+    assert "Traceback" not in output
+    assert_all_end(everyone)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-n", 0, __file__], "n is 0; expected the number of workers"),
+        (["-n", 1, "nosuch.py"], "there is no script"),
+        (["-n", 1, "--listen", "0.0.0.0", __file__], "every interface"),
+        (["-n", 1, "--listen", "nosuch.invalid", __file__], "has no address"),
+        (["-n", 1, "--listen", "203.0.113.7", __file__], "cannot listen on 203.0.113.7"),
+        (["-n", 1, "--attempts", 0, __file__], "attempts is 0"),
+        (["--hostfile", "nosuch", __file__], "cannot read the hosts"),
+    ],
+)
+def test_bad_options_end_with_one_message(arguments: list[object], message: str) -> None:
+    code, output = python(*LAUNCHER, *arguments, deadline=30)
+    assert code == 2, output
+    assert output.startswith("error: ")
+    assert message in output
+
+
+def test_workers_that_cannot_start_end_the_run(tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text("from scoop import futures\nif __name__ != '__main__':\n    raise ImportError('no torch here')\n"
+                      "print(list(futures.map(abs, range(3))))\n")  # fmt: skip
+    code, output = python(*LAUNCHER, "-n", 1, script, deadline=60)
+    assert code == 1, output
+    assert "ImportError: no torch here" in output
+    assert "no worker can be started" in output
+
+
+def test_keys_are_in_no_list_of_processes(tasks: Path) -> None:
+    process = start([*LAUNCHER, "-n", "1", str(tasks), "interrupt"])
+    assert process.stdout is not None
+    process.stdout.readline()
+    shown = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    mine = [line.split(None, 2)[2] for line in shown.splitlines() if line.split()[1] == str(process.pid)]
+    assert sorted(line.split("-m ")[1] for line in mine) == ["evoprune.scoop.process 127.0.0.1/1", SCRIPT]
+    process.kill()
+    finish(process)
+
+
+def test_stock_launcher_works_with_one_warning(script: Path, whole: Path, tmp_path: Path) -> None:
+    code, output = python("-m", "scoop", "-n", 2, script, tmp_path / "run")
+    assert code == 0, output
+    assert output.count("RuntimeWarning: SCOOP's own launcher") == 1
+    assert "use: python -m evoprune.scoop -n N script.py" in output
+    assert_same(whole, tmp_path / "run")
+
+
+def test_a_timeout_needs_workers() -> None:
+    with pytest.raises(ep.InputError, match=r"python -m evoprune\.scoop"):
+        ep.parallel.choose_workers("auto", 3.0)
+    with pytest.raises(ep.InputError, match="expected a number of seconds above 0"):
+        ep.parallel.choose_workers("auto", -1.0)
+
+
+def test_importing_the_launcher_does_not_import_torch() -> None:
+    code = "import sys, evoprune.scoop.launcher; print(json.dumps('torch' in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) is False
