@@ -189,6 +189,19 @@ def test_every_worker_killed_at_work_one_after_another(
     assert_all_end(everyone)
 
 
+@pytest.mark.slow
+def test_a_worker_that_hangs_as_a_whole_is_replaced(
+    whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    process = launch(2)
+    wait_for(process, lambda: evaluations(tmp_path / "run") > 0)
+    os.kill(Processes(process).workers[0], signal.SIGSTOP)
+    code, output = finish(process)
+    assert code == 0, output
+    assert "it cannot be reached; another takes its place" in output
+    assert_same(whole, tmp_path / "run")
+
+
 def listening(pids: list[int]) -> list[str]:
     """Returns the addresses, hexadecimal as Linux has them, on which processes listen."""
     inodes = set()

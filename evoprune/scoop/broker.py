@@ -34,6 +34,7 @@ class Kind:
     FAILED = b"F"  # worker: I cannot do this task; id, reason
     LIMIT = b"L"  # worker: seconds that the task I am at may still take
     LOST = b"X"  # to the owner of a task: nobody can do it; id, reason
+    PING = b"P"  # to a worker: are you there?
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class Broker:
         self.socket.ipv6 = ipaddress.ip_address(self.host).version == 6
         self.socket.router_mandatory = True  # what cannot be delivered is an error, not dropped in silence
         self.socket.sndhwm = self.socket.rcvhwm = 0
-        self.socket.heartbeat_ivl, self.socket.heartbeat_timeout = HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT
+        set_heartbeat(self.socket)
         self.socket.linger = 0
         self.port = self.socket.bind_to_random_port(f"tcp://{bracketed(self.host)}")
 
@@ -189,6 +190,10 @@ class Broker:
         """Returns the workers that are past their deadline."""
         now = time.monotonic()
         return [name for name, peer in self.peers.items() if peer.deadline is not None and now > peer.deadline]
+
+    def unreachable(self) -> list[bytes]:
+        """Returns the workers that are no longer connected, such as on a host that hangs."""
+        return [name for name in list(self.peers) if not self._send(name, Kind.PING)]
 
     def stragglers(self, factor: float, least: float) -> list[tuple[str, float, float]]:
         """Returns workers that are at a task for long: title, seconds so far, median seconds of the tasks before; each once.
@@ -292,6 +297,11 @@ class Broker:
                 raise
             return False
         return True
+
+
+def set_heartbeat(socket: zmq.Socket[bytes]) -> None:
+    """Lets a socket close connections at whose other end nobody answers."""
+    socket.heartbeat_ivl, socket.heartbeat_timeout = HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT
 
 
 def bracketed(host: str) -> str:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO
@@ -31,7 +31,7 @@ from evoprune.scoop.process import Orders
 
 SCOOP = "0.7.2.0"
 # Seconds.
-TICK, TO_CONNECT, TO_END, BETWEEN_STARTS, MOST_BETWEEN_STARTS = 0.1, 120.0, 2.0, 1.0, 60.0
+TICK, TO_CONNECT, TO_END, BETWEEN_PINGS, BETWEEN_STARTS, MOST_BETWEEN_STARTS = 0.1, 120.0, 2.0, 5.0, 1.0, 60.0
 # Where all workers have ended so many times in a row before they were ready, there is no hope.
 MOST_STARTS = 3
 # What takes longer than so many times the median, and than so many seconds, is named.
@@ -102,7 +102,7 @@ class Launcher:
         self.broker = Broker(self.options.listen, self.keys, self.options.attempts)
         self.workers = [Worker(host) for host in self.options.hosts]
         self.script: subprocess.Popen[bytes] | None = None
-        self.started = 0
+        self.started, self.ping_at = 0, 0.0
         self.done: dict[str, tuple[int, float, float]] = {}
 
     def run(self) -> int:
@@ -125,11 +125,12 @@ class Launcher:
 
     def _supervise(self) -> None:
         """Starts workers, removes those that have ended, and ends those that take too long."""
-        for name in self.broker.overdue():
-            for worker in self.workers:
-                if worker.name == name:
-                    self._end_worker(worker, "it took longer than --evaluation-timeout allows", b"late\n")
+        overdue, unreachable = self.broker.overdue(), self._unreachable()
         for worker in self.workers:
+            if worker.name in overdue:
+                self._end_worker(worker, "it took longer than --evaluation-timeout allows", b"late\n")
+            elif worker.name in unreachable:
+                self._end_worker(worker, "it cannot be reached")
             if worker.process is not None and worker.process.poll() is not None:
                 self._remove(worker, how_it_ended(worker.process.returncode))
             elif worker.process is not None and not self._is_ready(worker) and time.monotonic() > worker.started + TO_CONNECT:
@@ -138,6 +139,12 @@ class Launcher:
                 self._start(worker)
         for title, seconds, median in self.broker.stragglers(STRAGGLER, STRAGGLER_SECONDS):
             say(f"straggler: {title} has been at a task for {seconds:.0f} s; half of the others took less than {median:.1f} s")
+
+    def _unreachable(self) -> list[bytes]:
+        if time.monotonic() < self.ping_at:
+            return []
+        self.ping_at = time.monotonic() + BETWEEN_PINGS
+        return self.broker.unreachable()
 
     def _is_ready(self, worker: Worker) -> bool:
         peer = self.broker.peers.get(worker.name)
@@ -150,11 +157,11 @@ class Launcher:
         if is_local(worker.host):
             worker.process = spawn([sys.executable, *PROCESS, orders.name], orders)
             return
-        forward: list[str] = []
+        orders, forward = replace(orders, is_remote=True), list[str]()
         if self.options.tunnel:
             port = random.randrange(*TUNNEL_PORTS)  # one in use ends ssh, and another is tried
             forward = ["-R", f"127.0.0.1:{port}:127.0.0.1:{self.broker.port}"]
-            orders = self._orders(worker.name, port)
+            orders = replace(orders, host="127.0.0.1", port=port)
         path = os.environ.get("PYTHONPATH")
         environment = ["env", f"PYTHONPATH={path}"] if path else []
         command = shlex.join(["exec", *environment, self.options.python, *PROCESS, orders.name])
@@ -162,13 +169,21 @@ class Launcher:
         worker.process = spawn([*self.options.ssh, *SSH, *forward, worker.host, remote], orders)
 
     def _start_script(self) -> subprocess.Popen[bytes]:
-        orders = self._orders(b"script", is_script=True)
+        orders = replace(self._orders(b"script"), is_script=True)
         return spawn([sys.executable, *PROCESS, orders.name], orders)
 
-    def _orders(self, name: bytes, tunnel: int = 0, is_script: bool = False) -> Orders:
-        host, port = ("127.0.0.1", tunnel) if tunnel else (self.options.listen, self.broker.port)
-        folder, script = self.options.folder, list(self.options.script)
-        return Orders(name.decode(), is_script, host, port, self.keys, len(self.workers), folder, script)
+    def _orders(self, name: bytes) -> Orders:
+        return Orders(
+            name=name.decode(),
+            is_script=False,
+            is_remote=False,
+            host=self.options.listen,
+            port=self.broker.port,
+            keys=self.keys,
+            workers=len(self.workers),
+            folder=self.options.folder,
+            script=list(self.options.script),
+        )
 
     def _new_name(self, host: str) -> bytes:
         self.started += 1

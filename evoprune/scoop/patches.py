@@ -21,7 +21,7 @@ from scoop._comm.scoopzmq import ZMQCommunicator
 from zmq.utils.monitor import recv_monitor_message
 
 from evoprune.errors import LostTaskError
-from evoprune.scoop.broker import HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, Keys, Kind, bracketed
+from evoprune.scoop.broker import Keys, Kind, bracketed, set_heartbeat
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Connection:
         title: Host and process id.
         host: Address of the broker.
         port: Its port.
+        is_remote: It is on another host.
         keys: Keys of the run; the broker's secret one is not needed.
     """
 
@@ -40,6 +41,7 @@ class Connection:
     title: str
     host: str
     port: int
+    is_remote: bool
     keys: Keys
 
 
@@ -66,7 +68,8 @@ class Communicator(ZMQCommunicator):  # type: ignore[misc]
         self.socket.curve_serverkey = connection.keys.broker_public
         self.socket.curve_publickey = connection.keys.worker_public
         self.socket.curve_secretkey = connection.keys.worker_secret
-        self.socket.heartbeat_ivl, self.socket.heartbeat_timeout = HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT
+        if connection.is_remote:  # here, the launcher may be stopped and go on
+            set_heartbeat(self.socket)
         monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPED)
         threading.Thread(target=end_with_connection, args=(monitor,), daemon=True).start()
         self.socket.connect(f"tcp://{bracketed(connection.host)}:{connection.port}")
@@ -76,13 +79,13 @@ class Communicator(ZMQCommunicator):  # type: ignore[misc]
         """Takes what has come: shared constants at once, all else is kept for :meth:`recvFuture`."""
         while self.socket.poll(0):
             kind, *frames = self.socket.recv_multipart()
-            if kind != Kind.VARIABLE:
+            if kind == Kind.VARIABLE:
+                name, value, owner = map(unpickle, frames)
+                shared.elements.setdefault(owner, {})[name] = value
+                if isinstance(value, encapsulation.FunctionEncapsulation):
+                    self.convertVariable(owner, name, value)
+            elif kind != Kind.PING:
                 self.inbox.append([kind, *frames])
-                continue
-            name, value, owner = map(unpickle, frames)
-            shared.elements.setdefault(owner, {})[name] = value
-            if isinstance(value, encapsulation.FunctionEncapsulation):
-                self.convertVariable(owner, name, value)
 
     def _poll(self, timeout: int) -> bool:
         self.pumpInfoSocket()

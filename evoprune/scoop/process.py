@@ -31,6 +31,7 @@ class Orders:
     Attributes:
         name: The process's name, unique in the run.
         is_script: It is the script's; else a worker's.
+        is_remote: It is on another host than the launcher.
         host: Address of the broker.
         port: Its port.
         keys: Keys of the run, without the broker's secret one.
@@ -41,6 +42,7 @@ class Orders:
 
     name: str
     is_script: bool
+    is_remote: bool
     host: str
     port: int
     keys: Keys
@@ -103,7 +105,7 @@ def run(orders: Orders) -> Any:
             super().run(vars(sys.modules["__main__"]))
 
     title = f"{socket.gethostname()}:{os.getpid()}"
-    connection = patches.Connection(orders.name, title, orders.host, orders.port, orders.keys)
+    connection = patches.Connection(orders.name, title, orders.host, orders.port, orders.is_remote, orders.keys)
     exit_status = patches.ExitStatus()
     if orders.is_script:
         exit_status = patches.patch_script(connection)
