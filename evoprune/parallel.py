@@ -13,12 +13,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from evoprune.brief import STATUSES, BriefTraining, Chunk, Evaluation, evaluate_chunk, failed, torch_threads
 from evoprune.dissipation import Dissipation
+from evoprune.engines import ENGINES
 from evoprune.errors import InputError, LostTaskError, RunError
 from evoprune.evaluate import Evaluator, Workers, recall, remember
 from evoprune.fitness import TERMS
@@ -91,8 +93,8 @@ def serial(evaluator: Evaluator, chunks: Sequence[Chunk]) -> Iterator[list[Evalu
 def scoop(evaluator: Evaluator, chunks: Sequence[Chunk], evaluation_timeout: float | None = None) -> Iterator[list[Evaluation]]:
     """Evaluates on SCOOP's workers.
 
-    A chunk that no worker can finish, or that comes back as rubbish, is evaluated mask by mask; a mask of which that holds,
-    too, has failed.
+    Where company changes no bit, chunks are split so that no worker idles while another has several masks left. A chunk that
+    no worker can finish, or that comes back as rubbish, is evaluated mask by mask; a mask of which that holds, too, has failed.
 
     Args:
         evaluator: The evaluator.
@@ -111,6 +113,8 @@ def scoop(evaluator: Evaluator, chunks: Sequence[Chunk], evaluation_timeout: flo
         packed = [np.packbits(mask.bits).tobytes() for mask in masks]
         return futures.submit(work, problem_hash, payload, brief, packed, evaluation_timeout)
 
+    if chunks and ENGINES[evaluator.brief.engine].company_changes_no_bit(evaluator.problem):
+        chunks = share_out(chunks, count_workers())
     waiting = {submit(chunk): chunk for chunk in chunks}
     while waiting:
         future, outcome, content = next_done(waiting)
@@ -130,6 +134,22 @@ def scoop(evaluator: Evaluator, chunks: Sequence[Chunk], evaluation_timeout: flo
                 continue
             evaluations = [failed(masks[0], evaluator.brief, str(error))]
         yield evaluations
+
+
+def share_out(chunks: Sequence[Chunk], workers: int) -> list[Chunk]:
+    """Returns all masks in pieces of equal size, as many for each worker, and none larger than a chunk."""
+    masks = [mask for chunk in chunks for mask in chunk]
+    rounds = math.ceil(len(masks) / (workers * max(len(chunk) for chunk in chunks)))
+    count = min(rounds * workers, len(masks))
+    bounds = [round(i * len(masks) / count) for i in range(count + 1)]
+    return [masks[start:end] for start, end in pairwise(bounds)]
+
+
+def count_workers() -> int:
+    """Returns how many of SCOOP's processes evaluate: under its own launcher the script's does, too."""
+    import scoop
+
+    return int(scoop.SIZE) - 1 if under_own_launcher() else int(scoop.SIZE)
 
 
 def next_done(waiting: Collection[Any]) -> tuple[Any, str, Any]:

@@ -1,7 +1,7 @@
 """Workers side by side: the same generation evaluated serially, and by 1, 2, ... evaluating processes; one run, medians.
 
-Each measurement is a run of its own, started in turn; making the problem is not counted. `overhead` is what an evaluation
-takes beyond its own work, in the time of all processes: idle at the generation's end, packing, the wire.
+Each measurement is a run of its own, started in turn; making the problem is not counted. `work` is what an evaluation takes
+itself, `overhead` what it takes beyond that, in the time of all processes: packing, the wire, idling at the generation's end.
 """
 
 import json
@@ -25,7 +25,17 @@ from evoprune import cli, records
 from evoprune.evaluate import Evaluator
 from evoprune.parallel import choose_workers, under_own_launcher
 
-COLUMNS = ("workers", "seconds", "speedup", "overhead_ms", "request_bytes", "reply_bytes", "most_request_bytes", "same_result")
+COLUMNS = (
+    "workers",
+    "seconds",
+    "speedup",
+    "work_ms",
+    "overhead_ms",
+    "request_bytes",
+    "reply_bytes",
+    "most_request_bytes",
+    "same_result",
+)
 
 
 @dataclass(frozen=True)
@@ -42,9 +52,9 @@ class WorkerOptions:
     """Folder of the data files; None: EVOPRUNE_DATA."""
     sparsity: float = 0.98
     """Fraction of the weights removed."""
-    masks: int = 16
+    masks: int = 32
     """Masks a generation."""
-    chunk_size: int = 4
+    chunk_size: int = 8
     """Masks that are trained together."""
     fitness_epochs: int = 1
     """Epochs of the brief training."""
@@ -124,6 +134,7 @@ def row_of(options: WorkerOptions, processes: int, found: dict[int, list[Measure
         processes or "serial",
         wall,
         one / wall,
+        1000 * statistics.median(m.work for m in mine) / options.masks,
         1000 * idle / options.masks,
         statistics.median(m.requests for m in mine) / options.masks,
         statistics.median(m.replies for m in mine) / options.masks,

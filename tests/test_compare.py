@@ -274,7 +274,7 @@ def test_killed_and_run_again_it_redoes_no_finished_cell(table: Path, tmp_path: 
 
 def test_scoop_spreads_the_cells_and_gives_the_same(table: Path, tmp_path: Path) -> None:
     folder = tmp_path / "table"
-    code, output = python("-m", "scoop", "-n", 2, *ARGUMENTS, "--out", folder)
+    code, output = python("-m", "evoprune.scoop", "-n", 2, *ARGUMENTS, "--out", folder)
     assert code == 0, output
     assert content(folder) == content(table)
     names = {path.name for path in (folder / "cells" / "kstarts-digits-mlp-0.9-0").iterdir()}

@@ -15,7 +15,7 @@ from evoprune.brief import torch_threads
 from evoprune.engines import ENGINES, auto, csr, move, require
 from evoprune.engines.csr import Pattern
 from evoprune.engines.module import ModulePopulation
-from evoprune.engines.sparse import SparsePopulation
+from evoprune.engines.sparse import SparsePopulation, company_changes_no_bit
 from evoprune.fitness import TERMS, survivor_sums
 from evoprune.models import MODELS
 from evoprune.recipe import optimizers
@@ -197,6 +197,31 @@ def test_company_and_threads_change_no_bit(engine: str, threads: int, dtype: str
     together = terms(problem, engine, masks)
     (alone,) = terms(problem, engine, masks[3:4], threads=threads).T
     assert together[:, 3].tolist() == alone.tolist()
+
+
+def digits_with(model: str | torch.nn.Module, **recipe: object) -> ep.Problem:
+    return ep.Problem(model, "digits", ep.Recipe(epochs=1, **recipe))
+
+
+@pytest.mark.parametrize("model", [name for name, model in sorted(MODELS.items()) if model.loss == "cross-entropy"])
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_company_changes_no_bit_where_the_engine_says_so(model: str, optimizer: str) -> None:
+    problem = digits_with(model, batch_size=50, optimizer=optimizer, lr=0.01)
+    assert company_changes_no_bit(problem)
+    masks = masks_of(problem, 7, 0.9)
+    together = terms(problem, "sparse", masks)
+    for sizes in ([1] * 7, [3, 4], [2, 5]):
+        parts = np.split(np.arange(7), np.cumsum(sizes)[:-1])
+        assert np.array_equal(together, np.hstack([terms(problem, "sparse", [masks[i] for i in part]) for part in parts]))
+
+
+def test_the_engine_claims_nothing_that_was_not_shown(digits: ep.Problem) -> None:
+    assert company_changes_no_bit(digits)
+    assert not company_changes_no_bit(digits_with("autoencoder"))
+    gelu = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 20), torch.nn.GELU(), torch.nn.Linear(20, 10))
+    assert not company_changes_no_bit(digits_with(gelu))
+    assert not ENGINES["stacked"].company_changes_no_bit(digits)
+    assert ENGINES["module"].company_changes_no_bit(digits)
 
 
 def wrong_layer(masks: list[ep.Mask]) -> list[ep.Mask]:

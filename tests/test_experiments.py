@@ -82,7 +82,7 @@ def test_again_says_that_it_is_finished(small: Path) -> None:
 
 
 def test_scoop_gives_the_same_bits(small: Path, tmp_path: Path) -> None:
-    code, output = python("-m", "scoop", "-n", 2, KSTARTS, *SMALL, "--out", tmp_path / "run")
+    code, output = python("-m", "evoprune.scoop", "-n", 2, KSTARTS, *SMALL, "--out", tmp_path / "run")
     assert code == 0, output
     assert_same(small, tmp_path / "run")
 
@@ -101,7 +101,7 @@ def kill_midway(arguments: list[object], folder: Path, finished: int) -> int:
     return path.read_text().count("\n") - 1
 
 
-@pytest.mark.parametrize("launcher", [(), ("-m", "scoop", "-n", 2)], ids=["serial", "scoop"])
+@pytest.mark.parametrize("launcher", [(), ("-m", "evoprune.scoop", "-n", 2)], ids=["serial", "scoop"])
 def test_killed_and_resumed(tmp_path: Path, launcher: tuple[object, ...]) -> None:
     arguments = [*launcher, KSTARTS, "--k", 12, "--epochs", 4, "--fitness-epochs", 3]
     whole, folder = tmp_path / "whole", tmp_path / "killed"
@@ -166,7 +166,7 @@ def test_a_fraction_lets_the_sparsity_emerge(tmp_path: Path) -> None:
     assert 0.05 < result(tmp_path / "run")["sparsity"] < 0.99
 
 
-@pytest.mark.parametrize("launcher", [(), ("-m", "scoop", "-n", 2)], ids=["serial", "scoop"])
+@pytest.mark.parametrize("launcher", [(), ("-m", "evoprune.scoop", "-n", 2)], ids=["serial", "scoop"])
 def test_a_combination_killed_and_resumed(tmp_path: Path, launcher: tuple[object, ...]) -> None:
     arguments = [*launcher, *COMBINE]
     whole, folder = tmp_path / "whole", tmp_path / "killed"
@@ -285,7 +285,7 @@ def test_kstarts_on_mnist(mnist: Path, mnist_dir: Path) -> None:
 @pytest.mark.parametrize("n", [2, 3])
 def test_kstarts_on_mnist_under_scoop(mnist: Path, mnist_dir: Path, tmp_path: Path, n: int) -> None:
     folder = tmp_path / "run"
-    code, output = python("-m", "scoop", "-n", n, KSTARTS, *mnist_arguments(mnist_dir), "--out", folder, deadline=500)
+    code, output = python("-m", "evoprune.scoop", "-n", n, KSTARTS, *mnist_arguments(mnist_dir), "--out", folder, deadline=500)
     assert code == 0, output
     assert_same(mnist, folder)
     with (folder / "evaluations.csv").open(newline="") as file:

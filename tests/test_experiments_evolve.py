@@ -14,7 +14,7 @@ from evoprune import plot, records
 
 EVOLVE = "experiments/evolve.py"
 SMALL = ("--model", "mlp", "--epochs", 4, "--fitness-epochs", 3, "--k", 4, "--generations", 14, "--trained-bests", 3)
-SCOOP = ("-m", "scoop", "-n", 2)
+SCOOP = ("-m", "evoprune.scoop", "-n", 2)
 
 
 @pytest.fixture(scope="module")

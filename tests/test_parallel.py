@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import python
+from hypothesis import given
+from hypothesis import strategies as st
 
 import evoprune as ep
-from evoprune import evaluate, parallel
-from evoprune.parallel import choose_workers, serial, work
+from evoprune import evaluate
+from evoprune.errors import LostTaskError
+from evoprune.parallel import choose_workers, read_reply, serial, share_out, work
 
 SCRIPT = """
 import sys, json
@@ -61,15 +64,15 @@ def test_a_worker_asks_once_for_a_problem_it_does_not_have(digits: ep.Problem, m
     evaluator = ep.Evaluator(digits, epochs=1)
     (mask,) = masks_of(digits, 1)
     request = (digits.hash, asdict(evaluator.brief), [np.packbits(mask.bits).tobytes()])
-    assert work(request[0], None, *request[1:]) == ("unknown problem", None)
-    outcome, (fields,) = work(request[0], evaluator.payload, *request[1:])
+    assert work(request[0], None, *request[1:], None) == ("unknown problem", None)
+    outcome, (fields,) = work(request[0], evaluator.payload, *request[1:], None)
     assert outcome == "ok"
-    assert work(request[0], None, *request[1:])[0] == "ok"
+    assert work(request[0], None, *request[1:], None)[0] == "ok"
     assert fields["terms"] == evaluator.evaluate([mask], serial)[0].terms
 
 
 def test_a_worker_returns_its_traceback(digits: ep.Problem) -> None:
-    outcome, text = work(digits.hash, b"rubbish", {"threads": 1}, [])
+    outcome, text = work(digits.hash, b"rubbish", {"threads": 1}, [], None)
     assert outcome == "error"
     assert "Traceback" in text
 
@@ -79,18 +82,49 @@ def test_requests_and_replies_are_small_and_plain() -> None:
     evaluator = ep.Evaluator(problem, epochs=1)
     masks = masks_of(problem, 4)
     packed = [np.packbits(mask.bits).tobytes() for mask in masks]
-    request = pickle.dumps((problem.hash, evaluator.payload, asdict(evaluator.brief), packed))
-    assert len(evaluator.payload) < parallel.SMALL_PAYLOAD
-    assert len(request) < 1.1 * problem.prunable_count / 8 * len(masks) + 1500
+    request = pickle.dumps((problem.hash, None, asdict(evaluator.brief), packed, None))
+    assert len(request) < 1.1 * problem.prunable_count / 8 * len(masks) + 1000
     evaluate.remember(problem)
-    reply = work(problem.hash, None, asdict(evaluator.brief), packed[:1])
+    reply = work(problem.hash, None, asdict(evaluator.brief), packed[:1], None)
     json.dumps(reply)  # plain values
     assert len(pickle.dumps(reply)) < 1000
 
 
+@given(sizes=st.lists(st.integers(1, 8), min_size=1, max_size=12), workers=st.integers(1, 9))
+def test_masks_are_shared_out_in_equal_pieces(sizes: list[int], workers: int) -> None:
+    chunks = [list(range(8 * i, 8 * i + size)) for i, size in enumerate(sizes)]
+    pieces = share_out(chunks, workers)
+    assert [mask for piece in pieces for mask in piece] == [mask for chunk in chunks for mask in chunk]
+    lengths = [len(piece) for piece in pieces]
+    assert min(lengths) >= 1
+    assert max(lengths) <= min(max(sizes), min(lengths) + 1)
+    assert len(pieces) % workers == 0 or max(lengths) == 1
+
+
+@pytest.mark.parametrize(
+    ("reply", "wrong"),
+    [
+        (None, "not iterable"),
+        ([], "other masks"),
+        ([{}], "evidence"),
+        ([{"mask": "another"}], "other masks"),
+        ([{"status": "great"}], "an evaluation is"),
+        ([{"terms": {"loss": 1.0}}], "an evaluation is"),
+        ([{"seconds": "long"}], "could not convert"),
+    ],
+)
+def test_rubbish_is_not_taken_for_evaluations(digits: ep.Problem, reply: object, wrong: str) -> None:
+    (mask,) = masks_of(digits, 1)
+    fields = asdict(ep.Evaluator(digits, epochs=1).evaluate([mask], serial)[0])
+    assert read_reply([fields], [mask])[0].terms == fields["terms"]
+    rubbish = [fields | changes if changes else {} for changes in reply] if reply else reply
+    with pytest.raises(LostTaskError, match=wrong):
+        read_reply(rubbish, [mask])
+
+
 def test_scoop_is_not_chosen_where_it_does_not_run() -> None:
     assert choose_workers("auto") is serial
-    with pytest.raises(ep.InputError, match="python -m scoop"):
+    with pytest.raises(ep.InputError, match=r"python -m evoprune\.scoop"):
         choose_workers("scoop")
     with pytest.raises(ep.InputError, match="expected auto, serial or scoop"):
         choose_workers("dask")
@@ -107,7 +141,7 @@ def test_scoop_evaluates_a_module_of_the_users_own_bit_for_bit(tmp_path: Path) -
     code, output = python(script, folder=tmp_path)
     assert code == 0, output
     alone = result_of(output)
-    code, output = python("-m", "scoop", "-n", 2, script, folder=tmp_path)
+    code, output = python("-m", "evoprune.scoop", "-n", 2, script, folder=tmp_path)
     assert code == 0, output
     together = result_of(output)
     assert (alone["scoop"], together["scoop"]) == (False, True)

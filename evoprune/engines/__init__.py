@@ -7,7 +7,7 @@ from there.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.engines.module import ModulePopulation
-from evoprune.engines.sparse import SparsePopulation
+from evoprune.engines.sparse import SparsePopulation, company_changes_no_bit
 from evoprune.engines.stacked import StackedPopulation
 from evoprune.errors import InputError, look_up
 from evoprune.initialize import random_mask
@@ -90,10 +90,13 @@ class Engine:
     Attributes:
         kind: The population's class.
         capacity: Most individuals that it trains at once; None for any number.
+        company_changes_no_bit: Tells of a problem whether it is known that an individual has the same bits alone and beside
+            others, so that a population may be split as suits the workers.
     """
 
     kind: Any
     capacity: int | None = None
+    company_changes_no_bit: Callable[[Problem], bool] = lambda problem: False
 
     def build(self, problem: Problem, masks: Sequence[Mask]) -> Population:
         """Makes the population of some masks, at W0."""
@@ -102,9 +105,9 @@ class Engine:
 
 
 ENGINES = {
-    "module": Engine(ModulePopulation, capacity=1),
+    "module": Engine(ModulePopulation, 1, lambda problem: True),
     "stacked": Engine(StackedPopulation),
-    "sparse": Engine(SparsePopulation),
+    "sparse": Engine(SparsePopulation, None, company_changes_no_bit),
 }
 
 

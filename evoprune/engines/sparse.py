@@ -29,6 +29,8 @@ ELEMENTWISE = (
     nn.LogSigmoid, nn.Mish, nn.ReLU, nn.ReLU6, nn.SELU, nn.Sigmoid, nn.SiLU, nn.Softplus, nn.Softshrink, nn.Softsign, nn.Tanh,
     nn.Tanhshrink,
 )  # fmt: skip
+# Their kernels round alike wherever in a vector an element lies; those of GELU or sigmoid do not.
+ROUND_ALIKE = (nn.Sequential, nn.Linear, nn.ReLU, nn.Flatten, nn.Identity)
 SUPPORTED = (*ELEMENTWISE, nn.Linear, nn.LayerNorm, nn.Dropout, nn.Flatten, nn.Unflatten)
 
 
@@ -313,6 +315,11 @@ def _chains(network: nn.Module) -> dict[nn.Module, tuple[nn.Module, bool]]:
             elif not isinstance(container[i], nn.Identity):
                 head = None
     return chains
+
+
+def company_changes_no_bit(problem: Problem) -> bool:
+    """Tells whether it is known that an individual has the same bits alone and beside others, however many."""
+    return problem.loss_name == "cross-entropy" and all(type(module) in ROUND_ALIKE for module in problem.network().modules())
 
 
 def _require_supported(problem: Problem) -> None:
