@@ -124,6 +124,11 @@ RESERVED = (
 _BUILT_IN = frozenset({*TERMS, *FITNESS})
 
 
+def registered_terms() -> dict[str, Term]:
+    """Returns the terms of the user's own."""
+    return {name: term for name, term in TERMS.items() if name not in _BUILT_IN}
+
+
 def register_fitness(name: str, made_of: Term | Sequence[str]) -> None:
     """Adds a fitness of the user's own, by name.
 

@@ -6,12 +6,15 @@ problem says so and is sent it once.
 
 from __future__ import annotations
 
+import faulthandler
 import functools
+import importlib.util
 import math
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
@@ -39,7 +42,8 @@ def choose_workers(name: str = "auto", evaluation_timeout: float | None = None) 
 
     Args:
         name: ``serial``; ``scoop`` (the script must run under ``python -m evoprune.scoop``, or SCOOP's own launcher); ``auto``:
-            SCOOP where the script runs under it, else serial.
+            SCOOP where the script runs under it, else serial; ``dask:N`` or the address of a Dask scheduler, see
+            :class:`evoprune.dask.DaskWorkers`.
         evaluation_timeout: Seconds that the evaluation of a mask may take; a mask that takes longer counts as failed. None: no
             limit.
 
@@ -47,8 +51,14 @@ def choose_workers(name: str = "auto", evaluation_timeout: float | None = None) 
         InputError: An unknown name, ``scoop`` where SCOOP does not run, or a limit that is not above 0 or that nobody can
             enforce.
     """
+    if evaluation_timeout is not None and not (math.isfinite(evaluation_timeout) and evaluation_timeout > 0):
+        raise InputError(f"evaluation_timeout is {evaluation_timeout}; expected a number of seconds above 0.")
+    if name.startswith(("dask:", "tcp://", "tls://")):
+        return _dask(name, evaluation_timeout)
     if name not in ("auto", "serial", "scoop"):
-        raise InputError(f"workers are {name!r}; expected auto, serial or scoop.")
+        raise InputError(
+            f"workers are {name!r}; expected auto, serial, scoop, dask:N, or a scheduler's address such as tcp://host:8786."
+        )
     running = under_scoop()
     if name == "scoop" and not running:
         raise InputError("workers are 'scoop', but SCOOP does not run; start with: python -m evoprune.scoop -n 2 script.py ...")
@@ -57,14 +67,20 @@ def choose_workers(name: str = "auto", evaluation_timeout: float | None = None) 
         warn_of_stock_launcher()
     if evaluation_timeout is None:
         return chosen
-    if not (math.isfinite(evaluation_timeout) and evaluation_timeout > 0):
-        raise InputError(f"evaluation_timeout is {evaluation_timeout}; expected a number of seconds above 0.")
     if chosen is serial or not under_own_launcher():
         raise InputError(
             f"evaluation_timeout is {evaluation_timeout}, but this process cannot end an evaluation that hangs; start with: "
             f"python -m evoprune.scoop -n 1 script.py ..."
         )
     return functools.partial(scoop, evaluation_timeout=evaluation_timeout)
+
+
+def _dask(name: str, evaluation_timeout: float | None) -> Workers:
+    if importlib.util.find_spec("distributed") is None:
+        raise InputError(f"workers are {name!r}, but Dask is not installed: pip install 'evoprune[dask]'")
+    from evoprune.dask import DaskWorkers
+
+    return DaskWorkers(name, evaluation_timeout)
 
 
 def under_scoop() -> bool:
@@ -122,12 +138,8 @@ def scoop(evaluator: Evaluator, chunks: Sequence[Chunk], evaluation_timeout: flo
         if outcome == "unknown problem":
             waiting[submit(masks, evaluator.payload)] = masks
             continue
-        if outcome == "error":
-            raise RunError(f"a worker could not evaluate:\n{content}")
         try:
-            if outcome != "ok":
-                raise LostTaskError(content)
-            evaluations = read_reply(content, masks)
+            evaluations = evaluations_of(outcome, content, masks)
         except LostTaskError as error:
             if len(masks) > 1:
                 waiting |= {submit([mask]): [mask] for mask in masks}
@@ -174,12 +186,22 @@ def next_done(waiting: Collection[Any]) -> tuple[Any, str, Any]:
             return future, *future.resultValue
 
 
-def read_reply(content: Any, masks: Chunk) -> list[Evaluation]:
-    """Returns the evaluations of a worker's reply.
+def evaluations_of(outcome: str, content: Any, masks: Chunk) -> list[Evaluation]:
+    """Returns the evaluations of what a worker returned.
+
+    Args:
+        outcome: See :func:`work`; ``lost`` where no worker could finish it.
+        content: Likewise; the reason.
+        masks: What was to be evaluated.
 
     Raises:
-        LostTaskError: It is not what :func:`work` returns for these masks.
+        LostTaskError: No worker could finish it, or it is rubbish.
+        RunError: The worker could not make the problem; the message has its traceback.
     """
+    if outcome == "error":
+        raise RunError(f"a worker could not evaluate:\n{content}")
+    if outcome != "ok":
+        raise LostTaskError(content)
     try:
         evaluations = [_evaluation(fields) for fields in content]
         if [evaluation.mask for evaluation in evaluations] != [mask.hash for mask in masks]:
@@ -214,21 +236,31 @@ def work(
             problem = recall(problem_hash, payload)
             if problem is None:
                 return "unknown problem", None
-            if evaluation_timeout is not None:
-                _limit(evaluation_timeout * len(packed))
             masks = [_unpack(bits, problem.shapes, problem.prunable_count) for bits in packed]
             dissipation = None if brief["dissipation"] is None else Dissipation(**brief["dissipation"])
             how = BriefTraining(**brief | {"dissipation": dissipation})
-            return "ok", [asdict(evaluation) for evaluation in evaluate_chunk(problem, masks, how)]
+            with limit(None if evaluation_timeout is None else evaluation_timeout * len(masks)):
+                return "ok", [asdict(evaluation) for evaluation in evaluate_chunk(problem, masks, how)]
     except Exception:  # noqa: BLE001 - returned to the origin, which raises it
         return "error", traceback.format_exc()
 
 
-def _limit(seconds: float) -> None:
-    """Lets the launcher end this worker after so many seconds, unless the task is finished before."""
-    from scoop import _control
+@contextmanager
+def limit(seconds: float | None) -> Iterator[None]:
+    """Has this worker ended, and where it hangs shown, unless what is inside is finished in time; None for no limit."""
+    if seconds is None:
+        yield
+    elif under_own_launcher():  # which is told by the reply when it is finished
+        from scoop import _control
 
-    _control.execQueue.socket.limit(seconds)
+        _control.execQueue.socket.limit(seconds)
+        yield
+    else:
+        faulthandler.dump_traceback_later(seconds, exit=True)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def _evaluation(fields: dict[str, Any]) -> Evaluation:
@@ -243,12 +275,22 @@ def _unpack(bits: bytes, shapes: Any, n: int) -> Mask:
 class ChunkedMap:
     """A map for ``toolbox.map``: like the built-in one, and in chunks over the workers where the function evaluates masks.
 
+    As a context manager it ends workers that are its own, of a local cluster, when it is left.
+
     Args:
         workers: Who evaluates.
     """
 
     def __init__(self, workers: Workers = serial) -> None:
         self.workers = workers
+
+    def __enter__(self) -> ChunkedMap:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        close = getattr(self.workers, "close", None)
+        if close is not None:
+            close()
 
     def __call__(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> list[Any]:
         """Returns ``list(map(function, *iterables))``."""

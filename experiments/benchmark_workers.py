@@ -25,17 +25,7 @@ from evoprune import cli, records
 from evoprune.evaluate import Evaluator
 from evoprune.parallel import choose_workers, under_own_launcher
 
-COLUMNS = (
-    "workers",
-    "seconds",
-    "speedup",
-    "work_ms",
-    "overhead_ms",
-    "request_bytes",
-    "reply_bytes",
-    "most_request_bytes",
-    "same_result",
-)
+COLUMNS = ("workers", "seconds", "speedup", "work_ms", "overhead_ms", "request_bytes", "reply_bytes", "allowed_bytes", "same")
 
 
 @dataclass(frozen=True)

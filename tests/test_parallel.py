@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import evoprune as ep
 from evoprune import evaluate
 from evoprune.errors import LostTaskError
-from evoprune.parallel import choose_workers, read_reply, serial, share_out, work
+from evoprune.parallel import choose_workers, evaluations_of, serial, share_out, work
 
 SCRIPT = """
 import sys, json
@@ -116,10 +116,10 @@ def test_masks_are_shared_out_in_equal_pieces(sizes: list[int], workers: int) ->
 def test_rubbish_is_not_taken_for_evaluations(digits: ep.Problem, reply: object, wrong: str) -> None:
     (mask,) = masks_of(digits, 1)
     fields = asdict(ep.Evaluator(digits, epochs=1).evaluate([mask], serial)[0])
-    assert read_reply([fields], [mask])[0].terms == fields["terms"]
+    assert evaluations_of("ok", [fields], [mask])[0].terms == fields["terms"]
     rubbish = [fields | changes if changes else {} for changes in reply] if reply else reply
     with pytest.raises(LostTaskError, match=wrong):
-        read_reply(rubbish, [mask])
+        evaluations_of("ok", rubbish, [mask])
 
 
 def test_scoop_is_not_chosen_where_it_does_not_run() -> None:

@@ -233,7 +233,13 @@ class Broker:
         self._hand_out()
 
     def _on_task(self, sender: bytes, task_id: bytes, payload: bytes) -> None:
-        task = self.tasks[task_id] = Task(task_id, payload, sender)
+        task = self.tasks.get(task_id)
+        if task is None:
+            task = self.tasks[task_id] = Task(task_id, payload, sender)
+        elif task.worker == sender:  # a worker gives it back: it is at what another of its tasks waits for
+            task.worker = None
+        else:
+            return
         self.waiting.append(task)
         self._hand_out()
 

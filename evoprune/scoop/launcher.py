@@ -38,7 +38,15 @@ MOST_STARTS = 3
 STRAGGLER, STRAGGLER_SECONDS = 3.0, 10.0
 # Ports on another host that an ssh tunnel listens on, below those that systems give out.
 TUNNEL_PORTS = (20_000, 32_000)
-SSH = ("-T", "-x", "-oBatchMode=yes", "-oServerAliveInterval=5", "-oServerAliveCountMax=3", "-oExitOnForwardFailure=yes")
+SSH = (
+    "-T",
+    "-x",
+    "-oBatchMode=yes",
+    "-oConnectTimeout=10",
+    "-oServerAliveInterval=5",
+    "-oServerAliveCountMax=3",
+    "-oExitOnForwardFailure=yes",
+)
 PROCESS = ("-m", "evoprune.scoop.process")  # and a name, to be seen in a list of processes
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 

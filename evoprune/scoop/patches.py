@@ -110,6 +110,8 @@ class Communicator(ZMQCommunicator):  # type: ignore[misc]
         Raises:
             TypeError: It cannot be pickled; SCOOP would send a name that no worker knows, and end all workers.
         """
+        if future._ended():  # SCOOP's flush sends these, too
+            return
         future = copy.copy(future)
         future.greenlet, future.children = None, {}
         if shared.getConst(hash(future.callable), timeout=0):
