@@ -91,7 +91,7 @@ class DaskWorkers:
         with self._scheduler():
             client.register_plugin(ProblemPlugin(evaluator))
             if ENGINES[evaluator.brief.engine].company_changes_no_bit(evaluator.problem):
-                chunks = share_out(chunks, len(workers_of(client)))
+                chunks = share_out(chunks, max(1, len(workers_of(client))))  # all may just be restarting
             waiting = {self._submit(evaluator, chunk): chunk for chunk in chunks}
         suspects: list[Any] = []
         for future in as_completed(list(waiting), loop=client.loop):

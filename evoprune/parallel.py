@@ -132,12 +132,21 @@ def scoop(evaluator: Evaluator, chunks: Sequence[Chunk], evaluation_timeout: flo
     if chunks and ENGINES[evaluator.brief.engine].company_changes_no_bit(evaluator.problem):
         chunks = share_out(chunks, count_workers())
     waiting = {submit(chunk): chunk for chunk in chunks}
+    carrying: set[Any] = set()  # those that bring the problem, at most one for each worker
+    held_back: list[Chunk] = []
     while waiting:
         future, outcome, content = next_done(waiting)
         masks = waiting.pop(future)
-        if outcome == "unknown problem":
-            waiting[submit(masks, evaluator.payload)] = masks
+        if outcome == "unknown problem" and len(carrying) < count_workers():
+            carrying.add(sent := submit(masks, evaluator.payload))
+            waiting[sent] = masks
             continue
+        if outcome == "unknown problem":
+            held_back.append(masks)
+            continue
+        carrying.discard(future)
+        waiting |= {submit(chunk): chunk for chunk in held_back}
+        held_back = []
         try:
             evaluations = evaluations_of(outcome, content, masks)
         except LostTaskError as error:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fleet import EVOLVE
 
 # before torch is imported, here and in the processes that tests start: on a busy machine more threads take many times longer
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -99,3 +100,19 @@ def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool], dead
 
 def python(*arguments: object, folder: Path | None = None, deadline: float = 240) -> tuple[int, str]:
     return finish(start([str(a) for a in arguments], folder), deadline)
+
+
+@pytest.fixture(scope="session")
+def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("script") / "evolution.py"
+    path.write_text(EVOLVE)
+    return path
+
+
+@pytest.fixture(scope="session")
+def whole(script: Path) -> Path:
+    """The serial result."""
+    folder = script.parent / "whole"
+    code, output = python(script, folder)
+    assert code == 0, output
+    return folder

@@ -126,7 +126,7 @@ def test_scoop_is_not_chosen_where_it_does_not_run() -> None:
     assert choose_workers("auto") is serial
     with pytest.raises(ep.InputError, match=r"python -m evoprune\.scoop"):
         choose_workers("scoop")
-    with pytest.raises(ep.InputError, match="expected auto, serial or scoop"):
+    with pytest.raises(ep.InputError, match="expected auto, serial, scoop, dask:N"):
         choose_workers("dask")
 
 

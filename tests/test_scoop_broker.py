@@ -185,6 +185,23 @@ def test_who_has_gone_is_unreachable(broker: Broker, clients: Clients) -> None:
         time.sleep(0.02)
 
 
+def test_who_has_ended_is_not_heard_of_again(broker: Broker, clients: Clients) -> None:
+    _, a, _ = clients
+    broker.remove(b"a", "killed")
+    a.send(Kind.INIT, b"title of a")  # read only now
+    a.send(Kind.REQUEST)
+    assert b"a" not in broker.peers
+    assert not broker.idle
+
+
+def test_a_workers_own_task_may_come_back_to_it(broker: Broker, clients: Clients) -> None:
+    _, a, _ = clients
+    a.send(*TASK)
+    a.send(Kind.REQUEST)
+    assert a.receive() == TASK
+    assert not broker.tasks  # it does that by itself
+
+
 def test_other_keys_are_refused(broker: Broker) -> None:
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)

@@ -19,8 +19,9 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 # Milliseconds: a connection over which nothing comes for so long is closed.
-HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT = 3_000, 15_000
+HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT = 3_000, 60_000
 REMEMBERED = 100
+DOMAIN = "evoprune"
 
 
 class Kind:
@@ -121,6 +122,7 @@ class Broker:
     def __post_init__(self) -> None:
         self.waiting: deque[Task] = deque()
         self.idle: deque[bytes] = deque()
+        self.gone: set[bytes] = set()
         self.variables: list[list[bytes]] = []
         self.durations: deque[float] = deque(maxlen=REMEMBERED)
         self.handlers: dict[bytes, Callable[..., None]] = {
@@ -135,9 +137,11 @@ class Broker:
         self.context = zmq.Context()
         self.authenticator = ThreadAuthenticator(self.context)
         self.authenticator.start()
-        self.authenticator.configure_curve_callback(credentials_provider=self.keys)
+        self.authenticator.configure_curve_callback(DOMAIN, self.keys)
         self.socket = self.context.socket(zmq.ROUTER)
         self.socket.curve_server = True
+        self.socket.zap_domain = DOMAIN.encode()
+        self.socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without its authenticator, nobody may connect
         self.socket.curve_publickey, self.socket.curve_secretkey = self.keys.broker_public, self.keys.broker_secret
         self.socket.ipv6 = ipaddress.ip_address(self.host).version == 6
         self.socket.router_mandatory = True  # what cannot be delivered is an error, not dropped in silence
@@ -170,6 +174,7 @@ class Broker:
             reason: Why it ended.
             give_up: Do not try again what it held.
         """
+        self.gone.add(name)
         self.peers.pop(name, None)
         if name in self.idle:
             self.idle.remove(name)
@@ -218,6 +223,8 @@ class Broker:
         self.context.destroy(0)
 
     def _on_init(self, sender: bytes, title: bytes) -> None:
+        if sender in self.gone:  # its process ended before this was read
+            return
         self.peers[sender] = Peer(title.decode())
         for frames in self.variables:
             self._send(sender, Kind.VARIABLE, *frames)
@@ -293,6 +300,8 @@ class Broker:
                 self.waiting.appendleft(task)
                 continue
             task.worker, task.since, task.named = worker, time.monotonic(), False
+            if task.owner == worker:  # which needs no reply
+                self._close(task)
 
     def _send(self, *frames: bytes) -> bool:
         """Sends a message; False where its receiver is gone, whose process the launcher finds ended."""

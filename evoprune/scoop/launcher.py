@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import ipaddress
 import os
 import random
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -133,6 +135,7 @@ class Launcher:
 
     def _supervise(self) -> None:
         """Starts workers, removes those that have ended, and ends those that take too long."""
+        self.broker.drain()  # after the launcher was stopped, what has come meanwhile
         overdue, unreachable = self.broker.overdue(), self._unreachable()
         for worker in self.workers:
             if worker.name in overdue:
@@ -140,7 +143,9 @@ class Launcher:
             elif worker.name in unreachable:
                 self._end_worker(worker, "it cannot be reached")
             if worker.process is not None and worker.process.poll() is not None:
-                self._remove(worker, how_it_ended(worker.process.returncode))
+                code = worker.process.returncode
+                end([worker.process])  # what it has started
+                self._remove(worker, how_it_ended(code))
             elif worker.process is not None and not self._is_ready(worker) and time.monotonic() > worker.started + TO_CONNECT:
                 self._end_worker(worker, f"it was not ready within {TO_CONNECT:g} s")
             if worker.process is None and time.monotonic() >= worker.start_at:
@@ -293,7 +298,13 @@ def how_it_ended(code: int) -> str:
 
 def is_local(host: str) -> bool:
     """Tells whether a host is this machine."""
-    return host in ("127.0.0.1", "::1", "localhost", socket.gethostname(), socket.getfqdn())
+    return host in _local_names()
+
+
+@functools.cache
+def _local_names() -> set[str]:
+    name = socket.gethostname()
+    return {"127.0.0.1", "::1", "localhost", name, name.partition(".")[0], socket.getfqdn()}
 
 
 def say(text: str) -> None:
@@ -310,9 +321,10 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     """
     parser = argparse.ArgumentParser(
         prog="python -m evoprune.scoop",
+        allow_abbrev=False,  # what stands after the script is the script's
         description="Runs a script with SCOOP's workers: authenticated and encrypted, replaced when they die, one torch thread "
         "each, and with the script's own exit status. Beside the workers there is the script's process, which only "
-        "distributes.",
+        "distributes; it has no standard input.",
     )
     parser.add_argument(
         "-n", type=int, metavar="N", help="number of workers (default: one a core, or one an entry of the hosts)"
@@ -340,6 +352,9 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     hosts = find_hosts(given.n, given.hosts, given.hostfile)
     if given.attempts < 1:
         raise InputError(f"attempts is {given.attempts}; expected at least 1.")
+    ssh = shlex.split(given.ssh)
+    if any(not is_local(host) for host in hosts) and (not ssh or shutil.which(ssh[0]) is None):
+        raise InputError(f"--ssh is {given.ssh!r}, and there is no such command; expected one that starts workers on {hosts}.")
     script = Path(given.folder, given.script)
     if not script.is_file():
         raise InputError(f"there is no script {script}; expected a file, and not a module.")
@@ -348,9 +363,9 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         script=[given.script, *given.arguments],
         listen="127.0.0.1" if given.listen is None else find_address(given.listen),
         tunnel=given.listen is None,
-        ssh=shlex.split(given.ssh),
+        ssh=ssh,
         python=given.python,
-        folder=given.folder,
+        folder=str(Path(given.folder).absolute()),
         attempts=given.attempts,
         quiet=given.quiet,
     )
@@ -373,8 +388,8 @@ def find_hosts(n: int | None, hosts: Sequence[str] | None = None, hostfile: str 
         raise InputError(f"n is {n}; expected the number of workers, at least 1.")
     try:
         found = utils.getHosts(hostfile, hosts)
-    except OSError as error:
-        raise InputError(f"cannot read the hosts: {error}.") from error
+    except (OSError, subprocess.SubprocessError, AssertionError, AttributeError, ValueError) as error:  # of a batch system's
+        raise InputError(f"cannot read the hosts: {error!r}; name them with --hosts.") from error
     places = [host for host, count in found for _ in range(max(1, count))]
     return [places[i % len(places)] for i in range(n or len(places))]
 

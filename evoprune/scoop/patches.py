@@ -216,6 +216,9 @@ class ExitStatus:
             script()
         except SystemExit as end:
             self.status = end.code
+        except KeyboardInterrupt:
+            traceback.print_exc()
+            self.status = 128 + signal.SIGINT
         except BaseException:  # noqa: BLE001 - shown; nothing of the script's runs after it
             traceback.print_exc()
             self.status = 1
@@ -244,8 +247,8 @@ def patch_script(connection: Connection) -> ExitStatus:
         # While the script waits, signals come to SCOOP's controller, past the script's own handlers, which save and clean up.
         try:
             return stock_pop(queue)
-        except KeyboardInterrupt as interrupt:
-            return _control.current.greenlet.throw(interrupt)
+        except BaseException as raised:  # noqa: BLE001 - by a handler of the script's
+            return _control.current.greenlet.throw(raised)
 
     futures._startup = startup
     _types.FutureQueue.append, _types.FutureQueue.pop = append, pop
@@ -256,6 +259,7 @@ def patch_script(connection: Connection) -> ExitStatus:
 
 def patch_worker(connection: Connection) -> None:
     """Patches SCOOP in a worker."""
-    # Ctrl-C goes to the script, which decides; a worker would take it for an error of its task.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # These go to the script, which decides; a worker would take Ctrl-C for an error of its task, and die of the other.
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     _types.Communicator = lambda: Communicator(connection)

@@ -6,21 +6,18 @@ so that no process outlives the launcher, on whatever host.
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
-import io
 import json
 import os
 import signal
 import socket
+import subprocess
 import sys
-import threading
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from evoprune.scoop.broker import Keys
 
-PR_SET_PDEATHSIG = 1
 LIBRARIES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -63,34 +60,28 @@ class Orders:
         return cls(**fields | {"keys": keys})
 
 
+# Ends its process group when the lifeline is closed, also while C code holds the interpreter. If the launcher says anything
+# before, then that the task at hand takes too long: where it hangs is shown.
+GUARD = "read -r late && kill -USR2 $PPID && sleep 0.5; kill -KILL 0"
+
+
 def main() -> None:
     """Takes orders, and is a worker or runs the script; ends with the script's status."""
     if os.getpgrp() != os.getpid():
         os.setsid()  # of its own, to be ended with all that it starts
-    if sys.platform == "linux":  # standard input cannot be watched while C code holds the interpreter
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    lifeline = os.fdopen(os.dup(0), "rb", buffering=0)
-    line = lifeline.readline()
+    with os.fdopen(os.dup(0), "rb", buffering=0) as lifeline:
+        line = lifeline.readline()
     if not line:
         sys.exit("evoprune.scoop.process takes its orders from the launcher; start with: python -m evoprune.scoop script.py")
     orders = Orders.from_line(line)
+    faulthandler.register(signal.SIGUSR2)
+    subprocess.Popen(["/bin/sh", "-c", GUARD], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
     os.close(nowhere)
-    threading.Thread(target=end_with_lifeline, args=(lifeline,), daemon=True).start()
     for library in LIBRARIES:  # before torch is imported: processes with as many threads as cores slow each other down
         os.environ[library] = "1"
     sys.exit(run(orders))
-
-
-def end_with_lifeline(lifeline: io.FileIO) -> None:
-    """Ends the process and what it started when the launcher closes the lifeline, or is gone.
-
-    If the launcher says anything before, then that the task at hand has taken too long: where it hangs is shown.
-    """
-    if lifeline.readall():
-        faulthandler.dump_traceback(all_threads=True)
-    os.killpg(0, signal.SIGKILL)
 
 
 def run(orders: Orders) -> Any:
@@ -117,7 +108,8 @@ def run(orders: Orders) -> Any:
     options = ["--origin"] if orders.is_script else []
     where = ["--brokerHostname", orders.host, "--taskPort", str(orders.port), "--metaPort", "0"]
     options += [*where, "--size", str(orders.workers + 1), "--workingDirectory", orders.folder]
-    start.args = start.parser.parse_args([*options, *orders.script])
+    start.args = start.parser.parse_args(options)
+    start.args.executable, *start.args.args = orders.script  # which SCOOP's parser would search for options of its own
     start.main()
     return exit_status.status
 

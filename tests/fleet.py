@@ -1,0 +1,86 @@
+"""An evolution for processes to evaluate, and what is known of them from outside."""
+
+import os
+import time
+from pathlib import Path
+
+# An evolution of masks of a small network. BEHAVIOUR says what an evaluation does at the mask POISON, PAUSE that it waits after
+# a generation for a file to come, beside the run folder. WORKERS evaluate.
+EVOLVE = """
+import os, signal, sys, time
+from dataclasses import replace
+from pathlib import Path
+import torch
+import evoprune as ep
+from evoprune import cli, parallel
+
+OUT, BEHAVIOUR, POISON = Path(sys.argv[1]), os.environ.get("BEHAVIOUR", ""), os.environ.get("POISON", "")
+
+def term(trained, validation):
+    if POISON in [mask.hash for mask in trained.population.masks]:
+        if BEHAVIOUR == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if BEHAVIOUR == "hang":
+            time.sleep(1000)
+        if BEHAVIOUR == "raise":
+            raise ValueError("poisoned")
+    return -validation.loss
+
+def rubbish(problem, masks, brief):
+    found = evaluate_chunk(problem, masks, brief)
+    return [replace(e, terms={"loss": "rubbish"}) if e.mask == POISON else e for e in found]
+
+ep.register_fitness("mine", term)
+evaluate_chunk = parallel.evaluate_chunk
+if BEHAVIOUR == "rubbish":
+    parallel.evaluate_chunk = rubbish
+
+def make_problem():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(3000, 20, generator=generator)
+    data = ep.Data(train=(x, (x[:, 0] > 0).long() + (x[:, 1] * x[:, 2] > 0).long()))
+    recipe = ep.Recipe(epochs=3, batch_size=50)
+    model = torch.nn.Sequential(torch.nn.Linear(20, 60), torch.nn.ReLU(), torch.nn.Linear(60, 3))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return ep.Problem(model=model, data=data, recipe=recipe)
+
+class Pause:
+    def on_generation(self, state):
+        if os.environ.get("PAUSE") == str(state.gen - 1):
+            OUT.with_name("paused").touch()
+            while not OUT.with_name("go").exists():
+                time.sleep(0.01)
+
+def main():
+    timeout = float(os.environ["TIMEOUT"]) if "TIMEOUT" in os.environ else None
+    result = ep.evolve(make_problem(), ep.Evolution(k=4, generations=3), fitness="mine", sparsity=0.8, fitness_epochs=3,
+                       trained_bests=2, chunk_size=2, engine="sparse", out=OUT, callbacks=[Pause()], evaluation_timeout=timeout,
+                       workers=os.environ.get("WORKERS", "auto"))
+    print("DONE", [tuple(record.items()) for record in result.logbook][-1])
+
+if __name__ == "__main__":
+    cli.guard(main)
+"""
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def assert_all_end(pids: list[int]) -> None:
+    end = time.monotonic() + 10
+    while left := [pid for pid in pids if is_alive(pid)]:
+        assert time.monotonic() < end, f"processes are left: {left}"
+        time.sleep(0.05)
+
+
+def evaluations(folder: Path) -> int:
+    path = folder / "evaluations.csv"
+    return max(0, path.read_text().count("\n") - 1) if path.exists() else 0
