@@ -6,7 +6,7 @@ import contextlib
 import logging
 import pickle
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -32,6 +32,7 @@ ATTEMPTS = 3
 LOCAL_CONFIG = {
     "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
     "distributed.scheduler.worker-saturation": 1.0,  # a task waits with the scheduler, not beside an idle worker
+    "distributed.deploy.lost-worker-timeout": "1 day",  # a cluster gives up a worker that takes longer to be restarted
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
@@ -56,7 +57,9 @@ class DaskWorkers:
             if not where.startswith(LOCAL) or not count.isdecimal() or int(count) < 1:
                 raise InputError(f"workers are {where!r}; expected dask:N, with N processes, or the address of a scheduler.")
         self._client: Client | None = None
-        self._close: Callable[[], None] = lambda: None
+        self._resources = contextlib.ExitStack()
+        self.close = weakref.finalize(self, self._resources.close)
+        """Leaves the cluster, and ends it if it is ours."""
 
     @property
     def client(self) -> Client:
@@ -66,14 +69,8 @@ class DaskWorkers:
             InputError: The scheduler cannot be reached, it has no workers, or they have several threads.
         """
         if self._client is None:
-            self._client = self._connect()
-            self._close = weakref.finalize(self, close, self._client)
+            self._client = self._resources.enter_context(self._connect())
         return self._client
-
-    def close(self) -> None:
-        """Leaves the cluster, and ends it if it is ours."""
-        self._close()
-        self._client = None
 
     def __call__(self, evaluator: Evaluator, chunks: Sequence[Chunk]) -> Iterator[list[Evaluation]]:
         """Evaluates chunks; see :func:`evoprune.parallel.scoop`.
@@ -145,16 +142,16 @@ class DaskWorkers:
 
     def _connect(self) -> Client:
         if self.where.startswith(LOCAL):
-            with dask.config.set(LOCAL_CONFIG):
-                cluster = LocalCluster(
-                    n_workers=int(self.where.removeprefix(LOCAL)),
-                    threads_per_worker=1,
-                    host="127.0.0.1",
-                    dashboard_address=None,
-                    security=True,  # keys of its own: without, whoever is on this machine could run code
-                    silence_logs=logging.CRITICAL,
-                )
-            return Client(cluster, set_as_default=False)
+            self._resources.enter_context(dask.config.set(LOCAL_CONFIG))  # some of it is read later
+            cluster = LocalCluster(
+                n_workers=int(self.where.removeprefix(LOCAL)),
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address=None,
+                security=True,  # keys of its own: without, whoever is on this machine could run code
+                silence_logs=logging.CRITICAL,
+            )
+            return Client(self._resources.enter_context(cluster), set_as_default=False)
         try:
             client = Client(self.where, set_as_default=False, timeout="10s")
         except (OSError, ValueError, TypeError, RuntimeError) as error:
@@ -198,11 +195,3 @@ def work_here(problem_hash: str, *arguments: Any) -> tuple[str, Any]:
 def workers_of(client: Client) -> dict[str, int]:
     """Returns the number of threads of each worker by its address."""
     return {address: int(worker["nthreads"]) for address, worker in client.scheduler_info(n_workers=-1)["workers"].items()}
-
-
-def close(client: Client) -> None:
-    """Closes a client, and the cluster that it was made with."""
-    cluster = client.cluster
-    client.close()
-    if cluster is not None:
-        cluster.close()
