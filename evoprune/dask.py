@@ -30,6 +30,8 @@ SCHEMES = ("tcp://", "tls://")
 # Workers of a local cluster that may die at a task before it is given up.
 ATTEMPTS = 3
 LOCAL_CONFIG = {
+    # without Dask's MALLOC_TRIM_THRESHOLD_, under which training takes twice as long
+    "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1},
     "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
     "distributed.scheduler.worker-saturation": 1.0,  # a task waits with the scheduler, not beside an idle worker
     "distributed.deploy.lost-worker-timeout": "1 day",  # a cluster gives up a worker that takes longer to be restarted

@@ -1,9 +1,10 @@
-"""Workers side by side: the same generation evaluated serially, and by 1, 2, ... evaluating processes; one run, medians.
+"""Workers side by side: the same generation evaluated serially, and by 1, 2, ... processes of SCOOP and Dask; one run, medians.
 
 Each measurement is a run of its own, started in turn; making the problem is not counted. `work` is what an evaluation takes
 itself, `overhead` what it takes beyond that, in the time of all processes: packing, the wire, idling at the generation's end.
 """
 
+import itertools
 import json
 import os
 import statistics
@@ -11,10 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tyro
@@ -23,9 +23,16 @@ from tqdm import tqdm
 import evoprune as ep
 from evoprune import cli, records
 from evoprune.evaluate import Evaluator
-from evoprune.parallel import choose_workers, under_own_launcher
+from evoprune.parallel import under_own_launcher
 
-COLUMNS = ("workers", "seconds", "speedup", "work_ms", "overhead_ms", "request_bytes", "reply_bytes", "allowed_bytes", "same")
+COLUMNS = (
+    "workers", "seconds", "over_one", "over_serial", "work_ms", "overhead_ms", "request_bytes", "reply_bytes", "allowed_bytes",
+    "same",
+)  # fmt: skip
+
+SERIAL = "serial"
+# Whose processes, and how many.
+Cell: TypeAlias = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,8 @@ class WorkerOptions:
 
     processes: tuple[int, ...] = tuple(range(1, (os.cpu_count() or 1) + 1))
     """Numbers of evaluating processes."""
+    kinds: tuple[str, ...] = ("scoop", "dask")
+    """Whose processes: scoop, dask (a local cluster)."""
     model: str = "lenet-300-100"
     """Network by name."""
     data: str = "mnist"
@@ -55,7 +64,9 @@ class WorkerOptions:
     out: Path = Path("runs/benchmark-workers")
     """Folder for benchmark.csv."""
     measure: Path | None = None
-    """Measure in this process and its workers, and write it there: what the benchmark starts."""
+    """Measure in this process with --workers, and write it there: what the benchmark starts."""
+    workers: str = "auto"
+    """Who evaluates what --measure measures."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +85,16 @@ def measure(options: WorkerOptions) -> list[Measurement]:
     recipe = ep.Recipe(epochs=options.fitness_epochs)
     problem = ep.Problem(options.model, options.data, recipe, seed=0, data_dir=options.data_dir)
     toolbox = ep.make_toolbox(
-        problem, sparsity=options.sparsity, fitness_epochs=options.fitness_epochs, chunk_size=options.chunk_size
+        problem,
+        sparsity=options.sparsity,
+        fitness_epochs=options.fitness_epochs,
+        chunk_size=options.chunk_size,
+        workers=options.workers,
     )
     evaluator: Evaluator = toolbox.evaluate.func
-    workers = choose_workers()
-    evaluator.evaluate(toolbox.population(n=options.masks), workers)  # every worker makes the problem
+    workers = toolbox.map.func.workers
+    for _ in range(2):  # every worker makes the problem
+        evaluator.evaluate(toolbox.population(n=options.masks), workers)
     found = []
     for _ in range(options.generations):
         masks = toolbox.population(n=options.masks)
@@ -101,35 +117,40 @@ def wire() -> tuple[int, int]:
     return communicator.sent, communicator.received
 
 
-def start(options: WorkerOptions, processes: int, folder: Path) -> list[Measurement]:
-    """Measures in a run of its own; 0 processes for a serial one."""
+def start(options: WorkerOptions, kind: str, processes: int, folder: Path) -> list[Measurement]:
+    """Measures in a run of its own."""
     path = folder / "measured.json"
-    launcher = ["-m", "evoprune.scoop", "--quiet", "-n", str(processes)] if processes else []
+    launcher = ["-m", "evoprune.scoop", "--quiet", "-n", str(processes)] if kind == "scoop" else []
+    workers = f"dask:{processes}" if kind == "dask" else kind
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(options).items() if name in PASSED]
     data = [] if options.data_dir is None else [f"--data-dir={options.data_dir.resolve()}"]
-    subprocess.run([sys.executable, *launcher, __file__, *arguments, *data, f"--measure={path}"], check=True)
+    subprocess.run(
+        [sys.executable, *launcher, __file__, *arguments, *data, f"--measure={path}", f"--workers={workers}"], check=True
+    )
     return [Measurement(**fields) for fields in json.loads(path.read_text())]
 
 
 PASSED = ("model", "data", "sparsity", "masks", "chunk_size", "fitness_epochs", "generations")
 
 
-def row_of(options: WorkerOptions, processes: int, found: dict[int, list[Measurement]], weights: int) -> dict[str, Any]:
-    """Returns a row of the table; the speed-up is over one evaluating process."""
-    mine = found[processes]
-    wall, one = (statistics.median(m.wall for m in found[p]) for p in (processes, min(p for p in found if p)))
-    idle = statistics.median(max(1, processes) * m.wall - m.work for m in mine)
+def row_of(options: WorkerOptions, cell: Cell, found: dict[Cell, list[Measurement]], weights: int) -> dict[str, Any]:
+    """Returns a row of the table; the speed-up is over one process of the same kind, the least that was measured."""
+    (kind, processes), mine = cell, found[cell]
+    one = min(c for c in found if c[0] == kind)
+    wall, wall_of_one = (statistics.median(m.wall for m in found[c]) for c in (cell, one))
+    idle = statistics.median(processes * m.wall - m.work for m in mine)
     chunks = -(-options.masks // options.chunk_size)
     values = (
-        processes or "serial",
+        kind if kind == SERIAL else f"{kind}:{processes}",
         wall,
-        one / wall,
+        wall_of_one / wall,
+        statistics.median(m.wall for m in found[SERIAL, 1]) / wall,
         1000 * statistics.median(m.work for m in mine) / options.masks,
         1000 * idle / options.masks,
         statistics.median(m.requests for m in mine) / options.masks,
         statistics.median(m.replies for m in mine) / options.masks,
         1.1 * weights / 8 + 1000 * chunks / options.masks,
-        all(m.terms == serial.terms for m, serial in zip(mine, found[0], strict=True)),
+        all(m.terms == serial.terms for m, serial in zip(mine, found[SERIAL, 1], strict=True)),
     )
     return dict(zip(COLUMNS, values, strict=True))
 
@@ -139,21 +160,21 @@ def main(options: WorkerOptions) -> None:
     if options.measure is not None:
         options.measure.write_text(json.dumps([asdict(measurement) for measurement in measure(options)]))
         return
-    kinds: Sequence[int] = (0, *options.processes)
-    found: dict[int, list[Measurement]] = {processes: [] for processes in kinds}
-    with tempfile.TemporaryDirectory() as folder, tqdm(total=options.repeats * len(kinds), unit="run") as bar:
+    cells: list[Cell] = [(SERIAL, 1), *itertools.product(options.kinds, options.processes)]
+    found: dict[Cell, list[Measurement]] = {cell: [] for cell in cells}
+    with tempfile.TemporaryDirectory() as folder, tqdm(total=options.repeats * len(cells), unit="run") as bar:
         for _ in range(options.repeats):
-            for processes in kinds:
-                found[processes] += start(options, processes, Path(folder))
+            for cell in cells:
+                found[cell] += start(options, *cell, Path(folder))
                 bar.update()
     weights = ep.Problem(options.model, options.data, seed=0, data_dir=options.data_dir).prunable_count
-    rows = [row_of(options, processes, found, weights) for processes in kinds]
-    print(" ".join(f"{column:>18}" for column in COLUMNS))
+    rows = [row_of(options, cell, found, weights) for cell in cells]
+    print(" ".join(f"{column:>13}" for column in COLUMNS))
     for row in rows:
-        print(" ".join(f"{value:18.4g}" if isinstance(value, float) else f"{value!s:>18}" for value in row.values()))
+        print(" ".join(f"{value:13.4g}" if isinstance(value, float) else f"{value!s:>13}" for value in row.values()))
     options.out.mkdir(parents=True, exist_ok=True)
     records.write_table(options.out / "benchmark.csv", COLUMNS, rows)
-    wall = np.array([m.wall for m in found[min(options.processes)]])
+    wall = np.array([m.wall for m in found[SERIAL, 1]])
     print(f"repeats of a cell differ by up to {wall.max() / wall.min() - 1:.0%}; written to {options.out}: benchmark.csv")
 
 
