@@ -11,6 +11,7 @@ from evoprune.baselines import BASELINES
 from evoprune.callbacks import Callback
 from evoprune.dissipation import Dissipation
 from evoprune.errors import look_up
+from evoprune.evaluate import Workers
 from evoprune.evolution import Evolution
 from evoprune.initialize import survivors_of
 from evoprune.problem import Problem
@@ -33,7 +34,7 @@ def k_starts(
     controls: bool = True,
     seed: int | None = None,
     engine: str = "auto",
-    workers: str = "auto",
+    workers: str | Workers = "auto",
     evaluation_timeout: float | None = None,
     threads: int = 1,
     chunk_size: int | None = None,
@@ -104,7 +105,7 @@ def combine(
     controls: bool = True,
     seed: int | None = None,
     engine: str = "auto",
-    workers: str = "auto",
+    workers: str | Workers = "auto",
     evaluation_timeout: float | None = None,
     threads: int = 1,
     chunk_size: int | None = None,
@@ -183,7 +184,7 @@ def evolve(
     callbacks: Sequence[Callback] = (),
     seed: int | None = None,
     engine: str = "auto",
-    workers: str = "auto",
+    workers: str | Workers = "auto",
     evaluation_timeout: float | None = None,
     threads: int = 1,
     chunk_size: int = 8,

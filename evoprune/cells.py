@@ -7,8 +7,10 @@ Several processes may work on one comparison: a cell that another one is at is l
 from __future__ import annotations
 
 import csv
+import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,10 +25,10 @@ from evoprune.compare import METHODS, Cell, Comparison, check_cells, options_of,
 from evoprune.dissipation import EDGES
 from evoprune.errors import InputError
 from evoprune.mask import Mask, expected_iou
-from evoprune.parallel import under_scoop, warn_of_stock_launcher
+from evoprune.parallel import Cluster, choose_workers, run_on_scoop, scoop
 from evoprune.plot_compare import LAYERS, MOVEMENT, OVERLAPS
 from evoprune.run import settings_difference
-from evoprune.spread import base_of, mask_path, scoop_cells, serial_cells
+from evoprune.spread import base_of, mask_path, serial_cells, spread_cells
 
 # cells.csv is written last: it says that a cell is finished
 COLUMNS: dict[str, Sequence[str]] = {
@@ -39,13 +41,15 @@ KEYS = ("method", "data", "model", "sparsity", "seed", "budget", "layer", "a", "
 Row = Mapping[str, Any]
 
 
-def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path) -> list[Cell]:
-    """Does the cells that are missing, spread over SCOOP's workers where it runs, and keeps the tables.
+def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers: str = "auto") -> list[Cell]:
+    """Does the cells that are missing, spread over workers where there are some, and keeps the tables.
 
     Args:
         comparison: What the cells share.
         cells: The cells; those that do not fit their budget are left out.
         folder: Folder of the tables, and of the run folders in ``cells``.
+        workers: See :func:`evoprune.parallel.choose_workers`. Whole cells are spread where there are as many as workers, else
+            Dask's workers share the masks of each.
 
     Returns:
         The cells that are not done, since another process is at them.
@@ -70,9 +74,16 @@ def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path) -> list
         if base is not None and base not in [*todo, *failed] and not mask_path(base, runs).exists():
             todo.append(base)  # its mask is needed
         todo.append(cell)
-    warn_of_stock_launcher()
-    do = scoop_cells if under_scoop() else serial_cells
-    with tqdm(total=len(todo), desc="cells", unit="cell", smoothing=0) as bar:
+    evaluating = choose_workers(workers)
+    do: Callable[..., Iterator[tuple[Cell, str]]] = serial_cells
+    if evaluating is scoop:
+        do = functools.partial(spread_cells, run_on_scoop)
+    with ExitStack() as stack, tqdm(total=len(todo), desc="cells", unit="cell", smoothing=0) as bar:
+        if isinstance(evaluating, Cluster) and todo:
+            stack.callback(evaluating.close)
+            do = functools.partial(serial_cells, workers=evaluating)
+            if len(todo) >= evaluating.count():
+                do = functools.partial(spread_cells, evaluating.run)
         for cell, reason in do(comparison, todo, runs, failed):
             add_rows(folder, cell, runs, reason)
             bar.set_postfix_str(cell.folder)

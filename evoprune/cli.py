@@ -105,11 +105,11 @@ class StartOptions(Options):
     chunk_size: int | None = None
     """Masks that are trained together, where the engine can. None: a quarter of the population, at most 8."""
     workers: str = "auto"
-    """Who evaluates: serial, scoop, or auto (SCOOP under `python -m evoprune.scoop`, else serial). Not a setting: the result
-    is the same."""
+    """Who evaluates: serial, scoop, auto (SCOOP under `python -m evoprune.scoop`, else serial), dask:N (a local cluster of N
+    processes) or the address of a Dask scheduler, such as tcp://host:8786. Not a setting: the result is the same."""
     evaluation_timeout: float | None = None
     """Seconds that the evaluation of a mask may take; one that takes longer is ended, and the mask gets the worst fitness.
-    Needs `python -m evoprune.scoop`. None: no limit."""
+    Needs `python -m evoprune.scoop`, or Dask. None: no limit."""
 
 
 @dataclass(frozen=True)

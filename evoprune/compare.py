@@ -16,6 +16,7 @@ from evoprune.baselines import BASELINES, redrawn, shuffled
 from evoprune.dissipation import Dissipation
 from evoprune.engines import auto
 from evoprune.errors import InputError, RunError, look_up
+from evoprune.evaluate import Workers
 from evoprune.evidence import BATCH
 from evoprune.evolution import RANDOM, Evolution
 from evoprune.initialize import survivors_of
@@ -299,7 +300,9 @@ def check_cells(comparison: Comparison, cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if kind(cell) in fitting]
 
 
-def run_cell(comparison: Comparison, cell: Cell, folder: Path, mask: Mask | None = None) -> None:
+def run_cell(
+    comparison: Comparison, cell: Cell, folder: Path, mask: Mask | None = None, workers: Workers | None = None
+) -> None:
     """Does a cell and leaves its run folder; what the folder has is not done again.
 
     Args:
@@ -307,6 +310,7 @@ def run_cell(comparison: Comparison, cell: Cell, folder: Path, mask: Mask | None
         cell: The cell.
         folder: Its run folder.
         mask: For a control, the mask of its method.
+        workers: Who evaluates masks; None for this process.
 
     Raises:
         RunError: The search failed, or does not fit the budget.
@@ -319,6 +323,8 @@ def run_cell(comparison: Comparison, cell: Cell, folder: Path, mask: Mask | None
         _run_control(comparison, cell, problem, mask, folder)
         return
     options = {"engine": comparison.engine, "threads": comparison.threads, **options_of(comparison, cell.method)}
+    if workers is not None and "workers" in options:
+        options["workers"] = workers
     METHODS[cell.method].search(problem, sparsity=cell.sparsity, out=folder, **options)
 
 

@@ -6,14 +6,14 @@ import contextlib
 import logging
 import pickle
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import cloudpickle
 import dask
 import numpy as np
-from distributed import Client, Future, LocalCluster, Worker, WorkerPlugin, as_completed
+from distributed import Client, LocalCluster, Worker, WorkerPlugin, as_completed
 from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
@@ -86,49 +86,74 @@ class DaskWorkers:
         """
         if not chunks:
             return
-        client = self.client
+        problem_hash, brief = evaluator.problem.hash, asdict(evaluator.brief)
+
+        def task(masks: Chunk) -> tuple[Any, ...]:
+            packed = [np.packbits(mask.bits).tobytes() for mask in masks]
+            return problem_hash, brief, packed, self.evaluation_timeout
+
         with self._scheduler():
-            client.register_plugin(ProblemPlugin(evaluator))
-            if ENGINES[evaluator.brief.engine].company_changes_no_bit(evaluator.problem):
-                chunks = share_out(chunks, max(1, len(workers_of(client))))  # all may just be restarting
-            waiting = {self._submit(evaluator, chunk): chunk for chunk in chunks}
+            self.client.register_plugin(ProblemPlugin(evaluator))
+        if ENGINES[evaluator.brief.engine].company_changes_no_bit(evaluator.problem):
+            chunks = share_out(chunks, self.count())
         suspects: list[Any] = []
-        for future in as_completed(list(waiting), loop=client.loop):
-            masks = waiting.pop(future)
+        for i, outcome, content in self._run_once(work_here, [task(chunk) for chunk in chunks]):
             try:
-                evaluations = self._result(future, masks)
+                evaluations = evaluations_of(outcome, content, chunks[i])
             except LostTaskError:
-                suspects += masks
+                suspects += chunks[i]
                 continue
             yield evaluations
         for mask in suspects:
+            ((_, outcome, content),) = self._run_once(work_here, [task([mask])])
             try:
-                evaluations = self._result(self._submit(evaluator, [mask]), [mask])
+                evaluations = evaluations_of(outcome, content, [mask])
             except LostTaskError as error:
                 evaluations = [failed(mask, evaluator.brief, str(error))]
             yield evaluations
 
-    def _submit(self, evaluator: Evaluator, masks: Chunk) -> Future:
-        packed = [np.packbits(mask.bits).tobytes() for mask in masks]
-        arguments = (evaluator.problem.hash, asdict(evaluator.brief), packed, self.evaluation_timeout)
-        return self.client.submit(work_here, *arguments, pure=False)
+    def run(
+        self, function: Callable[..., tuple[str, Any]], arguments: Sequence[tuple[Any, ...]]
+    ) -> Iterator[tuple[int, str, Any]]:
+        """Runs tasks; see :func:`evoprune.parallel.run_on_scoop`.
 
-    def _result(self, future: Future, masks: Chunk) -> list[Evaluation]:
-        """Returns a task's evaluations; waits for it.
+        A task that is given up was done again before, with nothing else under way.
 
         Raises:
-            LostTaskError: No worker could do it.
-            RunError: A worker could not make the problem, or the scheduler is lost.
+            InputError: The cluster cannot serve; see :attr:`client`.
+            RunError: The scheduler is lost.
         """
+        suspects = []
+        for i, outcome, content in self._run_once(function, arguments):
+            if outcome == "lost":
+                suspects.append(i)
+            else:
+                yield i, outcome, content
+        for i in suspects:
+            ((_, outcome, content),) = self._run_once(function, [arguments[i]])
+            yield i, outcome, content
+
+    def count(self) -> int:
+        """Returns the number of workers; 1 where all are just being restarted."""
         with self._scheduler():
+            return max(1, len(workers_of(self.client)))
+
+    def _run_once(
+        self, function: Callable[..., tuple[str, Any]], arguments: Sequence[tuple[Any, ...]]
+    ) -> Iterator[tuple[int, str, Any]]:
+        with self._scheduler():
+            waiting = {self.client.submit(function, *each, pure=False): i for i, each in enumerate(arguments)}
+        for future in as_completed(list(waiting), loop=self.client.loop):
+            i = waiting.pop(future)
             try:
-                outcome, content = future.result()
+                with self._scheduler():
+                    outcome, content = future.result()
             except KilledWorker as error:
                 late = "" if self.evaluation_timeout is None else f"; evaluation_timeout is {self.evaluation_timeout:g} s"
-                raise LostTaskError(f"workers died at it, the last on {error.last_worker.address}{late}") from error
+                outcome, content = "lost", f"workers died at it, the last on {error.last_worker.address}{late}"
             finally:
                 future.release()
-        return evaluations_of(outcome, content, masks)
+            yield i, outcome, content
 
     @contextlib.contextmanager
     def _scheduler(self) -> Iterator[None]:

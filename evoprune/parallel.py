@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -31,19 +31,42 @@ from evoprune.mask import Mask
 from evoprune.operators import Evidence
 
 NUMBERS = ("validation_loss", "validation_accuracy", "multiply_adds", "seconds")
+# Runs a function with each of several arguments; see :func:`run_on_scoop`.
+RunTasks: TypeAlias = Callable[[Callable[..., tuple[str, Any]], Sequence[tuple[Any, ...]]], Iterator[tuple[int, str, Any]]]
+
+
+@runtime_checkable
+class Cluster(Protocol):
+    """Workers that also do whole tasks, such as :class:`evoprune.dask.DaskWorkers`."""
+
+    def __call__(self, evaluator: Evaluator, chunks: Sequence[Chunk]) -> Iterable[list[Evaluation]]:
+        """Evaluates chunks."""
+
+    def count(self) -> int:
+        """Returns the number of workers."""
+
+    def run(
+        self, function: Callable[..., tuple[str, Any]], arguments: Sequence[tuple[Any, ...]]
+    ) -> Iterator[tuple[int, str, Any]]:
+        """Runs tasks; see :func:`run_on_scoop`."""
+
+    def close(self) -> object:
+        """Leaves the cluster."""
+
+
 STOCK = (
     "SCOOP's own launcher listens on every network interface and runs what strangers send it, hangs when an idle worker dies, "
     "does long tasks twice, and ends with status 0 whatever happens; use: python -m evoprune.scoop -n N script.py ..."
 )
 
 
-def choose_workers(name: str = "auto", evaluation_timeout: float | None = None) -> Workers:
+def choose_workers(name: str | Workers = "auto", evaluation_timeout: float | None = None) -> Workers:
     """Returns who evaluates.
 
     Args:
         name: ``serial``; ``scoop`` (the script must run under ``python -m evoprune.scoop``, or SCOOP's own launcher); ``auto``:
             SCOOP where the script runs under it, else serial; ``dask:N`` or the address of a Dask scheduler, see
-            :class:`evoprune.dask.DaskWorkers`.
+            :class:`evoprune.dask.DaskWorkers`. An object that evaluates is returned as it is.
         evaluation_timeout: Seconds that the evaluation of a mask may take; a mask that takes longer counts as failed. None: no
             limit.
 
@@ -51,6 +74,8 @@ def choose_workers(name: str = "auto", evaluation_timeout: float | None = None) 
         InputError: An unknown name, ``scoop`` where SCOOP does not run, or a limit that is not above 0 or that nobody can
             enforce.
     """
+    if not isinstance(name, str):
+        return name
     if evaluation_timeout is not None and not (math.isfinite(evaluation_timeout) and evaluation_timeout > 0):
         raise InputError(f"evaluation_timeout is {evaluation_timeout}; expected a number of seconds above 0.")
     if name.startswith(("dask:", "tcp://", "tls://")):
@@ -173,6 +198,26 @@ def count_workers() -> int:
     return int(scoop.SIZE) - 1 if under_own_launcher() else int(scoop.SIZE)
 
 
+def run_on_scoop(
+    function: Callable[..., tuple[str, Any]], arguments: Sequence[tuple[Any, ...]]
+) -> Iterator[tuple[int, str, Any]]:
+    """Runs a function with each of several arguments on SCOOP's workers.
+
+    Args:
+        function: Returns an outcome and content, and raises nothing.
+        arguments: Its arguments, a tuple a task.
+
+    Yields:
+        Number of a task, its outcome and content, as they finish; ``lost`` and the reason where no worker could do it.
+    """
+    from scoop import futures
+
+    waiting = {futures.submit(function, *each): i for i, each in enumerate(arguments)}
+    while waiting:
+        future, outcome, content = next_done(waiting)
+        yield waiting.pop(future), outcome, content
+
+
 def next_done(waiting: Collection[Any]) -> tuple[Any, str, Any]:
     """Waits for one of several of SCOOP's futures, and returns it with its outcome and content.
 
@@ -288,17 +333,18 @@ class ChunkedMap:
 
     Args:
         workers: Who evaluates.
+        owns_workers: They are its own.
     """
 
-    def __init__(self, workers: Workers = serial) -> None:
-        self.workers = workers
+    def __init__(self, workers: Workers = serial, owns_workers: bool = False) -> None:
+        self.workers, self.owns_workers = workers, owns_workers
 
     def __enter__(self) -> ChunkedMap:
         return self
 
     def __exit__(self, *error: object) -> None:
         close = getattr(self.workers, "close", None)
-        if close is not None:
+        if self.owns_workers and close is not None:
             close()
 
     def __call__(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> list[Any]:

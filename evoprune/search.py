@@ -21,7 +21,7 @@ from evoprune.brief import FAILURE, NO_BETTER_THAN_CHANCE, Evaluation
 from evoprune.dissipation import Dissipation
 from evoprune.engines import auto
 from evoprune.errors import InputError
-from evoprune.evaluate import Evaluator
+from evoprune.evaluate import Evaluator, Workers
 from evoprune.final import FinalTraining, train_from_w0, train_fully
 from evoprune.generations import evaluate_generation, log_generation, require_a_survivor, write_generations
 from evoprune.mask import Mask
@@ -57,7 +57,7 @@ class Plan:
 class Where:
     """Where it is done and recorded; see :func:`evoprune.algorithms.k_starts`."""
 
-    workers: str
+    workers: str | Workers
     threads: int
     out: str | os.PathLike[str] | None
     force: bool
@@ -68,6 +68,11 @@ class Where:
     def evaluating(self) -> dict[str, Any]:
         """What :func:`evoprune.toolbox.make_toolbox` wants of it."""
         return {"workers": self.workers, "threads": self.threads, "evaluation_timeout": self.evaluation_timeout}
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {**self.evaluating, "workers": str(self.workers)}
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def search_starts(problem: Problem, plan: Plan, search: Mapping[str, Any], where
     if plan.dissipation is not None:
         selected = "start" if evaluator.brief.dissipation is None else "end"
         settings |= {"dissipation": asdict(plan.dissipation), "select": selected}
-    execution = {**where.evaluating, "engine": evaluator.brief.engine}
+    execution = {**where.recorded, "engine": evaluator.brief.engine}
     run = None if where.out is None else Run.plan(where.out, plan.method, settings, execution, where.force)
     with nullcontext() if run is None else run.of(problem), toolbox.map.func:
         if run is not None:

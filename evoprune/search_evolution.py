@@ -109,7 +109,7 @@ def search_generations(
         "controls": plan.controls,
         "trained_bests": trained_bests,
     }
-    execution = {**where.evaluating, "engine": evaluator.brief.engine}
+    execution = {**where.recorded, "engine": evaluator.brief.engine}
     run = None if where.out is None else Run.plan(where.out, plan.method, settings, execution, where.force)
     latest = Latest(run)
     with nullcontext() if run is None else run.of(problem), toolbox.map.func, save_on_signals(latest.save):

@@ -1,4 +1,4 @@
-"""Who does the cells of a comparison: this process, or SCOOP's workers. Each yields a cell with the reason if it failed."""
+"""Who does the cells of a comparison: this process, or workers. Each yields a cell with the reason if it failed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from typing import Any
 from evoprune import records
 from evoprune.compare import Cell, Comparison, run_cell, split_control
 from evoprune.errors import InputError, InUseError, RunError
+from evoprune.evaluate import Workers
 from evoprune.mask import Mask
-from evoprune.parallel import next_done
+from evoprune.parallel import RunTasks
 
 # What is written first says what a folder holds, and last, that it is finished.
 _ORDER = {"config.json": 0, "result.json": 2}
 
 
 def serial_cells(
-    comparison: Comparison, cells: Sequence[Cell], folder: Path, failed: Collection[Cell]
+    comparison: Comparison, cells: Sequence[Cell], folder: Path, failed: Collection[Cell], workers: Workers | None = None
 ) -> Iterator[tuple[Cell, str]]:
     """Does cells in this process, each in its run folder; one that another process is at is left to it.
 
@@ -29,6 +30,7 @@ def serial_cells(
         cells: The cells; a control comes after its method.
         folder: Folder of the run folders.
         failed: Cells that have failed before.
+        workers: Who evaluates the masks; None for this process.
     """
     lost = set(failed)
     for cell in cells:
@@ -39,7 +41,8 @@ def serial_cells(
                 raise RunError(f"{cell.base} failed")
             if base is not None and not mask_path(base, folder).exists():
                 continue  # another process is at it
-            run_cell(comparison, cell, folder / cell.folder, None if base is None else Mask.load(mask_path(base, folder)))
+            mask = None if base is None else Mask.load(mask_path(base, folder))
+            run_cell(comparison, cell, folder / cell.folder, mask, workers)
         except InUseError:
             continue
         except RunError as error:
@@ -48,12 +51,13 @@ def serial_cells(
         yield cell, reason
 
 
-def scoop_cells(
-    comparison: Comparison, cells: Sequence[Cell], folder: Path, failed: Collection[Cell]
+def spread_cells(
+    run_tasks: RunTasks, comparison: Comparison, cells: Sequence[Cell], folder: Path, failed: Collection[Cell]
 ) -> Iterator[tuple[Cell, str]]:
-    """Does cells on SCOOP's workers, and writes their run folders; controls wait until all else is done.
+    """Does cells on workers, and writes their run folders; controls wait until all else is done.
 
     Args:
+        run_tasks: Runs a function with each of several arguments on workers; see :func:`evoprune.parallel.run_on_scoop`.
         comparison: What the cells share.
         cells: The cells.
         folder: Folder of the run folders.
@@ -63,21 +67,19 @@ def scoop_cells(
         InputError: A value of the user's that a worker met.
         RunError: A worker met an error that is not the cell's own; the message has its traceback.
     """
-    from scoop import futures
-
     lost = set(failed)
     for controls in (False, True):
-        waiting = {}
+        todo: list[Cell] = []
+        arguments = []
         for cell in [cell for cell in cells if (base_of(cell) is not None) == controls]:
             base = base_of(cell)
             if base in lost:
                 yield cell, f"{cell.base} failed"
             elif base is None or mask_path(base, folder).exists():
-                packed = None if base is None else mask_path(base, folder).read_bytes()
-                waiting[futures.submit(compute_cell, comparison, cell, packed)] = cell
-        while waiting:
-            future, outcome, content = next_done(waiting)
-            cell = waiting.pop(future)
+                todo.append(cell)
+                arguments.append((comparison, cell, None if base is None else mask_path(base, folder).read_bytes()))
+        for i, outcome, content in run_tasks(compute_cell, arguments):
+            cell = todo[i]
             if outcome == "input":
                 raise InputError(content)
             if outcome == "error":

@@ -13,7 +13,7 @@ from deap import base, tools
 from evoprune import seeds
 from evoprune.dissipation import Dissipation
 from evoprune.engines import auto
-from evoprune.evaluate import Evaluator
+from evoprune.evaluate import Evaluator, Workers
 from evoprune.initialize import layer_survivors, random_mask
 from evoprune.mask import Mask
 from evoprune.parallel import ChunkedMap, choose_workers
@@ -29,7 +29,7 @@ def make_toolbox(
     fitness_epochs: int = 2,
     seed: int | None = None,
     engine: str = "auto",
-    workers: str = "auto",
+    workers: str | Workers = "auto",
     evaluation_timeout: float | None = None,
     threads: int = 1,
     chunk_size: int = 8,
@@ -84,7 +84,7 @@ def make_toolbox(
     toolbox.register("individual", random_mask, problem.shapes, sparsity, masks, layer_densities)
     toolbox.register("population", tools.initRepeat, list, toolbox.individual)
     toolbox.register("evaluate", evaluator)
-    toolbox.register("map", ChunkedMap(choose_workers(workers, evaluation_timeout)))
+    toolbox.register("map", ChunkedMap(choose_workers(workers, evaluation_timeout), isinstance(workers, str)))
     toolbox.register("select", seeded(tools.selTournament, selection), tournsize=3)
     return toolbox
 

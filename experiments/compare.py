@@ -1,6 +1,6 @@
 """A comparison: methods x sparsities x seeds x data; leaves cells.csv, table.md, figures, and a run folder a cell.
 
-Running again does only what is missing; under `python -m evoprune.scoop -n N` the cells are spread over workers.
+Running again does only what is missing; under `python -m evoprune.scoop -n N`, or with --workers, it is spread over workers.
 """
 
 import dataclasses
@@ -50,6 +50,9 @@ class CompareOptions(cli.ProblemOptions):
     """How masked networks are trained: module, stacked, sparse, or auto (the one with the least measured cost)."""
     threads: int = 1
     """Threads of torch in every process."""
+    workers: str = "auto"
+    """Who does the cells: serial, scoop, auto (SCOOP under `python -m evoprune.scoop`, else serial), dask:N (a local cluster of
+    N processes) or the address of a Dask scheduler. Where Dask has more workers than there are cells, they share its masks."""
     out: Path = Path("runs/compare")
     """Folder of the comparison. Running again goes on with it; methods, sparsities, seeds and data may be added."""
 
@@ -68,7 +71,7 @@ def run(options: CompareOptions) -> None:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     wanted = make_cells(options.methods, options.data, problem.pop("model"), options.sparsities, seeds, options.budget)
     print("\n".join(f"{name:20} {value}" for name, value in values.items()), end="\n\n", flush=True)
-    left = cells.compare(comparison, wanted, options.out)
+    left = cells.compare(comparison, wanted, options.out, options.workers)
     if left:
         print(f"{len(left)} of {len(wanted)} cells are another process's; run again when it has finished")
     table = tables.write_tables(options.out)

@@ -272,9 +272,13 @@ def test_killed_and_run_again_it_redoes_no_finished_cell(table: Path, tmp_path: 
     assert content(folder) == content(table)
 
 
-def test_scoop_spreads_the_cells_and_gives_the_same(table: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["scoop", "dask:2"])
+def test_workers_do_the_cells_and_give_the_same(table: Path, tmp_path: Path, workers: str) -> None:
     folder = tmp_path / "table"
-    code, output = python("-m", "evoprune.scoop", "-n", 2, *ARGUMENTS, "--out", folder)
+    launcher = ["-m", "evoprune.scoop", "-n", 2] if workers == "scoop" else []
+    if workers != "scoop":
+        pytest.importorskip("distributed", reason="Dask is an extra: pip install 'evoprune[dask]'")
+    code, output = python(*launcher, *ARGUMENTS, "--workers", workers, "--out", folder)
     assert code == 0, output
     assert content(folder) == content(table)
     names = {path.name for path in (folder / "cells" / "kstarts-digits-mlp-0.9-0").iterdir()}
