@@ -48,6 +48,7 @@ class State:
         bests: The fittest mask so far as of each generation in which there was a fitter one, with that generation.
         improved: The last generation with a fitter mask, or, with several objectives, with another Pareto front.
         seconds: Time so far, over interruptions.
+        pending: Of a steady-state evolution, the chunks that are being evaluated.
     """
 
     population: list[Mask]
@@ -59,6 +60,7 @@ class State:
     bests: list[tuple[int, Mask]] = field(default_factory=list)
     improved: int = 0
     seconds: float = 0.0
+    pending: list[list[Mask]] = field(default_factory=list)
 
 
 class _DamagedError(Exception):
@@ -68,7 +70,9 @@ class _DamagedError(Exception):
 def save_state(folder: Path, state: State) -> None:
     """Writes a checkpoint, and removes all but the last two."""
     folder.mkdir(parents=True, exist_ok=True)
-    distinct = {mask.hash: mask for mask in (*state.population, *state.hall_of_fame, *(mask for _, mask in state.bests))}
+    pending = [mask for chunk in state.pending for mask in chunk]
+    kept = (*state.population, *state.hall_of_fame, *(mask for _, mask in state.bests), *pending)
+    distinct = {mask.hash: mask for mask in kept}
     number = {mask_hash: i for i, mask_hash in enumerate(distinct)}
     arrays = {"bits": np.array([np.packbits(mask.bits) for mask in distinct.values()])}
     for i, mask in enumerate(state.population):
@@ -81,6 +85,7 @@ def save_state(folder: Path, state: State) -> None:
         "population": [number[mask.hash] for mask in state.population],
         "hall_of_fame": [number[mask.hash] for mask in state.hall_of_fame],
         "bests": [[gen, number[mask.hash]] for gen, mask in state.bests],
+        "pending": [[number[mask.hash] for mask in chunk] for chunk in state.pending],
         "logbook": _plain({"records": state.logbook, "chapters": state.logbook.chapters, "header": state.logbook.header}),
         "variation": state.variation.bit_generator.state,
         "selection": state.selection.getstate(),
@@ -163,7 +168,8 @@ def _load(path: Path, shapes: Shapes, hall_of_fame: tools.HallOfFame) -> State:
         mask = Mask(np.unpackbits(arrays["bits"][i], count=n).astype(bool), shapes)
         if mask.hash != content["masks"][i]:
             raise _DamagedError("a mask has another hash")
-        mask.fitness.values = [FAILED if value is None else value for value in content["fitness"][i]]
+        if content["fitness"][i]:
+            mask.fitness.values = [FAILED if value is None else value for value in content["fitness"][i]]
         return mask
 
     population = [mask_of(i) for i in content["population"]]
@@ -185,7 +191,8 @@ def _load(path: Path, shapes: Shapes, hall_of_fame: tools.HallOfFame) -> State:
     selection.setstate((version, tuple(internal), gauss))
     bests = [(gen, mask_of(i)) for gen, i in content["bests"]]
     gen, improved, seconds = (content[name] for name in ("gen", "improved", "seconds"))
-    return State(population, hall_of_fame, variation, selection, gen, logbook, bests, improved, seconds)
+    pending = [[mask_of(i) for i in chunk] for chunk in content["pending"]]
+    return State(population, hall_of_fame, variation, selection, gen, logbook, bests, improved, seconds, pending)
 
 
 def _npz(arrays: Mapping[str, Any]) -> bytes:

@@ -6,8 +6,9 @@ import contextlib
 import logging
 import pickle
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 import cloudpickle
@@ -19,7 +20,6 @@ from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from evoprune.brief import Chunk, Evaluation, failed
-from evoprune.engines import ENGINES
 from evoprune.errors import InputError, LostTaskError, RunError
 from evoprune.evaluate import Evaluator
 from evoprune.fitness import TERMS, register_fitness, registered_terms
@@ -74,18 +74,18 @@ class DaskWorkers:
             self._client = self._resources.enter_context(self._connect())
         return self._client
 
-    def __call__(self, evaluator: Evaluator, chunks: Sequence[Chunk]) -> Iterator[list[Evaluation]]:
+    def __call__(
+        self, evaluator: Evaluator, chunks: Iterable[Chunk], *, slots: int | None = None
+    ) -> Iterator[list[Evaluation]]:
         """Evaluates chunks; see :func:`evoprune.parallel.scoop`.
 
-        A mask is given up only after it has been evaluated with nothing else under way: Dask also suspects the tasks that wait
-        at a worker when it dies.
+        A mask is given up only after it has been evaluated alone, and, without slots, with nothing else under way: Dask also
+        suspects the tasks that wait at a worker when it dies.
 
         Raises:
             InputError: The cluster cannot serve; see :attr:`client`.
             RunError: A worker could not make the problem, or the scheduler is lost.
         """
-        if not chunks:
-            return
         problem_hash, brief = evaluator.problem.hash, asdict(evaluator.brief)
 
         def task(masks: Chunk) -> tuple[Any, ...]:
@@ -94,23 +94,33 @@ class DaskWorkers:
 
         with self._scheduler():
             self.client.register_plugin(ProblemPlugin(evaluator))
-        if ENGINES[evaluator.brief.engine].company_changes_no_bit(evaluator.problem):
-            chunks = share_out(chunks, self.count())
-        suspects: list[Any] = []
-        for i, outcome, content in self._run_once(work_here, [task(chunk) for chunk in chunks]):
-            try:
-                evaluations = evaluations_of(outcome, content, chunks[i])
-            except LostTaskError:
-                suspects += chunks[i]
-                continue
-            yield evaluations
-        for mask in suspects:
+        if slots is None:
+            chunks = share_out(evaluator, list(chunks), self.count())
+        taken: list[Chunk] = []
+
+        def tasks() -> Iterator[tuple[Any, ...]]:
+            for chunk in chunks:
+                taken.append(chunk)
+                yield task(chunk)
+
+        def alone(mask: Any) -> Evaluation:
             ((_, outcome, content),) = self._run_once(work_here, [task([mask])])
             try:
-                evaluations = evaluations_of(outcome, content, [mask])
+                return evaluations_of(outcome, content, [mask])[0]
             except LostTaskError as error:
-                evaluations = [failed(mask, evaluator.brief, str(error))]
-            yield evaluations
+                return failed(mask, evaluator.brief, str(error))
+
+        suspects: list[Any] = []
+        for i, outcome, content in self._run_once(work_here, tasks(), slots):
+            try:
+                yield evaluations_of(outcome, content, taken[i])
+            except LostTaskError:
+                if slots is None:
+                    suspects += taken[i]
+                else:  # what comes next depends on it
+                    yield [alone(mask) for mask in taken[i]]
+        for mask in suspects:
+            yield [alone(mask)]
 
     def run(
         self, function: Callable[..., tuple[str, Any]], arguments: Sequence[tuple[Any, ...]]
@@ -139,11 +149,19 @@ class DaskWorkers:
             return max(1, len(workers_of(self.client)))
 
     def _run_once(
-        self, function: Callable[..., tuple[str, Any]], arguments: Sequence[tuple[Any, ...]]
+        self, function: Callable[..., tuple[str, Any]], arguments: Iterable[tuple[Any, ...]], slots: int | None = None
     ) -> Iterator[tuple[int, str, Any]]:
-        with self._scheduler():
-            waiting = {self.client.submit(function, *each, pure=False): i for i, each in enumerate(arguments)}
-        for future in as_completed(list(waiting), loop=self.client.loop):
+        source = enumerate(arguments)
+        waiting: dict[Any, int] = {}
+
+        def submit(count: int | None) -> list[Any]:
+            with self._scheduler():
+                new = {self.client.submit(function, *each, pure=False): i for i, each in islice(source, count)}
+            waiting.update(new)
+            return list(new)
+
+        finished = as_completed(submit(slots), loop=self.client.loop)
+        for future in finished:
             i = waiting.pop(future)
             try:
                 with self._scheduler():
@@ -154,6 +172,7 @@ class DaskWorkers:
             finally:
                 future.release()
             yield i, outcome, content
+            finished.update(submit(1))
 
     @contextlib.contextmanager
     def _scheduler(self) -> Iterator[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 from evoprune import engines, seeds
 from evoprune.brief import FAILURE, BriefTraining, Chunk, Evaluation, evaluate_chunk, split, worker_name
@@ -16,8 +16,24 @@ from evoprune.fitness import ACCURACY, FAILED, FITNESS, FitnessFunction
 from evoprune.mask import Mask
 from evoprune.problem import Problem
 
-# Evaluates chunks, and yields evaluations as they finish.
-Workers: TypeAlias = Callable[["Evaluator", Sequence[Chunk]], Iterable[list[Evaluation]]]
+
+class Workers(Protocol):
+    """Who evaluates; see :mod:`evoprune.parallel`."""
+
+    def __call__(
+        self, evaluator: Evaluator, chunks: Iterable[Chunk], *, slots: int | None = None
+    ) -> Iterable[list[Evaluation]]:
+        """Evaluates chunks.
+
+        Args:
+            evaluator: The evaluator.
+            chunks: The chunks.
+            slots: Take so many chunks at first, and another whenever one was evaluated and what was yielded for it was used.
+                None: take all at once.
+
+        Yields:
+            Evaluations as they finish.
+        """
 
 
 class Evaluator:

@@ -16,6 +16,7 @@ from deap import algorithms, base, tools
 from evoprune import seeds
 from evoprune.checkpoint import State
 from evoprune.errors import InputError, look_up
+from evoprune.fitness import FAILED
 from evoprune.initialize import survivors_of
 from evoprune.mask import Mask, distinct
 from evoprune.operators import CROSSOVERS, GROW, MUTATIONS, SCOPES, shrink
@@ -53,6 +54,12 @@ class Evolution:
     """mu+lambda (parents and children compete) or generational (children replace parents, but for the elites)."""
     elites: int = 1
     """Fittest masks that a generational algorithm keeps."""
+    steady_state: bool = False
+    """Breed children as soon as a worker is free, from the masks that have arrived by then, instead of waiting for the whole
+    generation (mu+lambda only). No worker idles; but the order of arrivals, and so the result, depends on the machine. It is
+    recorded, and an interrupted run goes on from it. A generation is as many arrivals as there are offspring."""
+    slots: int | None = None
+    """With --steady-state: chunks that are evaluated at a time. None: the number of workers at the start."""
     selection: str | None = None
     """DEAP's selection, of survivors (mu+lambda: best, tournament or nsga2) or of parents (generational: tournament). None:
     best for mu+lambda, nsga2 for several objectives."""
@@ -160,7 +167,11 @@ class Evolution:
         """
         for name in ("k", "generations", "tournament_size", "hall_of_fame"):
             _require_count(name, getattr(self, name), 0 if name == "generations" else 1)
-        for name in ("offspring", "starts", "evaluations", "patience"):
+        if self.steady_state and (self.algorithm != "mu+lambda" or self.first_sparsity is not None):
+            raise InputError("steady_state is given; expected the algorithm mu+lambda, and no first_sparsity.")
+        if self.slots is not None and not self.steady_state:
+            raise InputError(f"slots are {self.slots}; expected steady_state with them.")
+        for name in ("offspring", "starts", "evaluations", "patience", "slots"):
             if getattr(self, name) is not None:
                 _require_count(name, getattr(self, name), 1)
         _require_count("elites", self.elites, 0)
@@ -308,6 +319,27 @@ def replace(state: State, children: Sequence[Mask], toolbox: base.Toolbox, evolu
     pool = _usable(distinct([*state.population, *children]))
     with seeds.global_random(state.selection):
         return list(toolbox.select(pool, min(evolution.k, len(pool))))
+
+
+def improve(state: State, children: Sequence[Mask], objectives: int) -> None:
+    """Enters children in the hall of fame, and the fittest of them among the bests if it is fitter than any before.
+
+    Args:
+        state: The state, which is changed.
+        children: The children, with their fitness; those that failed do not count.
+        objectives: Number of objectives; with several, a change of the Pareto front is an improvement, too.
+    """
+    front = {mask.fitness.values for mask in state.hall_of_fame}
+    usable = [child for child in children if child.fitness.values[0] != FAILED]
+    state.hall_of_fame.update(usable)
+    fittest = max(usable, key=lambda mask: mask.fitness, default=None)
+    if fittest is not None and (not state.bests or fittest.fitness > state.bests[-1][1].fitness):
+        if state.bests and state.bests[-1][0] == state.gen:
+            state.bests.pop()  # one a generation
+        state.bests.append((state.gen, copy.deepcopy(fittest)))
+        state.improved = state.gen
+    if objectives > 1 and {mask.fitness.values for mask in state.hall_of_fame} != front:
+        state.improved = state.gen
 
 
 def reason_to_stop(state: State, evolution: Evolution) -> str:

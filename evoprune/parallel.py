@@ -13,11 +13,12 @@ import math
 import sys
 import traceback
 import warnings
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import pairwise
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from itertools import islice, pairwise
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -33,14 +34,17 @@ from evoprune.operators import Evidence
 NUMBERS = ("validation_loss", "validation_accuracy", "multiply_adds", "seconds")
 # Runs a function with each of several arguments; see :func:`run_on_scoop`.
 RunTasks: TypeAlias = Callable[[Callable[..., tuple[str, Any]], Sequence[tuple[Any, ...]]], Iterator[tuple[int, str, Any]]]
+T = TypeVar("T")
 
 
 @runtime_checkable
 class Cluster(Protocol):
     """Workers that also do whole tasks, such as :class:`evoprune.dask.DaskWorkers`."""
 
-    def __call__(self, evaluator: Evaluator, chunks: Sequence[Chunk]) -> Iterable[list[Evaluation]]:
-        """Evaluates chunks."""
+    def __call__(
+        self, evaluator: Evaluator, chunks: Iterable[Chunk], *, slots: int | None = None
+    ) -> Iterable[list[Evaluation]]:
+        """Evaluates chunks; see :class:`evoprune.evaluate.Workers`."""
 
     def count(self) -> int:
         """Returns the number of workers."""
@@ -125,14 +129,19 @@ def warn_of_stock_launcher() -> None:
         warnings.warn(STOCK, RuntimeWarning, stacklevel=1)
 
 
-def serial(evaluator: Evaluator, chunks: Sequence[Chunk]) -> Iterator[list[Evaluation]]:
-    """Evaluates in this process."""
-    for chunk in chunks:
-        yield evaluate_chunk(evaluator.problem, chunk, evaluator.brief)
+def serial(evaluator: Evaluator, chunks: Iterable[Chunk], *, slots: int | None = None) -> Iterator[list[Evaluation]]:
+    """Evaluates in this process; see :class:`evoprune.evaluate.Workers`."""
+    source = iter(chunks)
+    taken = deque(islice(source, slots))
+    while taken:
+        yield evaluate_chunk(evaluator.problem, taken.popleft(), evaluator.brief)
+        taken.extend(islice(source, 1))
 
 
-def scoop(evaluator: Evaluator, chunks: Sequence[Chunk], evaluation_timeout: float | None = None) -> Iterator[list[Evaluation]]:
-    """Evaluates on SCOOP's workers.
+def scoop(
+    evaluator: Evaluator, chunks: Iterable[Chunk], *, slots: int | None = None, evaluation_timeout: float | None = None
+) -> Iterator[list[Evaluation]]:
+    """Evaluates on SCOOP's workers; see :class:`evoprune.evaluate.Workers`.
 
     Where company changes no bit, chunks are split so that no worker idles while another has several masks left. A chunk that
     no worker can finish, or that comes back as rubbish, is evaluated mask by mask; a mask of which that holds, too, has failed.
@@ -140,6 +149,7 @@ def scoop(evaluator: Evaluator, chunks: Sequence[Chunk], evaluation_timeout: flo
     Args:
         evaluator: The evaluator.
         chunks: Its chunks.
+        slots: Chunks that are under way at a time; None for all.
         evaluation_timeout: Seconds that a mask may take.
 
     Raises:
@@ -150,52 +160,78 @@ def scoop(evaluator: Evaluator, chunks: Sequence[Chunk], evaluation_timeout: flo
     problem_hash, brief = evaluator.problem.hash, asdict(evaluator.brief)
     remember(evaluator.problem)
 
-    def submit(masks: Chunk, payload: bytes | None = None) -> Any:
-        packed = [np.packbits(mask.bits).tobytes() for mask in masks]
-        return futures.submit(work, problem_hash, payload, brief, packed, evaluation_timeout)
+    waiting: dict[Any, tuple[Chunk, int]] = {}  # masks, and the number of the chunk that they are of
 
-    if chunks and ENGINES[evaluator.brief.engine].company_changes_no_bit(evaluator.problem):
-        chunks = share_out(chunks, count_workers())
-    waiting = {submit(chunk): chunk for chunk in chunks}
+    def submit(masks: Chunk, chunk: int, payload: bytes | None = None) -> Any:
+        packed = [np.packbits(mask.bits).tobytes() for mask in masks]
+        future = futures.submit(work, problem_hash, payload, brief, packed, evaluation_timeout)
+        waiting[future] = masks, chunk
+        return future
+
+    workers = count_workers(scoop)
+    source = enumerate(chunks if slots is not None else share_out(evaluator, list(chunks), workers))
+    left: Counter[int] = Counter()  # masks of each chunk that are still to come
     carrying: set[Any] = set()  # those that bring the problem, at most one for each worker
-    held_back: list[Chunk] = []
+    held_back: list[tuple[Chunk, int]] = []
+    for chunk, masks in islice(source, slots):
+        left[chunk] = len(masks)
+        submit(masks, chunk)
     while waiting:
         future, outcome, content = next_done(waiting)
-        masks = waiting.pop(future)
-        if outcome == "unknown problem" and len(carrying) < count_workers():
-            carrying.add(sent := submit(masks, evaluator.payload))
-            waiting[sent] = masks
-            continue
+        masks, chunk = waiting.pop(future)
         if outcome == "unknown problem":
-            held_back.append(masks)
+            if len(carrying) < workers:
+                carrying.add(submit(masks, chunk, evaluator.payload))
+            else:
+                held_back.append((masks, chunk))
             continue
         carrying.discard(future)
-        waiting |= {submit(chunk): chunk for chunk in held_back}
-        held_back = []
+        while held_back:
+            submit(*held_back.pop())
         try:
             evaluations = evaluations_of(outcome, content, masks)
         except LostTaskError as error:
             if len(masks) > 1:
-                waiting |= {submit([mask]): [mask] for mask in masks}
+                for mask in masks:
+                    submit([mask], chunk)
                 continue
             evaluations = [failed(masks[0], evaluator.brief, str(error))]
         yield evaluations
+        left[chunk] -= len(masks)
+        if not left[chunk]:
+            for another, masks in islice(source, 1):
+                left[another] = len(masks)
+                submit(masks, another)
 
 
-def share_out(chunks: Sequence[Chunk], workers: int) -> list[Chunk]:
-    """Returns all masks in pieces of equal size, as many for each worker, and none larger than a chunk."""
-    masks = [mask for chunk in chunks for mask in chunk]
-    rounds = math.ceil(len(masks) / (workers * max(len(chunk) for chunk in chunks)))
-    count = min(rounds * workers, len(masks))
-    bounds = [round(i * len(masks) / count) for i in range(count + 1)]
-    return [masks[start:end] for start, end in pairwise(bounds)]
+def share_out(evaluator: Evaluator, chunks: Sequence[Chunk], workers: int) -> list[Chunk]:
+    """Returns all masks in pieces of equal size, as many for each worker, and none larger than a chunk.
+
+    Where an individual's bits depend on its company, the chunks are returned as they are.
+    """
+    if not chunks or not ENGINES[evaluator.brief.engine].company_changes_no_bit(evaluator.problem):
+        return list(chunks)
+    return equal_pieces(chunks, workers)
 
 
-def count_workers() -> int:
-    """Returns how many of SCOOP's processes evaluate: under its own launcher the script's does, too."""
-    import scoop
+def equal_pieces(chunks: Sequence[Sequence[T]], workers: int) -> list[Sequence[T]]:
+    """Returns what is in chunks in pieces of equal size, as many for each worker, and none larger than a chunk."""
+    items = [item for chunk in chunks for item in chunk]
+    rounds = math.ceil(len(items) / (workers * max(len(chunk) for chunk in chunks)))
+    count = min(rounds * workers, len(items))
+    bounds = [round(i * len(items) / count) for i in range(count + 1)]
+    return [items[start:end] for start, end in pairwise(bounds)]
 
-    return int(scoop.SIZE) - 1 if under_own_launcher() else int(scoop.SIZE)
+
+def count_workers(workers: Workers) -> int:
+    """Returns how many processes evaluate: under SCOOP's own launcher the script's does, too."""
+    if isinstance(workers, Cluster):
+        return workers.count()
+    if workers is serial:
+        return 1
+    import scoop as package
+
+    return int(package.SIZE) - 1 if under_own_launcher() else int(package.SIZE)
 
 
 def run_on_scoop(

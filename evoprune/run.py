@@ -89,7 +89,7 @@ class Run:
             raise InputError(f"{folder} holds another run: {difference}. Choose another --out, or --force to start over.")
         if difference:
             return run
-        run.execution |= {key: value for key, value in before["execution"].items() if key in ("threads", "engine")}
+        run.execution |= {key: value for key, value in before["execution"].items() if key in ("threads", "engine", "slots")}
         run.divisors = before["divisors"]
         run.problem_hash = before["problem_hash"]
         return run
@@ -157,6 +157,18 @@ class Run:
         found = {h: e for h, e in self.evaluations.items() if self.generations[h] == gen}
         evidence = checkpoint.load_evidence(self.checkpoint, gen)
         return {h: replace(e, evidence=evidence.get(h)) for h, e in found.items()}
+
+    def arrivals(self, gen: int) -> list[Evaluation]:
+        """Returns the evaluations from a generation on, in the order in which they arrived, with their evidence."""
+        gens = sorted({g for g in self.generations.values() if g >= gen})
+        return [evaluation for g in gens for evaluation in self.recorded(g).values()]
+
+    def keep(self, name: str, value: int) -> int:
+        """Returns the run's own value of something that depends on the machine: the first that it was given."""
+        if name not in self.execution:
+            self.execution[name] = value
+            self._save_config()
+        return int(self.execution[name])
 
     def known_before(self, gen: int) -> dict[str, Evaluation]:
         """Returns the evaluations of the generations before one, by mask hash."""

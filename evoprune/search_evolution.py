@@ -6,7 +6,7 @@ import copy
 import math
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from dataclasses import replace as replace_fields
@@ -25,17 +25,18 @@ from evoprune.engines import auto
 from evoprune.errors import InputError
 from evoprune.evaluate import Evaluator
 from evoprune.evidence import BATCH
-from evoprune.evolution import Evolution, make_hall_of_fame, reason_to_stop, register_operators, replace, vary
+from evoprune.evolution import Evolution, improve, make_hall_of_fame, reason_to_stop, register_operators, replace, vary
 from evoprune.final import FinalTraining, train_together
-from evoprune.fitness import FAILED
 from evoprune.generations import evaluate_generation, log_generation, require_a_survivor, write_generations
 from evoprune.mask import Mask
+from evoprune.parallel import count_workers
 from evoprune.problem import Problem
 from evoprune.result import MEASURED, Result, describe_problem, describe_training, save, trained_model
 from evoprune.run import Run
 from evoprune.search import Plan, Where, train_chosen
 from evoprune.signals import save_on_signals
 from evoprune.starts import How, Starts, first_masks, given_masks
+from evoprune.steady import Steady
 from evoprune.toolbox import make_toolbox
 
 
@@ -159,9 +160,8 @@ def evolve_masks(
     assert state is not None
     write_generations(run, state.logbook, problem.shapes)  # it may have been killed before they were written
     with tqdm(total=evolution.generations + 1, initial=state.gen, desc="generations", unit="gen", disable=not progress) as bar:
-        while not reason_to_stop(state, evolution):
-            rising = evolution.survivors_at(state.gen, sparsity, problem.prunable_count)
-            latest.state = state = next_state(state, starts, rising, toolbox, evolution, run, progress)
+        for latest.state in generations(state, problem, toolbox, evolution, sparsity, starts, run, progress):
+            state = latest.state
             latest.save()
             write_generations(run, state.logbook, problem.shapes)
             if run is not None:
@@ -173,6 +173,31 @@ def evolve_masks(
             for callback in callbacks:
                 callback.on_generation(state)
     return state
+
+
+def generations(
+    state: State,
+    problem: Problem,
+    toolbox: base.Toolbox,
+    evolution: Evolution,
+    sparsity: float,
+    starts: Sequence[Mask],
+    run: Run | None,
+    progress: bool,
+) -> Iterator[State]:
+    """Yields the state after each generation, until one of the limits is reached; see :func:`evolve_masks`."""
+    evaluator: Evaluator = toolbox.evaluate.func
+    while not reason_to_stop(state, evolution):
+        if evolution.steady_state and state.gen:
+            slots = evolution.slots or count_workers(toolbox.map.func.workers)
+            if run is not None:
+                slots = run.keep("slots", slots)
+            steady = Steady(copy.deepcopy(state), toolbox, evolution, slots, evaluator.brief.chunk)
+            yield from steady.states(run, [] if run is None else run.arrivals(state.gen))
+            return
+        rising = evolution.survivors_at(state.gen, sparsity, problem.prunable_count)
+        state = next_state(state, starts, rising, toolbox, evolution, run, progress)
+        yield state
 
 
 def next_state(
@@ -213,15 +238,7 @@ def next_state(
         state.bests.clear()
         state.hall_of_fame.clear()
     state.population = replace(state, children, toolbox, evolution)
-    front = {mask.fitness.values for mask in state.hall_of_fame}
-    usable = [child for child in children if child.fitness.values[0] != FAILED]
-    state.hall_of_fame.update(usable)
-    fittest = max(usable, key=lambda mask: mask.fitness, default=None)
-    if fittest is not None and (not state.bests or fittest.fitness > state.bests[-1][1].fitness):
-        state.bests.append((gen, copy.deepcopy(fittest)))
-        state.improved = gen
-    if len(evaluator.objectives) > 1 and {mask.fitness.values for mask in state.hall_of_fame} != front:
-        state.improved = gen
+    improve(state, children, len(evaluator.objectives))
     best, new = state.bests[-1][1], set(evaluator.known) - earlier
     log_generation(state.logbook, gen, state.population, best, evaluator.known, new)
     # what was evaluated before an interruption is not there with its evidence later, so none keeps it but the living

@@ -7,8 +7,9 @@ from pathlib import Path
 # An evolution of masks of a small network. BEHAVIOUR says what an evaluation does at the mask POISON, PAUSE that it waits after
 # a generation for a file to come, beside the run folder. WORKERS evaluate.
 EVOLVE = """
-import os, signal, sys, time
+import csv, os, signal, sys, time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 import torch
 import evoprune as ep
@@ -46,6 +47,28 @@ def make_problem():
             parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
     return ep.Problem(model=model, data=data, recipe=recipe)
 
+class Replay:  # evaluates in this process, and yields masks in the order in which another run's arrived
+
+    def __init__(self, folder):
+        rows = list(csv.DictReader((folder / "evaluations.csv").open(newline="")))
+        self.order = [row["mask"] for row in rows]
+
+    def __call__(self, evaluator, chunks, *, slots=None):
+        source, found, left, of = iter(chunks), {}, {}, {}
+        def take(count):
+            for chunk in islice(source, count):
+                left[id(chunk)] = len(chunk)
+                for evaluation in evaluate_chunk(evaluator.problem, chunk, evaluator.brief):
+                    found[evaluation.mask], of[evaluation.mask] = evaluation, id(chunk)
+        take(slots)
+        while found:
+            mask = next(mask for mask in self.order if mask in found)
+            assert slots is None or all(earlier in evaluator.known for earlier in self.order[:self.order.index(mask)])
+            yield [found.pop(mask)]
+            left[of[mask]] -= 1
+            if not left[of[mask]]:
+                take(1)
+
 class Pause:
     def on_generation(self, state):
         if os.environ.get("PAUSE") == str(state.gen - 1):
@@ -55,9 +78,13 @@ class Pause:
 
 def main():
     timeout = float(os.environ["TIMEOUT"]) if "TIMEOUT" in os.environ else None
-    result = ep.evolve(make_problem(), ep.Evolution(k=4, generations=3), fitness="mine", sparsity=0.8, fitness_epochs=3,
-                       trained_bests=2, chunk_size=2, engine="sparse", out=OUT, callbacks=[Pause()], evaluation_timeout=timeout,
-                       workers=os.environ.get("WORKERS", "auto"))
+    options = {"steady_state": True} if "STEADY" in os.environ else {}
+    workers, replay = os.environ.get("WORKERS", "auto"), os.environ.get("REPLAY")
+    if replay is not None:
+        workers, options["slots"] = Replay(Path(replay)), 2
+    result = ep.evolve(make_problem(), ep.Evolution(k=4, generations=3, **options), fitness="mine", sparsity=0.8,
+                       fitness_epochs=3, trained_bests=2, chunk_size=2, engine="sparse", out=OUT, callbacks=[Pause()],
+                       evaluation_timeout=timeout, workers=workers)
     print("DONE", [tuple(record.items()) for record in result.logbook][-1])
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import evoprune as ep
 from evoprune import evaluate
 from evoprune.errors import LostTaskError
-from evoprune.parallel import choose_workers, evaluations_of, serial, share_out, work
+from evoprune.parallel import choose_workers, equal_pieces, evaluations_of, serial, work
 
 SCRIPT = """
 import sys, json
@@ -93,7 +93,7 @@ def test_requests_and_replies_are_small_and_plain() -> None:
 @given(sizes=st.lists(st.integers(1, 8), min_size=1, max_size=12), workers=st.integers(1, 9))
 def test_masks_are_shared_out_in_equal_pieces(sizes: list[int], workers: int) -> None:
     chunks = [list(range(8 * i, 8 * i + size)) for i, size in enumerate(sizes)]
-    pieces = share_out(chunks, workers)
+    pieces = equal_pieces(chunks, workers)
     assert [mask for piece in pieces for mask in piece] == [mask for chunk in chunks for mask in chunk]
     lengths = [len(piece) for piece in pieces]
     assert min(lengths) >= 1

@@ -1,0 +1,133 @@
+"""Steady-state evolution: children are bred as soon as a worker is free, from whatever has arrived by then.
+
+Which masks arrive first depends on the machine, and so do the children. Given the order of arrivals, which
+``evaluations.csv`` records, everything else is determined: a run that was interrupted repeats the arrivals that are on disk,
+and goes on from there.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
+
+from deap import base
+
+from evoprune.brief import Chunk, Evaluation
+from evoprune.checkpoint import State
+from evoprune.errors import RunError
+from evoprune.evaluate import Evaluator
+from evoprune.evolution import Evolution, improve, reason_to_stop, replace, vary
+from evoprune.generations import log_generation
+from evoprune.mask import Mask
+from evoprune.run import Run
+
+# Draws of a child that is new, before it is given up.
+MOST_DRAWS = 1000
+
+
+@dataclass
+class Steady:
+    """A steady-state evolution.
+
+    Attributes:
+        state: Where it stands; ``state.pending`` is what is being evaluated.
+        toolbox: The toolbox.
+        evolution: The options; ``offspring`` arrivals make a generation.
+        slots: Chunks that are evaluated at a time.
+        size: Masks in a chunk.
+    """
+
+    state: State
+    toolbox: base.Toolbox
+    evolution: Evolution
+    slots: int
+    size: int
+    arrived: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.evaluator: Evaluator = self.toolbox.evaluate.func
+        self.waiting = {mask.hash: (mask, chunk) for chunk in self.state.pending for mask in chunk}
+        self.bred = sum(map(len, self.state.pending)) + sum(record["nevals"] for record in self.state.logbook[1:])
+        self.began = time.perf_counter()
+
+    def states(self, run: Run | None, recorded: Sequence[Evaluation]) -> Iterator[State]:
+        """Yields a copy of the state after each generation, until one of the limits is reached.
+
+        Args:
+            run: The run, which records arrivals before they are used; None records nothing.
+            recorded: Arrivals since the state was saved, in their order.
+        """
+        while self._may_breed() and len(self.state.pending) < self.slots:
+            self._breed()
+        for evaluation in recorded:
+            complete = self._arrive(evaluation)
+            yield from self._generation()
+            if complete and self._may_breed():
+                self._breed()
+        if reason_to_stop(self.state, self.evolution):
+            return
+        for evaluations in self.toolbox.map.func.workers(self.evaluator, self._chunks(), slots=self.slots):
+            new = [evaluation for evaluation in evaluations if evaluation.mask in self.waiting]
+            if run is not None:
+                run.record(self.state.gen, new)
+            for evaluation in new:
+                self._arrive(evaluation)
+                yield from self._generation()
+                if reason_to_stop(self.state, self.evolution):
+                    return
+
+    def _chunks(self) -> Iterator[Chunk]:
+        """Yields what was bred before, and then breeds whenever it is asked."""
+        yield from list(self.state.pending)
+        while self._may_breed():
+            yield self._breed()
+
+    def _may_breed(self) -> bool:
+        return bool(self.bred < self.evolution.generations * self.evolution.children)
+
+    def _breed(self) -> list[Mask]:
+        """Returns children that were never evaluated, and are not being."""
+        wanted = min(self.size, self.evolution.generations * self.evolution.children - self.bred)
+        found: dict[str, Mask] = {}
+        for _ in range(MOST_DRAWS):
+            for child in vary(self.state, self.toolbox, replace_fields(self.evolution, offspring=wanted - len(found))):
+                mask_hash = child.hash
+                if mask_hash not in self.evaluator.known and mask_hash not in self.waiting:
+                    found.setdefault(mask_hash, child)
+            if len(found) == wanted:
+                break
+        else:
+            raise RunError(f"no {wanted} new masks were found in {MOST_DRAWS} draws; expected a network with more of them.")
+        children = list(found.values())
+        self.state.pending.append(children)
+        self.waiting |= {mask_hash: (child, children) for mask_hash, child in found.items()}
+        self.bred += len(children)
+        return children
+
+    def _arrive(self, evaluation: Evaluation) -> bool:
+        """Lets a mask that was evaluated compete; returns whether its chunk is complete."""
+        mask, chunk = self.waiting.pop(evaluation.mask)
+        state, known = self.state, self.evaluator.known
+        known[evaluation.mask] = replace_fields(evaluation, evidence=None)
+        mask.fitness.values, mask.evidence = self.evaluator.values(evaluation), evaluation.evidence
+        state.population = replace(state, [mask], self.toolbox, self.evolution)
+        improve(state, [mask], len(self.evaluator.objectives))
+        self.arrived.append(evaluation.mask)
+        complete = all(bool(other.fitness.valid) for other in chunk)
+        if complete:
+            state.pending = [others for others in state.pending if others is not chunk]
+        return complete
+
+    def _generation(self) -> Iterator[State]:
+        """Yields a copy of the state where the last arrival ends a generation."""
+        if len(self.arrived) < self.evolution.children:
+            return
+        state, now = self.state, time.perf_counter()
+        log_generation(state.logbook, state.gen, state.population, state.bests[-1][1], self.evaluator.known, set(self.arrived))
+        state.gen += 1
+        state.seconds += now - self.began
+        self.began, self.arrived = now, []
+        yield copy.deepcopy(state)
