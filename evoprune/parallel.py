@@ -215,12 +215,12 @@ def share_out(evaluator: Evaluator, chunks: Sequence[Chunk], workers: int) -> li
 
 
 def equal_pieces(chunks: Sequence[Sequence[T]], workers: int) -> list[Sequence[T]]:
-    """Returns what is in chunks in pieces of equal size, as many for each worker, and none larger than a chunk."""
+    """Returns what chunks hold in pieces of equal size, as many for each worker, none larger than a chunk; the larger first."""
     items = [item for chunk in chunks for item in chunk]
     rounds = math.ceil(len(items) / (workers * max(len(chunk) for chunk in chunks)))
     count = min(rounds * workers, len(items))
     bounds = [round(i * len(items) / count) for i in range(count + 1)]
-    return [items[start:end] for start, end in pairwise(bounds)]
+    return sorted((items[start:end] for start, end in pairwise(bounds)), key=len, reverse=True)
 
 
 def count_workers(workers: Workers) -> int:

@@ -94,8 +94,9 @@ def test_requests_and_replies_are_small_and_plain() -> None:
 def test_masks_are_shared_out_in_equal_pieces(sizes: list[int], workers: int) -> None:
     chunks = [list(range(8 * i, 8 * i + size)) for i, size in enumerate(sizes)]
     pieces = equal_pieces(chunks, workers)
-    assert [mask for piece in pieces for mask in piece] == [mask for chunk in chunks for mask in chunk]
+    assert sorted(mask for piece in pieces for mask in piece) == [mask for chunk in chunks for mask in chunk]
     lengths = [len(piece) for piece in pieces]
+    assert lengths == sorted(lengths, reverse=True)
     assert min(lengths) >= 1
     assert max(lengths) <= min(max(sizes), min(lengths) + 1)
     assert len(pieces) % workers == 0 or max(lengths) == 1
