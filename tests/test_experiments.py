@@ -20,6 +20,9 @@ from evoprune import plot, records
 KSTARTS = "experiments/kstarts.py"
 SMALL = ("--model", "mlp", "--widths", 24, 16, "--k", 6, "--epochs", 3, "--fitness-epochs", 1)
 TIMING = {"seconds", "worker"}
+# killed launchers are in test_scoop.py
+SCOOP = pytest.param(("-m", "evoprune.scoop", "-n", 2), id="scoop", marks=pytest.mark.slow)
+LAUNCHERS = pytest.mark.parametrize("launcher", [pytest.param((), id="serial"), SCOOP])
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -101,7 +104,7 @@ def kill_midway(arguments: list[object], folder: Path, finished: int) -> int:
     return path.read_text().count("\n") - 1
 
 
-@pytest.mark.parametrize("launcher", [(), ("-m", "evoprune.scoop", "-n", 2)], ids=["serial", "scoop"])
+@LAUNCHERS
 def test_killed_and_resumed(tmp_path: Path, launcher: tuple[object, ...]) -> None:
     arguments = [*launcher, KSTARTS, "--k", 12, "--epochs", 4, "--fitness-epochs", 3]
     whole, folder = tmp_path / "whole", tmp_path / "killed"
@@ -166,7 +169,7 @@ def test_a_fraction_lets_the_sparsity_emerge(tmp_path: Path) -> None:
     assert 0.05 < result(tmp_path / "run")["sparsity"] < 0.99
 
 
-@pytest.mark.parametrize("launcher", [(), ("-m", "evoprune.scoop", "-n", 2)], ids=["serial", "scoop"])
+@LAUNCHERS
 def test_a_combination_killed_and_resumed(tmp_path: Path, launcher: tuple[object, ...]) -> None:
     arguments = [*launcher, *COMBINE]
     whole, folder = tmp_path / "whole", tmp_path / "killed"

@@ -35,7 +35,7 @@ def assert_same_figures(a: Path, b: Path) -> None:
         assert (a / f"{name}.png").read_bytes() == (b / f"{name}.png").read_bytes()
 
 
-@pytest.mark.parametrize("launcher", [(), SCOOP], ids=["serial", "scoop"])
+@pytest.mark.parametrize("launcher", [pytest.param((), id="serial"), pytest.param(SCOOP, id="scoop", marks=pytest.mark.slow)])
 def test_killed_again_and_again(whole: Path, tmp_path: Path, launcher: tuple[object, ...]) -> None:
     kill_at_random(whole, tmp_path / "run", launcher, SMALL, kills=3)
 
