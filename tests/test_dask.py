@@ -85,7 +85,7 @@ def cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
         one.end()
 
 
-@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_workers_give_the_serial_result(whole: Path, run: Run, tmp_path: Path, n: int) -> None:
     process = run(f"dask:{n}")
     wait_for(process, lambda: evaluations(tmp_path / "run") > 5)
@@ -107,6 +107,7 @@ def test_a_worker_killed_at_work(whole: Path, run: Run, tmp_path: Path) -> None:
     assert_same(whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_script_killed(whole: Path, run: Run, tmp_path: Path) -> None:
     """The scheduler of a local cluster lives in the script's process."""
     process = run("dask:2")
@@ -142,9 +143,9 @@ def test_the_scheduler_killed(whole: Path, run: Run, cluster: Callable[..., Clus
     ("behaviour", "reason"),
     [
         ("kill", "workers died at it, the last on tls://127.0.0.1:[0-9]+"),
-        ("hang", "workers died at it, the last on .*; evaluation_timeout is 1 s"),
-        ("raise", "ValueError: poisoned"),
-        ("rubbish", "a worker returned rubbish: "),
+        pytest.param("hang", "workers died at it, the last on .*; evaluation_timeout is 1 s", marks=pytest.mark.slow),
+        pytest.param("raise", "ValueError: poisoned", marks=pytest.mark.slow),
+        pytest.param("rubbish", "a worker returned rubbish: ", marks=pytest.mark.slow),
     ],
 )
 def test_a_hostile_mask_gets_the_worst_fitness(whole: Path, run: Run, tmp_path: Path, behaviour: str, reason: str) -> None:
