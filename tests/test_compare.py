@@ -272,7 +272,7 @@ def test_killed_and_run_again_it_redoes_no_finished_cell(table: Path, tmp_path: 
     assert content(folder) == content(table)
 
 
-@pytest.mark.parametrize("workers", ["scoop", "dask:2"])
+@pytest.mark.parametrize("workers", ["scoop", pytest.param("dask:2", marks=pytest.mark.slow)])
 def test_workers_do_the_cells_and_give_the_same(table: Path, tmp_path: Path, workers: str) -> None:
     folder = tmp_path / "table"
     launcher = ["-m", "evoprune.scoop", "-n", 2] if workers == "scoop" else []

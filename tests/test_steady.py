@@ -111,6 +111,7 @@ def test_killed_and_resumed_and_repeated(script: Path, tmp_path: Path, monkeypat
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_dask_keeps_its_slots_filled(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="Dask is an extra: pip install 'evoprune[dask]'")
     monkeypatch.setenv("STEADY", "1")
