@@ -1,0 +1,151 @@
+"""The launcher's command line."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import ipaddress
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evoprune.errors import InputError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the launcher.
+
+    Attributes:
+        hosts: Host of each worker.
+        script: The script and its arguments.
+        listen: Address to listen on.
+        tunnel: Workers on other hosts connect through ssh.
+        ssh: The ssh command.
+        python: The interpreter on other hosts.
+        folder: Folder to work in.
+        attempts: Workers that may end at a task before it is given up.
+        quiet: Say nothing but what went wrong.
+    """
+
+    hosts: Sequence[str]
+    script: Sequence[str]
+    listen: str = "127.0.0.1"
+    tunnel: bool = True
+    ssh: Sequence[str] = ("ssh",)
+    python: str = sys.executable
+    folder: str = "."
+    attempts: int = 3
+    quiet: bool = False
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """Returns the options of a command line.
+
+    Raises:
+        InputError: A value that cannot be served.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m evoprune.scoop",
+        allow_abbrev=False,  # what stands after the script is the script's
+        description="Runs a script with SCOOP's workers: authenticated and encrypted, replaced when they die, one torch thread "
+        "each, and with the script's own exit status. Beside the workers there is the script's process, which only "
+        "distributes; it has no standard input.",
+    )
+    parser.add_argument(
+        "-n", type=int, metavar="N", help="number of workers (default: one a core, or one an entry of the hosts)"
+    )
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--hosts", nargs="*", metavar="HOST", help="hosts of the workers, one entry a worker, or filled up in "
+                       "turn to -n; follow it by -n. Default: those of Slurm, PBS or SGE, else this one")  # fmt: skip
+    where.add_argument("--hostfile", metavar="FILE", help="file with a line a host: its name, and the number of workers")
+    parser.add_argument("--listen", metavar="ADDRESS", help="address of this machine that workers on other hosts are to reach; "
+                        "without it they connect through ssh, and nothing but loopback is listened on")  # fmt: skip
+    parser.add_argument(
+        "--ssh", default="ssh", metavar="COMMAND", help="ssh and its options, such as 'ssh -p 2222' (default: ssh)"
+    )
+    parser.add_argument(
+        "--python", default=sys.executable, metavar="FILE", help="interpreter on other hosts (default: as here)"
+    )
+    parser.add_argument("--folder", default=str(Path.cwd()), help="folder to work in, on every host (default: this one)")
+    parser.add_argument("--attempts", type=int, default=3, metavar="N", help="workers that may die at a task before it is "
+                        "given up (default: 3); then its masks are evaluated alone, and those that are given up again get the "
+                        "worst fitness")  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="do not say at the end who did how much")
+    parser.add_argument("script", help="the script")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
+    given = parser.parse_args(arguments)
+    hosts = find_hosts(given.n, given.hosts, given.hostfile)
+    if given.attempts < 1:
+        raise InputError(f"attempts is {given.attempts}; expected at least 1.")
+    ssh = shlex.split(given.ssh)
+    if any(not is_local(host) for host in hosts) and (not ssh or shutil.which(ssh[0]) is None):
+        raise InputError(f"--ssh is {given.ssh!r}, and there is no such command; expected one that starts workers on {hosts}.")
+    script = Path(given.folder, given.script)
+    if not script.is_file():
+        raise InputError(f"there is no script {script}; expected a file, and not a module.")
+    return Options(
+        hosts=hosts,
+        script=[given.script, *given.arguments],
+        listen="127.0.0.1" if given.listen is None else find_address(given.listen),
+        tunnel=given.listen is None,
+        ssh=ssh,
+        python=given.python,
+        folder=str(Path(given.folder).absolute()),
+        attempts=given.attempts,
+        quiet=given.quiet,
+    )
+
+
+def find_hosts(n: int | None, hosts: Sequence[str] | None = None, hostfile: str | None = None) -> list[str]:
+    """Returns the host of each worker, as SCOOP finds them.
+
+    Args:
+        n: Number of workers; None for as many as the hosts say.
+        hosts: Names of the hosts.
+        hostfile: File with hosts and numbers of workers.
+
+    Raises:
+        InputError: A number below 1, or a file that cannot be read.
+    """
+    from scoop import utils
+
+    if n is not None and n < 1:
+        raise InputError(f"n is {n}; expected the number of workers, at least 1.")
+    try:
+        found = utils.getHosts(hostfile, hosts)
+    except (OSError, subprocess.SubprocessError, AssertionError, AttributeError, ValueError) as error:  # of a batch system's
+        raise InputError(f"cannot read the hosts: {error!r}; name them with --hosts.") from error
+    places = [host for host, count in found for _ in range(max(1, count))]
+    return [places[i % len(places)] for i in range(n or len(places))]
+
+
+def find_address(name: str) -> str:
+    """Returns the address of a name.
+
+    Raises:
+        InputError: It has none, or stands for every interface.
+    """
+    try:
+        address = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0]
+    except OSError as error:
+        raise InputError(f"--listen is {name!r}, which has no address: {error}.") from error
+    if ipaddress.ip_address(address).is_unspecified:
+        raise InputError(f"--listen is {name!r}, every interface; expected the address of one that the other hosts reach.")
+    return str(address)
+
+
+def is_local(host: str) -> bool:
+    """Tells whether a host is this machine."""
+    return host in _local_names()
+
+
+@functools.cache
+def _local_names() -> set[str]:
+    name = socket.gethostname()
+    return {"127.0.0.1", "::1", "localhost", name, name.partition(".")[0], socket.getfqdn()}
