@@ -35,6 +35,7 @@ LOCAL_CONFIG = {
     "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
     "distributed.scheduler.worker-saturation": 1.0,  # a task waits with the scheduler, not beside an idle worker
     "distributed.deploy.lost-worker-timeout": "1 day",  # a cluster gives up a worker that takes longer to be restarted
+    "distributed.worker.profile.enabled": False,  # which interrupts training a hundred times a second
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
