@@ -1,8 +1,9 @@
 """An evolution for processes to evaluate, and what is known of them from outside."""
 
-import os
 import time
 from pathlib import Path
+
+import psutil
 
 # An evolution of masks of a small network. BEHAVIOUR says what an evaluation does at the mask POISON, PAUSE that it waits after
 # a generation for a file to come, beside the run folder. WORKERS evaluate.
@@ -94,11 +95,9 @@ if __name__ == "__main__":
 
 def is_alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    state = Path(f"/proc/{pid}/stat")
-    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def assert_all_end(pids: list[int]) -> None:

@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import zmq
-from conftest import finish, python, start, wait_for
+from conftest import finish, kill_group, python, start, wait_for
 from fleet import assert_all_end, evaluations
 from test_search_evolution import assert_same, table
 
@@ -31,35 +32,42 @@ class Processes:
     def __init__(self, launcher: subprocess.Popen[str]) -> None:
         self.launcher = launcher
 
-    def children(self, pattern: str | re.Pattern[str]) -> list[int]:
-        lines = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-        rows = [line.split(None, 2) for line in lines.splitlines()]
-        return [int(pid) for pid, parent, args in rows if int(parent) == self.launcher.pid and re.search(pattern, args)]
+    @property
+    def commands(self) -> dict[int, str]:
+        """The command lines of its children, by process id."""
+        everything = psutil.process_iter(["ppid", "cmdline"])
+        return {p.pid: " ".join(p.info["cmdline"] or ()) for p in everything if p.info["ppid"] == self.launcher.pid}
 
     @property
     def workers(self) -> list[int]:
-        return self.children(WORKER)
+        return [pid for pid, command in self.commands.items() if WORKER.search(command)]
 
     @property
     def script(self) -> int:
-        (pid,) = self.children(SCRIPT)
+        (pid,) = (pid for pid, command in self.commands.items() if SCRIPT in command)
         return pid
 
     @property
     def all(self) -> list[int]:
-        return [self.launcher.pid, *self.children("")]
+        return [self.launcher.pid, *self.commands]
 
 
 @pytest.fixture
-def launch(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.Popen[str]]:
-    """Starts the script with workers, in a folder of the test's own."""
+def launch(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts the script with workers, in a folder of the test's own, and ends what a failed test leaves."""
+    started = []
 
     def call(n: int, *options: object, **environment: object) -> subprocess.Popen[str]:
         for name, value in environment.items():
             monkeypatch.setenv(name, str(value))
-        return start([*LAUNCHER, "-n", n, *options, script, tmp_path / "run"])
+        started.append(start([*LAUNCHER, "-n", n, *options, script, tmp_path / "run"]))
+        return started[-1]
 
-    return call
+    yield call
+    for process in started:
+        if process.returncode is None:
+            kill_group(process)
+            finish(process)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
@@ -107,15 +115,10 @@ def test_a_worker_that_hangs_as_a_whole_is_replaced(
     assert_same(whole, tmp_path / "run")
 
 
-def listening(pids: list[int]) -> list[str]:
-    """Returns the addresses, hexadecimal as Linux has them, on which processes listen."""
-    inodes = set()
-    for pid in pids:
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            if link.exists() or link.is_symlink():
-                inodes |= set(re.findall(r"socket:\[(\d+)\]", str(link.readlink())))
-    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
-    return [row[1] for row in rows if row[3] == "0A" and row[9] in inodes]
+def listening(pids: list[int]) -> list[tuple[str, int]]:
+    """Returns the addresses on which processes listen."""
+    sockets = [socket for pid in pids for socket in psutil.Process(pid).net_connections("tcp")]
+    return [tuple(socket.laddr) for socket in sockets if socket.status == psutil.CONN_LISTEN]
 
 
 class Payload:
@@ -147,23 +150,20 @@ def attack(port: int, marker: Path) -> None:
     context.term()
 
 
-@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="listening sockets are read from /proc")
 def test_an_idle_worker_killed_and_a_stranger_at_the_door(
     whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     process = launch(2, PAUSE=1)
     there = Processes(process)
     wait_for(process, (tmp_path / "paused").exists)
-    addresses = listening(there.all)
-    assert len(addresses) == 1, addresses  # the broker's; workers listen on nothing
-    host, port = addresses[0].split(":")
-    assert host == "0100007F"  # 127.0.0.1
+    ((host, port),) = listening(there.all)  # the broker's; workers listen on nothing
+    assert host == "127.0.0.1"
 
     marker = tmp_path / "marker"
     pickle.loads(pickle.dumps(Payload(marker)))
     assert marker.exists()  # such is the payload
     marker.unlink()
-    attack(int(port, 16), marker)
+    attack(port, marker)
 
     os.kill(there.workers[0], signal.SIGKILL)
     began = time.monotonic()
@@ -422,8 +422,7 @@ def test_keys_are_in_no_list_of_processes(tasks: Path) -> None:
     process = start([*LAUNCHER, "-n", "1", str(tasks), "interrupt"])
     assert process.stdout is not None
     process.stdout.readline()
-    shown = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    mine = [line.split(None, 2)[2] for line in shown.splitlines() if line.split()[1] == str(process.pid)]
+    mine = Processes(process).commands.values()
     assert sorted(line.split("-m ")[1] for line in mine) == ["evoprune.scoop.process 127.0.0.1/1", SCRIPT]
     process.kill()
     finish(process)
