@@ -593,7 +593,7 @@ def test_a_data_folder_is_found_from_another_working_folder(tmp_path, monkeypatc
         ({"model": lambda: "network"}, "model made str; expected a torch.nn.Module"),
         ({"model": nn.Linear}, "in_features"),
     ],
-    ids=lambda value: "" if isinstance(value, str) else str(next(iter(value.items())))[:40],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
 )
 def test_values_that_cannot_be_served_are_refused(options, said):
     with pytest.raises(InputError, match=said):
