@@ -49,6 +49,7 @@ class State:
         improved: The last generation with a fitter mask, or, with several objectives, with another Pareto front.
         seconds: Time so far, over interruptions.
         pending: Of a steady-state evolution, the chunks that are being evaluated.
+        exhausted: Of a steady-state evolution, whether no new child was found.
     """
 
     population: list[Mask]
@@ -61,6 +62,7 @@ class State:
     improved: int = 0
     seconds: float = 0.0
     pending: list[list[Mask]] = field(default_factory=list)
+    exhausted: bool = False
 
 
 class _DamagedError(Exception):
@@ -89,6 +91,7 @@ def save_state(folder: Path, state: State) -> None:
         "logbook": _plain({"records": state.logbook, "chapters": state.logbook.chapters, "header": state.logbook.header}),
         "variation": state.variation.bit_generator.state,
         "selection": state.selection.getstate(),
+        "exhausted": state.exhausted,
         "improved": state.improved,
         "seconds": state.seconds,
     }
@@ -192,7 +195,8 @@ def _load(path: Path, shapes: Shapes, hall_of_fame: tools.HallOfFame) -> State:
     bests = [(gen, mask_of(i)) for gen, i in content["bests"]]
     gen, improved, seconds = (content[name] for name in ("gen", "improved", "seconds"))
     pending = [[mask_of(i) for i in chunk] for chunk in content["pending"]]
-    return State(population, hall_of_fame, variation, selection, gen, logbook, bests, improved, seconds, pending)
+    exhausted = content["exhausted"]
+    return State(population, hall_of_fame, variation, selection, gen, logbook, bests, improved, seconds, pending, exhausted)
 
 
 def _npz(arrays: Mapping[str, Any]) -> bytes:

@@ -152,7 +152,7 @@ class Evaluator:
         chunks = []
         # a chunk that was not finished is evaluated whole: under some engines company changes the last bits
         for chunk in split(new, self.brief.chunk):
-            if all(h in recorded and self._is_whole(recorded[h]) for h, _ in chunk):
+            if all(h in recorded and self.is_whole(recorded[h]) for h, _ in chunk):
                 self.known.update({h: recorded[h] for h, _ in chunk})
             else:
                 chunks.append([mask for _, mask in chunk])
@@ -167,7 +167,8 @@ class Evaluator:
             self.divisors = {term: divisor for o in self.objectives for term, divisor in o.calibrate(usable).items()}
         return found
 
-    def _is_whole(self, evaluation: Evaluation) -> bool:
+    def is_whole(self, evaluation: Evaluation) -> bool:
+        """Tells whether a recorded evaluation has the evidence that is asked for."""
         return not self.brief.evidence or evaluation.evidence is not None or evaluation.status == FAILURE
 
     def values(self, evaluation: Evaluation) -> tuple[float, ...]:

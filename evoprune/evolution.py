@@ -169,6 +169,11 @@ class Evolution:
             _require_count(name, getattr(self, name), 0 if name == "generations" else 1)
         if self.steady_state and (self.algorithm != "mu+lambda" or self.first_sparsity is not None):
             raise InputError("steady_state is given; expected the algorithm mu+lambda, and no first_sparsity.")
+        if self.steady_state and self.selection == "tournament":
+            raise InputError(
+                "selection is tournament with steady_state; expected best or nsga2: a tournament draws masks several times, so "
+                "the population would shrink with every arrival."
+            )
         if self.slots is not None and not self.steady_state:
             raise InputError(f"slots are {self.slots}; expected steady_state with them.")
         for name in ("offspring", "starts", "evaluations", "patience", "slots"):
@@ -346,6 +351,8 @@ def reason_to_stop(state: State, evolution: Evolution) -> str:
     """Returns why no further generation is made; empty where one is, as always while sparsity rises."""
     if evolution.first_sparsity is not None and state.gen <= evolution.sparsify:
         return ""
+    if state.exhausted and not state.pending:
+        return "no new mask was found"
     if state.gen > evolution.generations:
         return f"{evolution.generations} generations"
     evaluations = sum(record["nevals"] for record in state.logbook)

@@ -224,7 +224,12 @@ def equal_pieces(chunks: Sequence[Sequence[T]], workers: int) -> list[Sequence[T
 
 
 def count_workers(workers: Workers) -> int:
-    """Returns how many processes evaluate: under SCOOP's own launcher the script's does, too."""
+    """Returns how many processes evaluate: under SCOOP's own launcher the script's does, too.
+
+    Raises:
+        InputError: It is not known of such workers.
+    """
+    require_a_count(workers)
     if isinstance(workers, Cluster):
         return workers.count()
     if workers is serial:
@@ -232,6 +237,16 @@ def count_workers(workers: Workers) -> int:
     import scoop as package
 
     return int(package.SIZE) - 1 if under_own_launcher() else int(package.SIZE)
+
+
+def require_a_count(workers: Workers) -> None:
+    """Checks that :func:`count_workers` can count workers.
+
+    Raises:
+        InputError: It cannot.
+    """
+    if not isinstance(workers, Cluster) and getattr(workers, "func", workers) not in (serial, scoop):
+        raise InputError(f"workers are {workers!r}, which are not known to be of some number; expected slots to be given.")
 
 
 def run_on_scoop(

@@ -163,10 +163,10 @@ class Run:
         gens = sorted({g for g in self.generations.values() if g >= gen})
         return [evaluation for g in gens for evaluation in self.recorded(g).values()]
 
-    def keep(self, name: str, value: int) -> int:
-        """Returns the run's own value of something that depends on the machine: the first that it was given."""
+    def keep(self, name: str, make: Callable[[], int]) -> int:
+        """Returns the run's own value of something that depends on the machine: the first that was made."""
         if name not in self.execution:
-            self.execution[name] = value
+            self.execution[name] = make()
             self._save_config()
         return int(self.execution[name])
 

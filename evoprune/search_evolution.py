@@ -29,7 +29,7 @@ from evoprune.evolution import Evolution, improve, make_hall_of_fame, reason_to_
 from evoprune.final import FinalTraining, train_together
 from evoprune.generations import evaluate_generation, log_generation, require_a_survivor, write_generations
 from evoprune.mask import Mask
-from evoprune.parallel import count_workers
+from evoprune.parallel import count_workers, require_a_count
 from evoprune.problem import Problem
 from evoprune.result import MEASURED, Result, describe_problem, describe_training, save, trained_model
 from evoprune.run import Run
@@ -98,6 +98,8 @@ def search_generations(
         raise InputError(f"trained_bests is {trained_bests!r}; expected how many to train, at least 0.")
     given = given_masks(problem, evolution, begin)
     toolbox = make_toolbox(problem, **found, **where.evaluating)
+    if evolution.steady_state and evolution.slots is None:
+        require_a_count(toolbox.map.func.workers)
     register_operators(toolbox, evolution, sparsity, len(names), seeds.generator(seed, "variation"))
     evaluator: Evaluator = toolbox.evaluate.func
     settings = {
@@ -189,9 +191,11 @@ def generations(
     evaluator: Evaluator = toolbox.evaluate.func
     while not reason_to_stop(state, evolution):
         if evolution.steady_state and state.gen:
-            slots = evolution.slots or count_workers(toolbox.map.func.workers)
-            if run is not None:
-                slots = run.keep("slots", slots)
+
+            def slots_of() -> int:
+                return evolution.slots or count_workers(toolbox.map.func.workers)
+
+            slots = slots_of() if run is None else run.keep("slots", slots_of)
             steady = Steady(copy.deepcopy(state), toolbox, evolution, slots, evaluator.brief.chunk)
             yield from steady.states(run, [] if run is None else run.arrivals(state.gen))
             return

@@ -17,15 +17,14 @@ from deap import base
 
 from evoprune.brief import Chunk, Evaluation
 from evoprune.checkpoint import State
-from evoprune.errors import RunError
-from evoprune.evaluate import Evaluator
+from evoprune.evaluate import Evaluator, Workers
 from evoprune.evolution import Evolution, improve, reason_to_stop, replace, vary
 from evoprune.generations import log_generation
 from evoprune.mask import Mask
 from evoprune.run import Run
 
-# Draws of a child that is new, before it is given up.
-MOST_DRAWS = 1000
+# Draws of children, none of which is new, before no more are bred.
+MOST_DRAWS = 100
 
 
 @dataclass
@@ -38,6 +37,7 @@ class Steady:
         evolution: The options; ``offspring`` arrivals make a generation.
         slots: Chunks that are evaluated at a time.
         size: Masks in a chunk.
+        arrived: Masks that have arrived since the generation before.
     """
 
     state: State
@@ -49,8 +49,14 @@ class Steady:
 
     def __post_init__(self) -> None:
         self.evaluator: Evaluator = self.toolbox.evaluate.func
-        self.waiting = {mask.hash: (mask, chunk) for chunk in self.state.pending for mask in chunk}
-        self.bred = sum(map(len, self.state.pending)) + sum(record["nevals"] for record in self.state.logbook[1:])
+        self.workers: Workers = self.toolbox.map.func.workers
+        pending = [(mask, chunk) for chunk in self.state.pending for mask in chunk]
+        self.waiting = {mask.hash: (mask, chunk) for mask, chunk in pending if not mask.fitness.valid}
+        starts, *evaluated = self.state.logbook.select("nevals")
+        most = self.evolution.generations * self.evolution.children
+        if self.evolution.evaluations is not None:  # in whole generations
+            most = min(most, (self.evolution.evaluations - starts) // self.evolution.children * self.evolution.children)
+        self.to_breed = most - sum(evaluated) - len(self.waiting)
         self.began = time.perf_counter()
 
     def states(self, run: Run | None, recorded: Sequence[Evaluation]) -> Iterator[State]:
@@ -63,34 +69,41 @@ class Steady:
         while self._may_breed() and len(self.state.pending) < self.slots:
             self._breed()
         for evaluation in recorded:
-            complete = self._arrive(evaluation)
-            yield from self._generation()
+            complete = self._arrive(self._with_evidence(evaluation))
+            if self._is_generation():
+                yield self._end_generation()
             if complete and self._may_breed():
                 self._breed()
         if reason_to_stop(self.state, self.evolution):
             return
-        for evaluations in self.toolbox.map.func.workers(self.evaluator, self._chunks(), slots=self.slots):
+        for evaluations in self.workers(self.evaluator, self._chunks(), slots=self.slots):
             new = [evaluation for evaluation in evaluations if evaluation.mask in self.waiting]
-            if run is not None:
-                run.record(self.state.gen, new)
-            for evaluation in new:
-                self._arrive(evaluation)
-                yield from self._generation()
-                if reason_to_stop(self.state, self.evolution):
-                    return
+            while new:
+                room = self.evolution.children - len(self.arrived)
+                competing, new = new[:room], new[room:]  # a chunk may reach into the next generation
+                if run is not None:
+                    run.record(self.state.gen, competing)
+                for evaluation in competing:
+                    self._arrive(evaluation)
+                if self._is_generation():
+                    yield self._end_generation()
+                    if reason_to_stop(self.state, self.evolution):
+                        return
+        if self.arrived:  # no more were found
+            yield self._end_generation()
 
     def _chunks(self) -> Iterator[Chunk]:
         """Yields what was bred before, and then breeds whenever it is asked."""
         yield from list(self.state.pending)
         while self._may_breed():
-            yield self._breed()
+            yield from self._breed()
 
     def _may_breed(self) -> bool:
-        return bool(self.bred < self.evolution.generations * self.evolution.children)
+        return self.to_breed > 0 and not self.state.exhausted
 
-    def _breed(self) -> list[Mask]:
-        """Returns children that were never evaluated, and are not being."""
-        wanted = min(self.size, self.evolution.generations * self.evolution.children - self.bred)
+    def _breed(self) -> list[list[Mask]]:
+        """Returns a chunk of children that were never evaluated, and are not being; none, for good, where none is found."""
+        wanted = min(self.size, self.to_breed)
         found: dict[str, Mask] = {}
         for _ in range(MOST_DRAWS):
             for child in vary(self.state, self.toolbox, replace_fields(self.evolution, offspring=wanted - len(found))):
@@ -99,13 +112,22 @@ class Steady:
                     found.setdefault(mask_hash, child)
             if len(found) == wanted:
                 break
-        else:
-            raise RunError(f"no {wanted} new masks were found in {MOST_DRAWS} draws; expected a network with more of them.")
+        if not found:
+            self.state.exhausted = True
+            return []
         children = list(found.values())
         self.state.pending.append(children)
         self.waiting |= {mask_hash: (child, children) for mask_hash, child in found.items()}
-        self.bred += len(children)
-        return children
+        self.to_breed -= len(children)
+        return [children]
+
+    def _with_evidence(self, evaluation: Evaluation) -> Evaluation:
+        """Returns a recorded evaluation with its evidence, which is taken again where its file is gone."""
+        if self.evaluator.is_whole(evaluation):
+            return evaluation
+        _, chunk = self.waiting[evaluation.mask]
+        again = {e.mask: e.evidence for found in self.workers(self.evaluator, [chunk]) for e in found}
+        return replace_fields(evaluation, evidence=again[evaluation.mask])
 
     def _arrive(self, evaluation: Evaluation) -> bool:
         """Lets a mask that was evaluated compete; returns whether its chunk is complete."""
@@ -121,13 +143,14 @@ class Steady:
             state.pending = [others for others in state.pending if others is not chunk]
         return complete
 
-    def _generation(self) -> Iterator[State]:
-        """Yields a copy of the state where the last arrival ends a generation."""
-        if len(self.arrived) < self.evolution.children:
-            return
+    def _is_generation(self) -> bool:
+        return len(self.arrived) == self.evolution.children
+
+    def _end_generation(self) -> State:
+        """Logs what has arrived as a generation, and returns a copy of the state after it."""
         state, now = self.state, time.perf_counter()
         log_generation(state.logbook, state.gen, state.population, state.bests[-1][1], self.evaluator.known, set(self.arrived))
         state.gen += 1
         state.seconds += now - self.began
         self.began, self.arrived = now, []
-        yield copy.deepcopy(state)
+        return copy.deepcopy(state)

@@ -34,7 +34,8 @@ class EvolveOptions(Evolution, cli.Options):
     """Masks that are trained together, where the engine can."""
     workers: str = "auto"
     """Who evaluates: serial, scoop, auto (SCOOP under `python -m evoprune.scoop`, else serial), dask:N (a local cluster of N
-    processes) or the address of a Dask scheduler, such as tcp://host:8786. Not a setting: the result is the same."""
+    processes) or the address of a Dask scheduler, such as tcp://host:8786. Not a setting: the result is the same,
+    but for --steady-state."""
     evaluation_timeout: float | None = None
     """Seconds that the evaluation of a mask may take; one that takes longer is ended, and the mask gets the worst fitness.
     Needs `python -m evoprune.scoop`, or Dask. None: no limit."""

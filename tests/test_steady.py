@@ -3,15 +3,18 @@
 import csv
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import finish, python, start, wait_for
 from fleet import evaluations
 
 import evoprune as ep
 from evoprune import records
 from evoprune.parallel import serial
+from evoprune.run import Run
 
 STEADY = ep.Evolution(k=3, offspring=4, generations=5, steady_state=True)
 EVALUATED = 4 + 5 * 4
@@ -66,6 +69,84 @@ def test_the_order_of_arrivals_decides(digits: ep.Problem, tmp_path: Path) -> No
     assert set(found[0]) != set(found[1])
 
 
+class KilledError(BaseException):
+    """Ends a run as abruptly as a signal does."""
+
+
+@pytest.fixture
+def small(tensors: ep.Data) -> ep.Problem:
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    return ep.Problem(model=model, data=tensors, recipe=ep.Recipe(epochs=2), seed=0)
+
+
+def evolve(problem: ep.Problem, folder: Path, evolution: ep.Evolution = STEADY, **options: object) -> ep.Result:
+    given = {"sparsity": 0.5, "chunk_size": 3, "engine": "module", "controls": False, "trained_bests": 0, **options}
+    return ep.evolve(problem, evolution, out=folder, progress=False, **given)
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_ended_at_any_arrival_it_resumes_to_the_same(
+    small: ep.Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bool
+) -> None:
+    """Chunks of three reach into the next generation of four; evidence that is damaged is taken again."""
+    evolution = replace(STEADY, slots=2)
+    whole = evolve(small, tmp_path / "whole", evolution)
+    rows = rows_of(tmp_path / "whole")
+    assert Counter(row["gen"] for row in rows) == Counter({str(gen): 4 for gen in range(6)})
+    record = Run.record
+    for cut in range(4, EVALUATED, 3 if damage else 1):
+        folder = tmp_path / f"cut-{cut}"
+
+        def record_some(self: Run, gen: int, evaluations: list[ep.Evaluation], cut: int = cut) -> None:
+            left = cut - len(self.evaluations)
+            record(self, gen, evaluations[:left])
+            if left <= len(evaluations):
+                raise KilledError
+
+        with monkeypatch.context() as patch, pytest.raises(KilledError):
+            patch.setattr(Run, "record", record_some)
+            evolve(small, folder, evolution)
+        assert len(rows_of(folder)) == cut
+        if damage:
+            for path in folder.glob("checkpoint/evidence-*/*.npz"):
+                path.write_bytes(b"")
+        result = evolve(small, folder, evolution)
+        assert rows_of(folder) == rows
+        assert result.logbook.select("best") == whole.logbook.select("best")
+        assert result.mask == whole.mask
+
+
+def test_it_ends_where_no_new_mask_is_found(small: ep.Problem, tmp_path: Path) -> None:
+    """Crossover alone, of masks that differ in few layers, soon makes only masks that were seen before."""
+    evolution = replace(STEADY, slots=2, generations=20, crossover="layer", crossover_probability=1.0)
+    result = evolve(small, tmp_path / "run", evolution)
+    rows = rows_of(tmp_path / "run")
+    assert 4 < len(rows) < evolution.most_evaluations
+    assert sum(result.logbook.select("nevals")) == len(rows)
+    assert result.summary["stopped_by"] == "no new mask was found"
+    (tmp_path / "run" / "result.json").unlink()
+    assert evolve(small, tmp_path / "run", evolution).mask == result.mask
+    assert rows_of(tmp_path / "run") == rows
+
+
+def test_no_more_is_bred_than_evaluations_allow(small: ep.Problem, tmp_path: Path) -> None:
+    found = []
+
+    def counting(evaluator: ep.Evaluator, chunks: object, *, slots: int | None = None) -> object:
+        for evaluated in serial(evaluator, chunks, slots=slots):
+            found.extend(evaluated)
+            yield evaluated
+
+    evolve(small, tmp_path / "run", replace(STEADY, slots=2, evaluations=14), workers=counting)
+    assert len(found) == len(rows_of(tmp_path / "run")) == 12
+
+
+def test_workers_of_an_unknown_number_need_slots(small: ep.Problem, tmp_path: Path) -> None:
+    with pytest.raises(ep.InputError, match="expected slots to be given"):
+        evolve(small, tmp_path / "run", workers=Backwards())
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -73,6 +154,7 @@ def test_the_order_of_arrivals_decides(digits: ep.Problem, tmp_path: Path) -> No
         ({"first_sparsity": 0.5}, "no first_sparsity"),
         ({"steady_state": False, "slots": 2}, "expected steady_state"),
         ({"slots": 0}, "slots is 0"),
+        ({"selection": "tournament"}, "expected best or nsga2"),
     ],
 )
 def test_options_that_do_not_go_together(digits: ep.Problem, options: dict[str, object], message: str) -> None:
