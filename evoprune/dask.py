@@ -5,30 +5,41 @@ from __future__ import annotations
 import contextlib
 import logging
 import pickle
+import signal
+import sys
+import threading
+import traceback
+import uuid
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
+from urllib.parse import urlsplit
 
 import cloudpickle
 import dask
 import numpy as np
-from distributed import Client, LocalCluster, Worker, WorkerPlugin, as_completed
+from distributed import Client, LocalCluster, Security, Worker, WorkerPlugin, as_completed
 from distributed.client import FutureCancelledError
-from distributed.comm.core import CommClosedError
 from distributed.scheduler import KilledWorker
+from tqdm import tqdm
 
-from evoprune.brief import Chunk, Evaluation, failed
-from evoprune.errors import InputError, LostTaskError, RunError
-from evoprune.evaluate import Evaluator
-from evoprune.fitness import TERMS, register_fitness, registered_terms
-from evoprune.parallel import evaluations_of, share_out, work
+from evoprune.brief import Chunk, Evaluation, failed, torch_threads, worker_name
+from evoprune.errors import InputError, LostTaskError, WorkersError
+from evoprune.evaluate import Evaluator, check_hash
+from evoprune.fitness import Term, only_terms, registered_terms
+from evoprune.mask import Mask
+from evoprune.parallel import evaluations_of, share_out
+from evoprune.problem import Problem
+from evoprune.worker import evaluate_packed
 
 LOCAL = "dask:"
 SCHEMES = ("tcp://", "tls://")
 # Workers of a local cluster that may die at a task before it is given up.
 ATTEMPTS = 3
+# Seconds that workers are waited for at first; later it is said, and said again, that there are none.
+LONELY = 60.0
 LOCAL_CONFIG = {
     # without Dask's MALLOC_TRIM_THRESHOLD_, under which training takes twice as long
     "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1},
@@ -36,6 +47,7 @@ LOCAL_CONFIG = {
     "distributed.scheduler.worker-saturation": 1.0,  # a task waits with the scheduler, not beside an idle worker
     "distributed.deploy.lost-worker-timeout": "1 day",  # a cluster gives up a worker that takes longer to be restarted
     "distributed.worker.profile.enabled": False,  # which interrupts training a hundred times a second
+    "distributed.worker.preload": [__name__],  # see dask_setup
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
@@ -50,30 +62,34 @@ class DaskWorkers:
         evaluation_timeout: Seconds that the evaluation of a mask may take; None for no limit.
 
     Raises:
-        InputError: ``where`` is neither.
+        InputError: ``where`` is neither, or there are no certificates.
     """
 
     def __init__(self, where: str, evaluation_timeout: float | None = None) -> None:
+        check_place(where)
         self.where, self.evaluation_timeout = where, evaluation_timeout
-        if not where.startswith(SCHEMES):
-            count = where.removeprefix(LOCAL)
-            if not where.startswith(LOCAL) or not count.isdecimal() or int(count) < 1:
-                raise InputError(f"workers are {where!r}; expected dask:N, with N processes, or the address of a scheduler.")
         self._client: Client | None = None
+        self._given: ProblemPlugin | None = None
         self._resources = contextlib.ExitStack()
-        self.close = weakref.finalize(self, self._resources.close)
-        """Leaves the cluster, and ends it if it is ours."""
+        weakref.finalize(self, self._resources.close)
 
     @property
     def client(self) -> Client:
         """Dask's client.
 
         Raises:
-            InputError: The scheduler cannot be reached, it has no workers, or they have several threads.
+            InputError: The cluster cannot be started, the scheduler cannot be reached, it has no workers, or they have several
+                threads or, where evaluations are limited, nobody who starts them again.
         """
         if self._client is None:
-            self._client = self._resources.enter_context(self._connect())
+            self._client = self._start() if self.where.startswith(LOCAL) else self._join()
         return self._client
+
+    def close(self) -> None:
+        """Leaves the cluster, and ends it if it is ours; when it is next needed, it is started or joined again."""
+        self._forget()
+        self._client = None
+        self._resources.close()
 
     def __call__(
         self, evaluator: Evaluator, chunks: Iterable[Chunk], *, slots: int | None = None
@@ -84,42 +100,38 @@ class DaskWorkers:
         suspects the tasks that wait at a worker when it dies.
 
         Raises:
-            InputError: The cluster cannot serve; see :attr:`client`.
-            RunError: A worker could not make the problem, or the scheduler is lost.
+            InputError: The cluster cannot serve, see :attr:`client`, or the problem cannot be sent.
+            WorkersError: A worker could not make the problem, or the scheduler is lost.
         """
-        problem_hash, brief = evaluator.problem.hash, asdict(evaluator.brief)
-
-        def task(masks: Chunk) -> tuple[Any, ...]:
-            packed = [np.packbits(mask.bits).tobytes() for mask in masks]
-            return problem_hash, brief, packed, self.evaluation_timeout
-
-        with self._scheduler():
-            self.client.register_plugin(ProblemPlugin(evaluator))
+        name, brief = self._give(evaluator), asdict(evaluator.brief)
         if slots is None:
             chunks = share_out(evaluator, list(chunks), self.count())
-        taken: list[Chunk] = []
+        taken: dict[int, Chunk] = {}
+
+        def task(masks: Chunk) -> tuple[Any, ...]:
+            return name, brief, [np.packbits(mask.bits).tobytes() for mask in masks], self.evaluation_timeout
 
         def tasks() -> Iterator[tuple[Any, ...]]:
-            for chunk in chunks:
-                taken.append(chunk)
+            for i, chunk in enumerate(chunks):
+                taken[i] = chunk
                 yield task(chunk)
 
-        def alone(mask: Any) -> Evaluation:
-            ((_, outcome, content),) = self._run_once(work_here, [task([mask])])
+        def alone(mask: Mask) -> Evaluation:
             try:
-                return evaluations_of(outcome, content, [mask])[0]
+                return evaluations_of(*self._alone(work_here, task([mask])), [mask])[0]
             except LostTaskError as error:
                 return failed(mask, evaluator.brief, str(error))
 
-        suspects: list[Any] = []
+        suspects: list[Mask] = []
         for i, outcome, content in self._run_once(work_here, tasks(), slots):
+            chunk = taken.pop(i)
             try:
-                yield evaluations_of(outcome, content, taken[i])
+                yield evaluations_of(outcome, content, chunk)
             except LostTaskError:
                 if slots is None:
-                    suspects += taken[i]
+                    suspects += chunk
                 else:  # what comes next depends on it
-                    yield [alone(mask) for mask in taken[i]]
+                    yield [alone(mask) for mask in chunk]
         for mask in suspects:
             yield [alone(mask)]
 
@@ -132,7 +144,7 @@ class DaskWorkers:
 
         Raises:
             InputError: The cluster cannot serve; see :attr:`client`.
-            RunError: The scheduler is lost.
+            WorkersError: The scheduler is lost, or a worker cannot run tasks.
         """
         suspects = []
         for i, outcome, content in self._run_once(function, arguments):
@@ -141,13 +153,37 @@ class DaskWorkers:
             else:
                 yield i, outcome, content
         for i in suspects:
-            ((_, outcome, content),) = self._run_once(function, [arguments[i]])
-            yield i, outcome, content
+            yield i, *self._alone(function, arguments[i])
 
     def count(self) -> int:
         """Returns the number of workers; 1 where all are just being restarted."""
         with self._scheduler():
             return max(1, len(workers_of(self.client)))
+
+    def _give(self, evaluator: Evaluator) -> str:
+        """Returns the name under which every worker has the problem and the user's terms, which it is sent once."""
+        if self._given is None or not self._given.is_of(evaluator):
+            plugin = ProblemPlugin(evaluator)
+            client = self.client
+            self._forget()
+            with self._scheduler():
+                try:
+                    client.register_plugin(plugin)
+                except (ImportError, AttributeError) as error:
+                    raise WorkersError(f"workers at {self.where} lack evoprune, or have another version: {error}") from error
+            self._given = plugin
+        return self._given.name
+
+    def _forget(self) -> None:
+        """Has workers drop the problem that they hold."""
+        if self._given is not None and self._client is not None and self._client.status == "running":
+            with contextlib.suppress(OSError, FutureCancelledError):  # lost, and the problem with it
+                self._client.unregister_worker_plugin(self._given.name)
+        self._given = None
+
+    def _alone(self, function: Callable[..., tuple[str, Any]], arguments: tuple[Any, ...]) -> tuple[str, Any]:
+        ((_, outcome, content),) = self._run_once(function, [arguments])
+        return outcome, content
 
     def _run_once(
         self, function: Callable[..., tuple[str, Any]], arguments: Iterable[tuple[Any, ...]], slots: int | None = None
@@ -162,34 +198,39 @@ class DaskWorkers:
             return list(new)
 
         finished = as_completed(submit(slots), loop=self.client.loop)
-        for future in finished:
-            i = waiting.pop(future)
-            try:
+        with watching(self.client, self.where):
+            for future in finished:
+                i = waiting.pop(future)
                 with self._scheduler():
-                    outcome, content = future.result()
-            except KilledWorker as error:
-                late = "" if self.evaluation_timeout is None else f"; evaluation_timeout is {self.evaluation_timeout:g} s"
-                outcome, content = "lost", f"workers died at it, the last on {error.last_worker.address}{late}"
-            finally:
+                    error = future.exception()
+                    outcome, content = future.result() if error is None else ("", None)
+                if isinstance(error, KilledWorker):
+                    late = "" if self.evaluation_timeout is None else f"; evaluation_timeout is {self.evaluation_timeout:g} s"
+                    outcome, content = "lost", f"workers died at it, the last on {error.last_worker.address}{late}"
+                elif error is not None:  # tasks raise nothing themselves
+                    raise WorkersError(
+                        f"a worker at {self.where} cannot run a task: {type(error).__name__}: {error}; expected evoprune, "
+                        f"and the modules of the script, on every worker."
+                    )
                 future.release()
-            yield i, outcome, content
-            finished.update(submit(1))
+                yield i, outcome, content
+                finished.update(submit(1))
 
     @contextlib.contextmanager
     def _scheduler(self) -> Iterator[None]:
         """Turns what Dask raises for a lost scheduler into an error of the run."""
         try:
             yield
-        except (CommClosedError, FutureCancelledError, OSError) as error:
+        except (OSError, FutureCancelledError) as error:
             address = self.where if self._client is None else self._client.scheduler_info()["address"]
-            raise RunError(
+            raise WorkersError(
                 f"the scheduler at {address} is lost ({type(error).__name__}); what was evaluated is on disk, and the same "
                 f"command resumes once there is a scheduler."
             ) from error
 
-    def _connect(self) -> Client:
-        if self.where.startswith(LOCAL):
-            self._resources.enter_context(dask.config.set(LOCAL_CONFIG))  # some of it is read later
+    def _start(self) -> Client:
+        self._resources.enter_context(dask.config.set(LOCAL_CONFIG))  # some of it is read later
+        try:
             cluster = LocalCluster(
                 n_workers=int(self.where.removeprefix(LOCAL)),
                 threads_per_worker=1,
@@ -198,47 +239,153 @@ class DaskWorkers:
                 security=True,  # keys of its own: without, whoever is on this machine could run code
                 silence_logs=logging.CRITICAL,
             )
-            return Client(self._resources.enter_context(cluster), set_as_default=False)
+        except RuntimeError as error:
+            raise InputError(
+                f"{self.where} cannot be started: {error} Expected a script whose work is under if __name__ == '__main__':, "
+                f"because every worker imports it."
+            ) from error
+        client = Client(self._resources.enter_context(cluster), set_as_default=False)
+        self._resources.enter_context(client)
+        return client
+
+    def _join(self) -> Client:
         try:
             client = Client(self.where, set_as_default=False, timeout="10s")
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise InputError(f"no scheduler answers at {self.where}: {error}; start one, or give another --workers.") from error
-        threads = workers_of(client)
-        if not threads or any(count != 1 for count in threads.values()):
-            client.close()
-            found = f"workers have {sorted(set(threads.values()))} threads" if threads else "there are no workers"
+        self._resources.enter_context(client)
+        if not workers_of(client):
+            tqdm.write(f"waiting for workers at {self.where}", file=sys.stderr)
+            with contextlib.suppress(TimeoutError):
+                client.wait_for_workers(1, timeout=LONELY)
+        workers = workers_of(client).values()
+        threads = sorted({worker["nthreads"] for worker in workers})
+        if threads != [1]:
+            found = f"workers have {threads} threads" if threads else f"no workers came within {LONELY:.0f} s"
             raise InputError(f"at {self.where} {found}; expected workers of one thread: dask worker {self.where} --nthreads 1")
+        if self.evaluation_timeout is not None and not all(worker["nanny"] for worker in workers):
+            raise InputError(
+                f"evaluation_timeout is {self.evaluation_timeout}, and a worker at {self.where} has no nanny; expected workers "
+                f"without --no-nanny: the one that takes longer is ended, and its nanny starts another."
+            )
         return client
 
 
+def check_place(where: str) -> None:
+    """Checks what says where workers are.
+
+    Raises:
+        InputError: It is neither ``dask:N`` nor the address of a scheduler, or there are no certificates for ``tls://``.
+    """
+    if where.startswith(LOCAL):
+        count = where.removeprefix(LOCAL)
+        if not count.isdecimal() or int(count) < 1:
+            raise InputError(f"workers are {where!r}; expected dask:N, with N processes, such as dask:2.")
+        return
+    try:
+        parts = urlsplit(where)
+        is_whole = f"{parts.scheme}://" in SCHEMES and bool(parts.hostname) and bool(parts.port)
+    except ValueError:  # of a port that is no number
+        is_whole = False
+    if not is_whole:
+        raise InputError(f"workers are {where!r}; expected dask:N, or a scheduler's address such as tcp://host:8786.")
+    if where.startswith("tls://") and Security().get_connection_args("client")["ssl_context"] is None:
+        raise InputError(
+            f"workers are {where!r}, but there are no certificates; expected them in Dask's configuration, such as "
+            f"DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..._CLIENT__CERT and ..._CLIENT__KEY in the environment."
+        )
+
+
 class ProblemPlugin(WorkerPlugin):
-    """Gives a problem to every worker, once, those included that come later; with the fitness terms of the user's own."""
+    """Has every worker hold a problem and the user's fitness terms, those included that come later.
+
+    They are of one run's own, whatever else a standing cluster does or did: its script may have been edited since.
+    """
 
     def __init__(self, evaluator: Evaluator) -> None:
-        self.name = f"evoprune-{evaluator.problem.hash}"
+        self.name = f"evoprune-{uuid.uuid4().hex}"
         self.problem_hash = evaluator.problem.hash
-        # by value where it is the script's own, which workers of a running cluster do not import
-        self.payload = cloudpickle.dumps(evaluator.problem)
-        self.terms = cloudpickle.dumps(registered_terms())
+        try:
+            # by value where it is the script's own, which workers of a running cluster do not import
+            self.content = cloudpickle.dumps((evaluator.problem, registered_terms()))
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"the problem, or a fitness of your own, cannot be sent to workers: {error}. Expected modules and functions "
+                f"that hold no locks, files or connections."
+            ) from error
+        self._of = evaluator.problem, registered_terms()
+        self._made: tuple[Problem, dict[str, Term]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_of": None}
+
+    def is_of(self, evaluator: Evaluator) -> bool:
+        """Tells whether it is what an evaluator's masks are evaluated with."""
+        problem, terms = self._of
+        return problem is evaluator.problem and terms == registered_terms()
 
     def setup(self, worker: Worker) -> None:
-        """Keeps the problem in a worker."""
-        for name, term in pickle.loads(self.terms).items():  # noqa: S301 - from the run's own origin
-            if name not in TERMS:
-                register_fitness(name, term)
-        payloads[self.problem_hash] = self.payload
+        """Holds it in a worker; it is made when it is first needed, where an error reaches the origin."""
+        held[self.name] = self
+
+    def teardown(self, worker: Worker) -> None:
+        """Drops it."""
+        held.pop(self.name, None)
+
+    def make(self) -> tuple[Problem, dict[str, Term]]:
+        """Returns the problem and the terms.
+
+        Raises:
+            InputError: The problem is another one here.
+        """
+        if self._made is None:
+            problem, terms = pickle.loads(self.content)  # noqa: S301 - from the run's own origin
+            check_hash(problem, self.problem_hash)
+            self._made, self.content = (problem, terms), b""
+        return self._made
 
 
-# In a worker: the problems that it was given, which are made when they are first needed.
-payloads: dict[str, bytes] = {}
+# In a worker: what it was given, by name. Tasks are plain functions, so there is no other place that outlives one.
+held: dict[str, ProblemPlugin] = {}
 
 
-def work_here(problem_hash: str, *arguments: Any) -> tuple[str, Any]:
-    """Evaluates a chunk in one of Dask's workers; see :func:`evoprune.parallel.work`."""
-    brief, packed, evaluation_timeout = arguments
-    return work(problem_hash, payloads.get(problem_hash), brief, packed, evaluation_timeout)
+def work_here(name: str, brief: dict[str, Any], packed: list[bytes], evaluation_timeout: float | None) -> tuple[str, Any]:
+    """Evaluates a chunk in one of Dask's workers; see :func:`evoprune.worker.work`."""
+    try:
+        if name not in held:
+            return "error", f"{worker_name()} does not have the problem: it lacks evoprune, or has another version."
+        with torch_threads(brief["threads"]):
+            problem, terms = held[name].make()
+            with only_terms(terms):
+                return "ok", evaluate_packed(problem, brief, packed, evaluation_timeout)
+    except Exception:  # noqa: BLE001 - returned to the origin, which raises it
+        return "error", traceback.format_exc()
 
 
-def workers_of(client: Client) -> dict[str, int]:
-    """Returns the number of threads of each worker by its address."""
-    return {address: int(worker["nthreads"]) for address, worker in client.scheduler_info(n_workers=-1)["workers"].items()}
+def dask_setup(worker: Worker) -> None:
+    """Has a worker of a local cluster leave Ctrl-C, which reaches it too, to the origin. Called by Dask as it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def watching(client: Client, where: str) -> Iterator[None]:
+    """Says every minute that there are no workers, while there are none."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(LONELY):
+            with contextlib.suppress(OSError, FutureCancelledError):  # a lost scheduler is found by whoever waits for tasks
+                if not workers_of(client):
+                    tqdm.write(f"no workers at {where}; waiting for some", file=sys.stderr)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def workers_of(client: Client) -> dict[str, dict[str, Any]]:
+    """Returns what the scheduler knows of each worker by its address."""
+    workers: dict[str, dict[str, Any]] = client.scheduler_info(n_workers=-1)["workers"]
+    return workers

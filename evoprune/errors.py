@@ -28,6 +28,10 @@ class RunError(EvopruneError, RuntimeError):
     """A run that could not go on; what it had finished is on disk."""
 
 
+class WorkersError(RunError):
+    """Workers that cannot go on, whatever the mask."""
+
+
 class LostTaskError(RunError):
     """A task that no worker could finish."""
 

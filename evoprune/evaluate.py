@@ -227,13 +227,22 @@ def recall(problem_hash: str, payload: bytes | None) -> Problem | None:
     """
     if problem_hash not in _problems and payload is not None:
         problem = pickle.loads(payload)  # noqa: S301 - from the run's own origin, over the run's own channel
-        if problem.hash != problem_hash:
-            raise InputError(
-                f"on {worker_name()} the problem has another hash than at the origin; expected the same data files, "
-                f"code and library versions on every host."
-            )
+        check_hash(problem, problem_hash)
         remember(problem)
     return _problems.get(problem_hash)
+
+
+def check_hash(problem: Problem, problem_hash: str) -> None:
+    """Checks that a problem is the same in this process as at the origin.
+
+    Raises:
+        InputError: It is not.
+    """
+    if problem.hash != problem_hash:
+        raise InputError(
+            f"on {worker_name()} the problem has another hash than at the origin; expected the same data files, "
+            f"code and library versions on every host."
+        )
 
 
 def _unpickle(problem_hash: str, payload: bytes, objectives: Any, brief: BriefTraining, divisors: Any) -> Evaluator:

@@ -7,7 +7,8 @@ makes the fitness of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -127,6 +128,21 @@ _BUILT_IN = frozenset({*TERMS, *FITNESS})
 def registered_terms() -> dict[str, Term]:
     """Returns the terms of the user's own."""
     return {name: term for name, term in TERMS.items() if name not in _BUILT_IN}
+
+
+@contextmanager
+def only_terms(terms: Mapping[str, Term]) -> Iterator[None]:
+    """Lets the terms of the user's own be these, and what they were before afterwards."""
+    before = registered_terms()
+    for name in before:
+        del TERMS[name]
+    TERMS.update(terms)
+    try:
+        yield
+    finally:
+        for name in terms:
+            del TERMS[name]
+        TERMS.update(before)
 
 
 def register_fitness(name: str, made_of: Term | Sequence[str]) -> None:

@@ -6,30 +6,26 @@ problem says so and is sent it once.
 
 from __future__ import annotations
 
-import faulthandler
 import functools
 import importlib.util
 import math
 import sys
-import traceback
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice, pairwise
 from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 
-from evoprune.brief import STATUSES, BriefTraining, Chunk, Evaluation, evaluate_chunk, failed, torch_threads
-from evoprune.dissipation import Dissipation
+from evoprune.brief import STATUSES, Chunk, Evaluation, evaluate_chunk, failed
 from evoprune.engines import ENGINES
-from evoprune.errors import InputError, LostTaskError, RunError
-from evoprune.evaluate import Evaluator, Workers, recall, remember
+from evoprune.errors import InputError, LostTaskError, WorkersError
+from evoprune.evaluate import Evaluator, Workers, remember
 from evoprune.fitness import TERMS
-from evoprune.mask import Mask
 from evoprune.operators import Evidence
+from evoprune.worker import under_own_launcher, under_scoop, work
 
 NUMBERS = ("validation_loss", "validation_accuracy", "multiply_adds", "seconds")
 # Runs a function with each of several arguments; see :func:`run_on_scoop`.
@@ -70,7 +66,7 @@ def choose_workers(name: str | Workers = "auto", evaluation_timeout: float | Non
     Args:
         name: ``serial``; ``scoop`` (the script must run under ``python -m evoprune.scoop``, or SCOOP's own launcher); ``auto``:
             SCOOP where the script runs under it, else serial; ``dask:N`` or the address of a Dask scheduler, see
-            :class:`evoprune.dask.DaskWorkers`. An object that evaluates is returned as it is.
+            :class:`evoprune.dask.DaskWorkers`. An object that evaluates is returned as it is, and has limits of its own.
         evaluation_timeout: Seconds that the evaluation of a mask may take; a mask that takes longer counts as failed. None: no
             limit.
 
@@ -78,10 +74,12 @@ def choose_workers(name: str | Workers = "auto", evaluation_timeout: float | Non
         InputError: An unknown name, ``scoop`` where SCOOP does not run, or a limit that is not above 0 or that nobody can
             enforce.
     """
-    if not isinstance(name, str):
-        return name
     if evaluation_timeout is not None and not (math.isfinite(evaluation_timeout) and evaluation_timeout > 0):
         raise InputError(f"evaluation_timeout is {evaluation_timeout}; expected a number of seconds above 0.")
+    if not isinstance(name, str):
+        if evaluation_timeout is not None:
+            raise InputError(f"evaluation_timeout is {evaluation_timeout}, but workers are an object; expected a name.")
+        return name
     if name.startswith(("dask:", "tcp://", "tls://")):
         return _dask(name, evaluation_timeout)
     if name not in ("auto", "serial", "scoop"):
@@ -98,8 +96,8 @@ def choose_workers(name: str | Workers = "auto", evaluation_timeout: float | Non
         return chosen
     if chosen is serial or not under_own_launcher():
         raise InputError(
-            f"evaluation_timeout is {evaluation_timeout}, but this process cannot end an evaluation that hangs; start with: "
-            f"python -m evoprune.scoop -n 1 script.py ..."
+            f"evaluation_timeout is {evaluation_timeout}, but this process cannot end an evaluation that hangs; start with "
+            f"python -m evoprune.scoop -n 1 script.py ..., or take the workers dask:1."
         )
     return functools.partial(scoop, evaluation_timeout=evaluation_timeout)
 
@@ -110,17 +108,6 @@ def _dask(name: str, evaluation_timeout: float | None) -> Workers:
     from evoprune.dask import DaskWorkers
 
     return DaskWorkers(name, evaluation_timeout)
-
-
-def under_scoop() -> bool:
-    """Tells whether this process was started by SCOOP, by whichever launcher."""
-    module = sys.modules.get("scoop")
-    return bool(module is not None and module.IS_RUNNING)
-
-
-def under_own_launcher() -> bool:
-    """Tells whether this process was started by ``python -m evoprune.scoop``."""
-    return under_scoop() and "evoprune.scoop.patches" in sys.modules
 
 
 def warn_of_stock_launcher() -> None:
@@ -153,7 +140,7 @@ def scoop(
         evaluation_timeout: Seconds that a mask may take.
 
     Raises:
-        RunError: A worker could not make the problem; the message has its traceback.
+        WorkersError: A worker could not make the problem; the message has its traceback.
     """
     from scoop import futures
 
@@ -301,10 +288,10 @@ def evaluations_of(outcome: str, content: Any, masks: Chunk) -> list[Evaluation]
 
     Raises:
         LostTaskError: No worker could finish it, or it is rubbish.
-        RunError: The worker could not make the problem; the message has its traceback.
+        WorkersError: The worker could not make the problem; the message has its traceback.
     """
     if outcome == "error":
-        raise RunError(f"a worker could not evaluate:\n{content}")
+        raise WorkersError(f"a worker could not evaluate:\n{content}")
     if outcome != "ok":
         raise LostTaskError(content)
     try:
@@ -321,60 +308,9 @@ def evaluations_of(outcome: str, content: Any, masks: Chunk) -> list[Evaluation]
     return evaluations
 
 
-def work(
-    problem_hash: str, payload: bytes | None, brief: dict[str, Any], packed: list[bytes], evaluation_timeout: float | None
-) -> tuple[str, Any]:
-    """Evaluates a chunk in a worker. Takes and returns plain values, and raises nothing: SCOOP would lose the traceback.
-
-    Args:
-        problem_hash: Hash of the problem.
-        payload: The pickled problem, or None.
-        brief: Fields of the :class:`~evoprune.evaluate.BriefTraining`.
-        packed: Packed bits of each mask.
-        evaluation_timeout: Seconds that a mask may take, the making of the problem aside; None for no limit.
-
-    Returns:
-        ``("ok", fields of each evaluation)``, ``("unknown problem", None)``, or ``("error", traceback)``.
-    """
-    try:
-        with torch_threads(brief["threads"]):
-            problem = recall(problem_hash, payload)
-            if problem is None:
-                return "unknown problem", None
-            masks = [_unpack(bits, problem.shapes, problem.prunable_count) for bits in packed]
-            dissipation = None if brief["dissipation"] is None else Dissipation(**brief["dissipation"])
-            how = BriefTraining(**brief | {"dissipation": dissipation})
-            with limit(None if evaluation_timeout is None else evaluation_timeout * len(masks)):
-                return "ok", [asdict(evaluation) for evaluation in evaluate_chunk(problem, masks, how)]
-    except Exception:  # noqa: BLE001 - returned to the origin, which raises it
-        return "error", traceback.format_exc()
-
-
-@contextmanager
-def limit(seconds: float | None) -> Iterator[None]:
-    """Has this worker ended, and where it hangs shown, unless what is inside is finished in time; None for no limit."""
-    if seconds is None:
-        yield
-    elif under_own_launcher():  # which is told by the reply when it is finished
-        from scoop import _control
-
-        _control.execQueue.socket.limit(seconds)
-        yield
-    else:
-        faulthandler.dump_traceback_later(seconds, exit=True)
-        try:
-            yield
-        finally:
-            faulthandler.cancel_dump_traceback_later()
-
-
 def _evaluation(fields: dict[str, Any]) -> Evaluation:
     evidence = fields["evidence"]
     return Evaluation(**fields | {"evidence": None if evidence is None else Evidence(**evidence)})
-
-
-def _unpack(bits: bytes, shapes: Any, n: int) -> Mask:
-    return Mask(np.unpackbits(np.frombuffer(bits, np.uint8), count=n).astype(bool), shapes)
 
 
 class ChunkedMap:

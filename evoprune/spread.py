@@ -11,7 +11,7 @@ from typing import Any
 
 from evoprune import records
 from evoprune.compare import Cell, Comparison, run_cell, split_control
-from evoprune.errors import InputError, InUseError, RunError
+from evoprune.errors import InputError, InUseError, RunError, WorkersError
 from evoprune.evaluate import Workers
 from evoprune.mask import Mask
 from evoprune.parallel import RunTasks
@@ -31,6 +31,9 @@ def serial_cells(
         folder: Folder of the run folders.
         failed: Cells that have failed before.
         workers: Who evaluates the masks; None for this process.
+
+    Raises:
+        WorkersError: The workers cannot go on.
     """
     lost = set(failed)
     for cell in cells:
@@ -45,6 +48,8 @@ def serial_cells(
             run_cell(comparison, cell, folder / cell.folder, mask, workers)
         except InUseError:
             continue
+        except WorkersError:
+            raise  # not the cell's own
         except RunError as error:
             lost.add(cell)
             reason = str(error)

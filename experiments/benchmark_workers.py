@@ -23,7 +23,7 @@ from tqdm import tqdm
 import evoprune as ep
 from evoprune import cli, records
 from evoprune.evaluate import Evaluator
-from evoprune.parallel import under_own_launcher
+from evoprune.worker import under_own_launcher
 
 COLUMNS = (
     "workers", "seconds", "over_one", "over_serial", "work_ms", "overhead_ms", "request_bytes", "reply_bytes", "allowed_bytes",

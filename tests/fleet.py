@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 import torch
 import evoprune as ep
-from evoprune import cli, parallel
+from evoprune import brief, cli, worker
 
 OUT, BEHAVIOUR, POISON = Path(sys.argv[1]), os.environ.get("BEHAVIOUR", ""), os.environ.get("POISON", "")
 
@@ -33,9 +33,9 @@ def rubbish(problem, masks, brief):
     return [replace(e, terms={"loss": "rubbish"}) if e.mask == POISON else e for e in found]
 
 ep.register_fitness("mine", term)
-evaluate_chunk = parallel.evaluate_chunk
+evaluate_chunk = brief.evaluate_chunk
 if BEHAVIOUR == "rubbish":
-    parallel.evaluate_chunk = rubbish
+    worker.evaluate_chunk = rubbish
 
 def make_problem():
     generator = torch.Generator().manual_seed(1)

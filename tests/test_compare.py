@@ -12,6 +12,8 @@ from conftest import kill_group, python, start, wait_for
 import evoprune as ep
 from evoprune import cells, plot_compare, tables
 from evoprune.compare import METHODS, Cell, Comparison, epochs_within, make_cells, make_problem, planned_cost, run_cell
+from evoprune.errors import WorkersError
+from evoprune.spread import serial_cells
 from evoprune.train import multiply_adds
 
 PROBLEM = {"widths": [24, 16]}
@@ -226,6 +228,16 @@ def test_a_cell_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None
         assert cells.compare(COMPARISON, made + control, tmp_path) == [made[0], *control]
     assert [row["method"] for row in read(tmp_path / "cells.csv")] == ["erk"]
     assert cells.compare(COMPARISON, made, tmp_path) == []
+
+
+def test_workers_that_are_lost_are_no_failure_of_a_cell(tmp_path: Path) -> None:
+    def lost(evaluator: ep.Evaluator, chunks: object, *, slots: int | None = None) -> object:
+        raise WorkersError("the scheduler is lost")
+        yield
+
+    (kstarts,) = make_cells(["kstarts"], ["digits"], "mlp", [0.9], [0])
+    with pytest.raises(WorkersError):
+        list(serial_cells(COMPARISON, [kstarts], tmp_path, [], lost))
 
 
 ARGUMENTS = [SCRIPT, "--data", "digits", "--model", "mlp", "--widths", 24, 16, "--epochs", 3, "--dissipate-epochs", 2,

@@ -1,6 +1,7 @@
 """Evaluation on Dask's workers, with real clusters that lose workers and schedulers."""
 
 import csv
+import importlib
 import os
 import re
 import signal
@@ -8,6 +9,8 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from fleet import assert_all_end, evaluations
 from test_search_evolution import assert_same, table
 
 import evoprune as ep
+from evoprune.fitness import FITNESS, TERMS, FitnessFunction
 
 pytest.importorskip("distributed", reason="Dask is an extra: pip install 'evoprune[dask]'")
 
@@ -128,7 +132,7 @@ def test_the_scheduler_killed(whole: Path, run: Run, cluster: Callable[..., Clus
     first.scheduler.kill()
     code, output = finish(process, 60)
     assert code == 1, output
-    assert f"error: the scheduler at {first.address} is lost" in output
+    assert f"error: the scheduler at {first.address} is lost" in output, output
     assert "the same command resumes" in output
     for worker in first.workers:
         worker.wait(60)
@@ -187,7 +191,7 @@ def test_tls_with_certificates_and_without(
     secured = cluster("--tls-ca-file", str(ca), "--tls-cert", str(certificate), "--tls-key", str(key), protocol="tls")
     code, output = finish(run(secured.address), 60)  # without
     assert code == 2, output
-    assert f"error: no scheduler answers at {secured.address}" in output
+    assert f"error: workers are {secured.address!r}, but there are no certificates" in output
 
     assert is_refused(secured.port, ca)
     assert not is_refused(secured.port, ca, certificate, key)
@@ -197,6 +201,66 @@ def test_tls_with_certificates_and_without(
     code, output = finish(run(secured.address))
     assert code == 0, output
     assert_same(whole, tmp_path / "run")
+
+
+def evaluated(problem: ep.Problem, workers: str, fitness: str = "loss", generations: int = 1) -> list[tuple[float, ...]]:
+    """Returns the fitness of four masks a generation."""
+    toolbox = ep.make_toolbox(problem, sparsity=0.8, fitness=fitness, fitness_epochs=1, workers=workers, chunk_size=2)
+    with toolbox.map.func:
+        return [value for _ in range(generations) for value in toolbox.map(toolbox.evaluate, toolbox.population(n=4))]
+
+
+def test_a_standing_cluster_has_nothing_of_another_run(
+    digits: ep.Problem,
+    cluster: Callable[..., Cluster],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A script may be edited between two runs; what one sends is sent once, and not left behind."""
+    from distributed import Client
+
+    from evoprune import dask
+
+    standing, made = cluster(), []
+    address = standing.address
+
+    class Counted(dask.ProblemPlugin):
+        def __init__(self, evaluator: ep.Evaluator) -> None:
+            made.append(evaluator)
+            super().__init__(evaluator)
+
+    monkeypatch.setattr(dask, "ProblemPlugin", Counted)
+    monkeypatch.setitem(FITNESS, "mine", FitnessFunction("mine", ("mine",)))
+    for sign in (1.0, -1.0):
+        with monkeypatch.context() as patch:
+            patch.setitem(TERMS, "mine", lambda trained, validation, sign=sign: sign * validation.loss)
+            assert evaluated(digits, address, "mine", generations=2) == evaluated(digits, "serial", "mine", generations=2)
+    assert evaluated(digits, address) == evaluated(digits, "serial")
+    assert len(made) == 3
+    with Client(address, set_as_default=False) as client:
+        assert list(client.run(lambda: len(sys.modules["evoprune.dask"].held)).values()) == [0, 0]
+
+    (tmp_path / "here_alone.py").write_text("def term(trained, validation):\n    return validation.loss\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(TERMS, "mine", importlib.import_module("here_alone").term)
+    with pytest.raises(ep.RunError, match="No module named 'here_alone'"):
+        evaluated(digits, address, "mine")
+
+    for worker in standing.workers:
+        os.killpg(worker.pid, signal.SIGKILL)
+    monkeypatch.setattr(dask, "LONELY", 0.1)
+    with Client(address, set_as_default=False) as client, dask.watching(client, address):
+        end = time.monotonic() + 20
+        while f"no workers at {address}" not in capsys.readouterr().err:
+            assert time.monotonic() < end
+
+
+def test_what_cannot_be_sent_is_said(digits: ep.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = threading.Lock()
+    monkeypatch.setitem(TERMS, "mine", lambda trained, validation: lock)
+    with pytest.raises(ep.InputError, match="cannot be sent to workers"):
+        evaluated(digits, "dask:1")
 
 
 def test_clusters_that_cannot_serve(run: Run, cluster: Callable[..., Cluster]) -> None:
@@ -209,7 +273,10 @@ def test_clusters_that_cannot_serve(run: Run, cluster: Callable[..., Cluster]) -
     assert "expected workers of one thread: dask worker" in output
 
 
-@pytest.mark.parametrize("name", ["dask:0", "dask:", "dask:two", "dusk:2", "http://host:80"])
+@pytest.mark.parametrize(
+    "name",
+    ["dask:0", "dask:", "dask:two", "dusk:2", "http://host:80", "tcp://", "tcp://host", "tcp://host:two", "tls://:8786"],
+)
 def test_bad_names(name: str) -> None:
     with pytest.raises(ep.InputError, match=r"expected .*dask:N"):
         ep.parallel.choose_workers(name)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import evoprune as ep
 from evoprune import evaluate
 from evoprune.errors import LostTaskError
-from evoprune.parallel import choose_workers, equal_pieces, evaluations_of, serial, work
+from evoprune.parallel import choose_workers, equal_pieces, evaluations_of, serial
+from evoprune.worker import work
 
 SCRIPT = """
 import sys, json

@@ -441,6 +441,8 @@ def test_a_timeout_needs_workers() -> None:
         ep.parallel.choose_workers("auto", 3.0)
     with pytest.raises(ep.InputError, match="expected a number of seconds above 0"):
         ep.parallel.choose_workers("auto", -1.0)
+    with pytest.raises(ep.InputError, match="workers are an object"):
+        ep.parallel.choose_workers(ep.parallel.serial, 3.0)
 
 
 def test_importing_the_launcher_does_not_import_torch() -> None:

@@ -253,6 +253,7 @@ def patch_script(connection: Connection) -> ExitStatus:
     futures._startup = startup
     _types.FutureQueue.append, _types.FutureQueue.pop = append, pop
     _types.FutureQueue.requestFuture = lambda queue: None
+    del _types.FutureQueue.__del__  # it was shut down before, and modules are gone when Python ends
     _types.Communicator = lambda: Communicator(connection)
     return exit_status
 
