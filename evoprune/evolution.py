@@ -59,7 +59,8 @@ class Evolution:
     generation (mu+lambda only). No worker idles; but the order of arrivals, and so the result, depends on the machine. It is
     recorded, and an interrupted run goes on from it. A generation is as many arrivals as there are offspring."""
     slots: int | None = None
-    """With --steady-state: chunks that are evaluated at a time. None: the number of workers at the start."""
+    """With --steady-state: chunks that are evaluated at a time. None: the number of workers at the start, which a run keeps;
+    give a number where more will come."""
     selection: str | None = None
     """DEAP's selection, of survivors (mu+lambda: best, tournament or nsga2) or of parents (generational: tournament). None:
     best for mu+lambda, nsga2 for several objectives."""
