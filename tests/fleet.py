@@ -107,6 +107,12 @@ def assert_all_end(pids: list[int]) -> None:
         time.sleep(0.05)
 
 
+def listening(pids: list[int]) -> list[tuple[str, int]]:
+    """Returns the addresses on which processes listen."""
+    sockets = [socket for pid in pids for socket in psutil.Process(pid).net_connections("tcp")]
+    return [tuple(socket.laddr) for socket in sockets if socket.status == psutil.CONN_LISTEN]
+
+
 def evaluations(folder: Path) -> int:
     path = folder / "evaluations.csv"
     return max(0, path.read_text().count("\n") - 1) if path.exists() else 0

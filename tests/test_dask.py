@@ -14,9 +14,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import finish, start, wait_for
-from fleet import assert_all_end, evaluations
+from fleet import assert_all_end, evaluations, listening
 from test_search_evolution import assert_same, table
 
 import evoprune as ep
@@ -96,6 +97,8 @@ def test_workers_give_the_serial_result(whole: Path, run: Run, tmp_path: Path, n
     pids = worker_pids(tmp_path / "run")
     assert 1 <= len(pids) <= n
     assert process.pid not in pids
+    everyone = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+    assert {host for host, _ in listening(everyone)} == {"127.0.0.1"}
     code, output = finish(process)
     assert code == 0, output
     assert_same(whole, tmp_path / "run")

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import zmq
 from conftest import finish, kill_group, python, start, wait_for
-from fleet import assert_all_end, evaluations
+from fleet import assert_all_end, evaluations, listening
 from test_search_evolution import assert_same, table
 
 import evoprune as ep
@@ -113,12 +113,6 @@ def test_a_worker_that_hangs_as_a_whole_is_replaced(
     assert code == 0, output
     assert "it cannot be reached; another takes its place" in output
     assert_same(whole, tmp_path / "run")
-
-
-def listening(pids: list[int]) -> list[tuple[str, int]]:
-    """Returns the addresses on which processes listen."""
-    sockets = [socket for pid in pids for socket in psutil.Process(pid).net_connections("tcp")]
-    return [tuple(socket.laddr) for socket in sockets if socket.status == psutil.CONN_LISTEN]
 
 
 class Payload:
