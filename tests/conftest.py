@@ -20,6 +20,8 @@ import evoprune as ep
 from evoprune.engines import ENGINES
 from evoprune.fitness import FITNESS
 
+pytest.register_assert_rewrite("comparing")
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -3,7 +3,6 @@
 import csv
 import importlib
 import os
-import re
 import signal
 import socket
 import ssl
@@ -16,9 +15,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from comparing import assert_it_alone_failed, assert_same, least_fit
 from conftest import finish, start, wait_for
 from fleet import assert_all_end, evaluations, listening
-from test_search_evolution import assert_same, table
 
 import evoprune as ep
 from evoprune.fitness import FITNESS, TERMS, FitnessFunction
@@ -156,17 +155,11 @@ def test_the_scheduler_killed(whole: Path, run: Run, cluster: Callable[..., Clus
     ],
 )
 def test_a_hostile_mask_gets_the_worst_fitness(whole: Path, run: Run, tmp_path: Path, behaviour: str, reason: str) -> None:
-    first = [row for row in table(whole / "evaluations.csv") if row["gen"] == "0"]
-    poison = min(first, key=lambda row: float(row["mine"]))["mask"]  # nothing descends from the least fit
+    poison = least_fit(whole)
     timeout = {"TIMEOUT": 1} if behaviour == "hang" else {}
     code, output = finish(run("dask:2", BEHAVIOUR=behaviour, POISON=poison, **timeout))
     assert code == 0, output
-    found, expected = (table(folder / "evaluations.csv") for folder in (tmp_path / "run", whole))
-    (failed,) = [row for row in found if row["mask"] == poison]
-    assert failed["status"] == "failed"
-    assert re.search(reason, failed["note"]), failed["note"]
-    assert [row for row in found if row["mask"] != poison] == [row for row in expected if row["mask"] != poison]
-    assert (tmp_path / "run" / "mask.npz").read_bytes() == (whole / "mask.npz").read_bytes()
+    assert_it_alone_failed(tmp_path / "run", whole, poison, reason)
 
 
 def is_refused(port: int, ca: Path, *certificate: Path) -> bool:

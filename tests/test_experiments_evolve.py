@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from comparing import assert_same, table
 from conftest import finish, kill_group, python, start, wait_for
-from test_search_evolution import assert_same, table
 
 from evoprune import plot, records
 

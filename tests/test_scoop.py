@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 import zmq
+from comparing import assert_it_alone_failed, assert_same, least_fit
 from conftest import finish, kill_group, python, start, wait_for
 from fleet import assert_all_end, evaluations, listening
-from test_search_evolution import assert_same, table
 
 import evoprune as ep
 
@@ -200,8 +200,7 @@ def test_the_script_or_the_launcher_killed(
 def test_a_hostile_mask_gets_the_worst_fitness(
     whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, behaviour: str, reason: str
 ) -> None:
-    first = [row for row in table(whole / "evaluations.csv") if row["gen"] == "0"]
-    poison = min(first, key=lambda row: float(row["mine"]))["mask"]  # nothing descends from the least fit
+    poison = least_fit(whole)
     timeout = {"TIMEOUT": 2} if behaviour == "hang" else {}
     process = launch(2, "--attempts", 2, BEHAVIOUR=behaviour, POISON=poison, **timeout)
     everyone: list[int] = []
@@ -209,12 +208,7 @@ def test_a_hostile_mask_gets_the_worst_fitness(
     everyone = Processes(process).all
     code, output = finish(process)
     assert code == 0, output
-    found, expected = (table(folder / "evaluations.csv") for folder in (tmp_path / "run", whole))
-    (failed,) = [row for row in found if row["mask"] == poison]
-    assert failed["status"] == "failed"
-    assert re.search(reason, failed["note"]), failed["note"]
-    assert [row for row in found if row["mask"] != poison] == [row for row in expected if row["mask"] != poison]
-    assert (tmp_path / "run" / "mask.npz").read_bytes() == (whole / "mask.npz").read_bytes()
+    assert_it_alone_failed(tmp_path / "run", whole, poison, reason)
     if behaviour == "hang":
         assert "in term" in output  # where it hung
     assert_all_end(everyone)

@@ -1,6 +1,5 @@
 """A whole evolution from Python."""
 
-import csv
 import math
 import os
 import signal
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from comparing import assert_same
 
 import evoprune as ep
 from evoprune import brief, plot, records
@@ -19,26 +19,6 @@ from evoprune.run import FIGURE_NAMES
 
 SPARSITY = 0.8
 SMALL = ep.Evolution(k=3, offspring=5, generations=4)
-TIMING = {"seconds", "worker"}
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        found = [{key: value for key, value in row.items() if key not in TIMING} for row in csv.DictReader(file)]
-    return sorted(found, key=lambda row: row["mask"]) if path.name == "evaluations.csv" else found
-
-
-def assert_same(a: Path, b: Path) -> None:
-    for name in ("evaluations.csv", "generations.csv", "layers.csv", "bests.csv", "history.csv"):
-        assert table(a / name) == table(b / name), name
-    files = [path.relative_to(a) for path in [a / "mask.npz", a / "model.safetensors", *a.glob("hall_of_fame/*")]]
-    assert len(files) > 2
-    for name in files:
-        assert (a / name).read_bytes() == (b / name).read_bytes(), name
-    ours, theirs = (records.read_json(folder / "result.json") for folder in (a, b))
-    assert ours is not None
-    assert theirs is not None
-    assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
 
 
 class Watch:
