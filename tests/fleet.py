@@ -84,7 +84,7 @@ def main():
     if replay is not None:
         workers, options["slots"] = Replay(Path(replay)), 2
     result = ep.evolve(make_problem(), ep.Evolution(k=4, generations=3, **options), fitness="mine", sparsity=0.8,
-                       fitness_epochs=3, trained_bests=2, chunk_size=2, engine="sparse", out=OUT, callbacks=[Pause()],
+                       fitness_epochs=3, trained_bests=2, chunk_size=3, engine="sparse", out=OUT, callbacks=[Pause()],
                        evaluation_timeout=timeout, workers=workers)
     print("DONE", [tuple(record.items()) for record in result.logbook][-1])
 
