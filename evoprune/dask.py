@@ -32,7 +32,7 @@ from evoprune.fitness import Term, only_terms, registered_terms
 from evoprune.mask import Mask
 from evoprune.parallel import evaluations_of, share_out
 from evoprune.problem import Problem
-from evoprune.worker import evaluate_packed
+from evoprune.worker import ended, evaluate_packed
 
 LOCAL = "dask:"
 SCHEMES = ("tcp://", "tls://")
@@ -362,6 +362,8 @@ def work_here(name: str, brief: dict[str, Any], packed: list[bytes], evaluation_
             problem, terms = held[name].make()
             with only_terms(terms):
                 return "ok", evaluate_packed(problem, brief, packed, evaluation_timeout)
+    except SystemExit as end:
+        return "lost", ended(end)
     except Exception:  # noqa: BLE001 - returned to the origin, which raises it
         return "error", traceback.format_exc()
 

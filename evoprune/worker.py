@@ -43,7 +43,8 @@ def work(
         evaluation_timeout: Seconds that a mask may take, the making of the problem aside; None for no limit.
 
     Returns:
-        ``("ok", fields of each evaluation)``, ``("unknown problem", None)``, or ``("error", traceback)``.
+        ``("ok", fields of each evaluation)``, ``("unknown problem", None)``, ``("lost", reason)`` where it wants to end
+        the process, or ``("error", traceback)``.
     """
     try:
         with torch_threads(brief["threads"]):
@@ -51,8 +52,15 @@ def work(
             if problem is None:
                 return "unknown problem", None
             return "ok", evaluate_packed(problem, brief, packed, evaluation_timeout)
+    except SystemExit as end:
+        return "lost", ended(end)
     except Exception:  # noqa: BLE001 - returned to the origin, which raises it
         return "error", traceback.format_exc()
+
+
+def ended(end: SystemExit) -> str:
+    """Returns why a chunk is lost whose evaluation ends the process: alone, each of its masks shows whether it does."""
+    return f"its evaluation ended the process: SystemExit({end.code})"
 
 
 def evaluate_packed(

@@ -26,6 +26,8 @@ def term(trained, validation):
             time.sleep(1000)
         if BEHAVIOUR == "raise":
             raise ValueError("poisoned")
+        if BEHAVIOUR == "exit":
+            sys.exit(3)
     return -validation.loss
 
 def rubbish(problem, masks, brief):
@@ -74,8 +76,11 @@ class Pause:
     def on_generation(self, state):
         if os.environ.get("PAUSE") == str(state.gen - 1):
             OUT.with_name("paused").touch()
+            end = time.monotonic() + 300
             while not OUT.with_name("go").exists():
                 time.sleep(0.01)
+                if time.monotonic() > end:
+                    sys.exit("nobody says go")
 
 def main():
     timeout = float(os.environ["TIMEOUT"]) if "TIMEOUT" in os.environ else None

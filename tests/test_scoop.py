@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -194,6 +195,7 @@ def test_the_script_or_the_launcher_killed(
         ("kill", "2 workers ended at it; the last: .* killed by SIGKILL"),
         ("hang", "took longer than --evaluation-timeout allows"),
         ("raise", "ValueError: poisoned"),
+        ("exit", r"SystemExit\(3\)"),
         ("rubbish", "a worker returned rubbish: "),
     ],
 )
@@ -314,6 +316,27 @@ def test_scoops_own_futures_and_the_scripts_exit_status(tasks: Path, n: int) -> 
     assert f"[0, 1, 4, 9, 16] {[sum(nested[:n]) for n in range(7)]}" in output
     assert "unexpected" not in output
     assert "[7, 8]" in output
+
+
+@pytest.mark.parametrize("end", ["2>&-", "2> >(exit 0)"])
+def test_nobody_need_listen_to_standard_error(tasks: Path, end: str) -> None:
+    command = [sys.executable, *LAUNCHER, "-n", "1", str(tasks), "work"]
+    done = subprocess.run(["bash", "-c", f"sleep 0.2; {shlex.join(command)} {end}"], stdout=subprocess.PIPE, timeout=60)
+    assert done.returncode == 7
+    assert b"[7, 8]" in done.stdout
+
+
+def test_modules_are_looked_for_beside_the_script_first(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for folder in (tmp_path, tmp_path / "sub"):
+        (folder / "common.py").write_text(f"def where(i):\n    return {folder.name!r}\n")
+    script = (
+        "import common\nfrom scoop import futures\nif __name__ == '__main__':\n    print(*futures.map(common.where, [1]))\n"
+    )
+    (tmp_path / "sub" / "script.py").write_text(script)
+    code, output = python(*LAUNCHER, "-n", 1, "sub/script.py", folder=tmp_path, deadline=60)
+    assert code == 0, output
+    assert "sub\n" in output
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,22 @@ def test_a_late_worker_is_found_and_its_task_given_up(broker: Broker, clients: C
     assert script.receive() == [Kind.LOST, b"1", b"too late"]
 
 
+def test_who_is_late_and_just_finishes_gets_no_other_task(broker: Broker, clients: Clients) -> None:
+    script, a, b = clients
+    script.send(*TASK)
+    a.send(Kind.REQUEST)
+    assert a.receive() == TASK
+    broker.dismiss(b"a")
+    a.send(Kind.REPLY, b"1", b"result")
+    a.send(Kind.REQUEST)
+    script.send(Kind.TASK, b"2", b"payload")
+    broker.remove(b"a", "it is late", give_up=True)
+    assert script.receive() == [Kind.REPLY, b"1", b"result"]
+    b.send(Kind.REQUEST)
+    assert b.receive() == [Kind.TASK, b"2", b"payload"]
+    assert script.receive() is None
+
+
 def test_a_limit_ends_with_the_task(broker: Broker, clients: Clients) -> None:
     script, a, _ = clients
     script.send(*TASK)

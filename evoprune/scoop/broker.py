@@ -123,7 +123,7 @@ class Broker:
         self.waiting: deque[Task] = deque()
         self.idle: deque[bytes] = deque()
         self.gone: set[bytes] = set()
-        self.variables: list[list[bytes]] = []
+        self.variables: dict[tuple[bytes, bytes], list[bytes]] = {}
         self.durations: deque[float] = deque(maxlen=REMEMBERED)
         self.handlers: dict[bytes, Callable[..., None]] = {
             Kind.INIT: self._on_init,
@@ -166,6 +166,12 @@ class Broker:
         if kind in self.handlers:
             self.handlers[kind](sender, *frames)
 
+    def dismiss(self, name: bytes) -> None:
+        """Gives a worker that is about to be ended no more tasks, even if it should just finish the one that it is at."""
+        self.gone.add(name)
+        if name in self.idle:
+            self.idle.remove(name)
+
     def remove(self, name: bytes, reason: str, give_up: bool = False) -> None:
         """Forgets a worker whose process has ended; what it held is done again, or given up.
 
@@ -174,10 +180,8 @@ class Broker:
             reason: Why it ended.
             give_up: Do not try again what it held.
         """
-        self.gone.add(name)
+        self.dismiss(name)
         self.peers.pop(name, None)
-        if name in self.idle:
-            self.idle.remove(name)
         for task in [task for task in self.tasks.values() if task.owner == name]:  # tasks of a task that is done again
             self._close(task)
         for task in [task for task in self.tasks.values() if task.worker == name]:
@@ -226,12 +230,12 @@ class Broker:
         if sender in self.gone:  # its process ended before this was read
             return
         self.peers[sender] = Peer(title.decode())
-        for frames in self.variables:
+        for frames in self.variables.values():
             self._send(sender, Kind.VARIABLE, *frames)
 
     def _on_request(self, sender: bytes) -> None:
         peer = self.peers.get(sender)
-        if peer is None:  # it has ended meanwhile
+        if peer is None or sender in self.gone:  # it has ended meanwhile, or is about to be
             return
         if peer.since is None:
             peer.since = time.monotonic()
@@ -264,10 +268,12 @@ class Broker:
         if sender in self.peers:
             self.peers[sender].deadline = time.monotonic() + float(seconds)
 
-    def _on_variable(self, sender: bytes, *frames: bytes) -> None:
-        self.variables.append(list(frames))
-        for name in self.peers:
-            self._send(name, Kind.VARIABLE, *frames)
+    def _on_variable(self, sender: bytes, name: bytes, value: bytes, owner: bytes) -> None:
+        if self.variables.get((owner, name)) == [name, value, owner]:
+            return  # SCOOP sends it again and again until it has come back
+        self.variables[owner, name] = [name, value, owner]
+        for peer in self.peers:
+            self._send(peer, Kind.VARIABLE, name, value, owner)
 
     def _finish(self, sender: bytes, task_id: bytes) -> Task | None:
         """Closes a task that a worker has done; None where that is no longer asked for."""

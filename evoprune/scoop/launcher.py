@@ -106,6 +106,8 @@ class Launcher:
         self.broker.drain()  # after the launcher was stopped, what has come meanwhile
         overdue, unreachable = self.broker.overdue(), self._unreachable()
         for worker in self.workers:
+            if self._is_ready(worker):
+                worker.failures = 0
             if worker.name in overdue:
                 self._end_worker(worker, "it took longer than --evaluation-timeout allows", b"late\n")
             elif worker.name in unreachable:
@@ -175,7 +177,8 @@ class Launcher:
         self.broker.drain()  # what it has sent before
         peer = self.broker.peers.get(worker.name)
         title = peer.title if peer is not None else worker.host
-        worker.failures = 0 if self._is_ready(worker) else worker.failures + 1
+        if not self._is_ready(worker):
+            worker.failures += 1
         if peer is not None and peer.since is not None:
             self.done[title] = (peer.tasks, peer.busy, time.monotonic() - peer.since)
         self.broker.remove(worker.name, f"{title} ended: {reason}", give_up)
@@ -186,6 +189,7 @@ class Launcher:
 
     def _end_worker(self, worker: Worker, reason: str, last_words: bytes = b"") -> None:
         assert worker.process is not None
+        self.broker.dismiss(worker.name)
         end([worker.process], last_words)
         self._remove(worker, reason, give_up=bool(last_words))
 
@@ -266,8 +270,19 @@ def how_it_ended(code: int) -> str:
 
 def say(text: str) -> None:
     """Says something on standard error, on a line of its own also where a progress bar stands."""
-    start = "\r\x1b[K" if sys.stderr.isatty() else ""
-    print(f"{start}evoprune.scoop: {text}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # who read it may have gone, as of `2>&1 | head`; the run goes on
+        start = "\r\x1b[K" if sys.stderr.isatty() else ""
+        print(f"{start}evoprune.scoop: {text}", file=sys.stderr, flush=True)
+
+
+def open_standard_streams() -> None:
+    """Opens those of the standard streams that are closed, so that nothing else gets their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115 - as long as the process lives
 
 
 def check_versions() -> None:
@@ -280,6 +295,8 @@ def check_versions() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the script of a command line, and ends the process with its exit status; 2 for an error of the user's."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where whoever started this ignores it, exit statuses are lost
+    open_standard_streams()
     try:
         check_versions()
         options = parse(arguments)

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from evoprune.scoop.broker import Keys
@@ -109,6 +110,8 @@ def run(orders: Orders) -> Any:
     where = ["--brokerHostname", orders.host, "--taskPort", str(orders.port), "--metaPort", "0"]
     options += [*where, "--size", str(orders.workers + 1), "--workingDirectory", orders.folder]
     start.args = start.parser.parse_args(options)
+    # first, as Python has it: SCOOP puts it last, where a module of the same name elsewhere is taken for one beside the script
+    sys.path.insert(0, str(Path(orders.folder, orders.script[0]).resolve().parent))
     start.args.executable, *start.args.args = orders.script  # which SCOOP's parser would search for options of its own
     start.main()
     return exit_status.status
