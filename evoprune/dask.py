@@ -235,10 +235,8 @@ class DaskWorkers:
                 n_workers=int(self.where.removeprefix(LOCAL)),
                 threads_per_worker=1,
                 host="127.0.0.1",
-                scheduler_kwargs={
-                    "dashboard": False,
-                    "dashboard_address": "127.0.0.1:0",
-                },  # else 8787
+                # any free port, on which nothing is served; else it is 8787, which may be in use
+                scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
                 memory_limit=0,  # Dask pauses workers that pass theirs; these keep nothing that could be spilled
                 security=True,  # keys of its own: without, whoever is on this machine could run code
                 silence_logs=logging.CRITICAL,
