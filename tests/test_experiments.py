@@ -261,7 +261,8 @@ def test_figures_from_a_run_folder(small: Path, tmp_path: Path) -> None:
     assert "no finished run" in output
 
 
-def test_help_explains_every_option() -> None:
+def test_help_explains_every_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     code, output = python(KSTARTS, "--help")
     assert code == 0
     for word in ("--sparsity", "--fitness-epochs", "default: 0.9", "Fraction of the prunable weights to remove"):
