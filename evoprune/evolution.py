@@ -168,15 +168,7 @@ class Evolution:
         """
         for name in ("k", "generations", "tournament_size", "hall_of_fame"):
             _require_count(name, getattr(self, name), 0 if name == "generations" else 1)
-        if self.steady_state and (self.algorithm != "mu+lambda" or self.first_sparsity is not None):
-            raise InputError("steady_state is given; expected the algorithm mu+lambda, and no first_sparsity.")
-        if self.steady_state and self.selection == "tournament":
-            raise InputError(
-                "selection is tournament with steady_state; expected best or nsga2: a tournament draws masks several times, so "
-                "the population would shrink with every arrival."
-            )
-        if self.slots is not None and not self.steady_state:
-            raise InputError(f"slots are {self.slots}; expected steady_state with them.")
+        self._require_steady()
         for name in ("offspring", "starts", "evaluations", "patience", "slots"):
             if getattr(self, name) is not None:
                 _require_count(name, getattr(self, name), 1)
@@ -217,6 +209,17 @@ class Evolution:
         low, high = self.bounds(sparsity)
         if not survivors_of(high, n) <= survivors_of(sparsity, n) <= survivors_of(low, n):
             raise InputError(f"sparsity is {sparsity}, to vary from {low} to {high}; expected it between the two.")
+
+    def _require_steady(self) -> None:
+        if self.steady_state and (self.algorithm != "mu+lambda" or self.first_sparsity is not None):
+            raise InputError("steady_state is given; expected the algorithm mu+lambda, and no first_sparsity.")
+        if self.steady_state and self.selection == "tournament":
+            raise InputError(
+                "selection is tournament with steady_state; expected best or nsga2: a tournament draws masks several times, so "
+                "the population would shrink with every arrival."
+            )
+        if self.slots is not None and not self.steady_state:
+            raise InputError(f"slots are {self.slots}; expected steady_state with them.")
 
     def _require_rising(self, sparsity: float, n: int) -> None:
         _require_count("sparsify", self.sparsify, 1)
