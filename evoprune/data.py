@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -70,6 +71,8 @@ class Data:
         validation: Likewise, or None: split off from ``train``.
         test: Likewise, or None: split off from ``train``.
         name: What records call it.
+        classes: Names of the classes 0, 1, ..., where labels were encoded; None where they were numbers.
+        digest: Of data by name whose content is not the published one: the content's, see :func:`content_digest`.
 
     Raises:
         InputError: A pair is empty, or its inputs and targets differ in length.
@@ -79,6 +82,8 @@ class Data:
     validation: Pair | None = None
     test: Pair | None = None
     name: str = "custom"
+    classes: tuple[str, ...] | None = None
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
@@ -126,7 +131,8 @@ class Data:
 
     def with_parts(self, parts: Mapping[str, Pair]) -> Data:
         """Returns the data with some parts replaced."""
-        return Data(**{**self.parts(), **parts}, name=self.name)
+        changes: dict[str, Any] = dict(parts)
+        return replace(self, **changes)
 
     def parts(self) -> dict[str, Pair]:
         """Returns the parts that are present, by name."""
@@ -163,11 +169,45 @@ def load(
     Raises:
         InputError: An unknown name, or a file that is missing, truncated or foreign.
     """
-    raw, white = look_up("data set", name, LOADERS)(name, data_dir)
+    raw, white = load_raw(name, data_dir)
+    return prepare(raw, white, seed, validation_fraction, test_fraction, normalize)
+
+
+def load_raw(name: str, data_dir: str | os.PathLike[str] | None = None) -> tuple[Data, int]:
+    """Returns a data set by name as it is stored, before any split or normalisation, and its value of white.
+
+    Args:
+        name: See :func:`load`.
+        data_dir: See :func:`load`.
+
+    Raises:
+        InputError: An unknown name, or a file that is missing, truncated or foreign.
+    """
+    return look_up("data set", name, LOADERS)(name, data_dir)
+
+
+def prepare(
+    raw: Data, white: int, seed: int = 0, validation_fraction: float = 0.1, test_fraction: float = 0.2, normalize: bool = True
+) -> Data:
+    """Splits images of bytes and makes them floats; see :func:`load`."""
     data = raw.split(seed, validation_fraction, test_fraction)
     mean, std = _pixel_statistics(data.train[0]) if normalize else (0.0, float(white))
     # part by part: a data set is never in memory twice as floats
     return data.with_parts({part: (x.float().sub_(mean).div_(std), y) for part, (x, y) in data.parts().items()})
+
+
+def content_digest(data: Data) -> str:
+    """Returns the SHA-256 of all parts that are present, as they are stored, and of the names of classes, in hex.
+
+    Args:
+        data: The data, before they are cast, split or normalised.
+    """
+    digest = hashlib.sha256(repr(data.classes).encode())
+    for part, pair in data.parts().items():
+        for kind, tensor in zip(("inputs", "targets"), pair, strict=True):
+            digest.update(f"{part} {kind} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def find_idx_folder(name: str, data_dir: Path) -> Path | None:
