@@ -27,11 +27,12 @@ from tqdm import tqdm
 
 from evoprune.brief import Chunk, Evaluation, failed, torch_threads, worker_name
 from evoprune.errors import InputError, LostTaskError, WorkersError
-from evoprune.evaluate import Evaluator, check_hash
+from evoprune.evaluate import Evaluator, check_identity, check_versions
 from evoprune.fitness import Term, only_terms, registered_terms
 from evoprune.mask import Mask
 from evoprune.parallel import evaluations_of, share_out
 from evoprune.problem import Problem
+from evoprune.usercode import read_sources, remember_sources, versions
 from evoprune.worker import ended, evaluate_packed
 
 LOCAL = "dask:"
@@ -306,7 +307,8 @@ class ProblemPlugin(WorkerPlugin):
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.name = f"evoprune-{uuid.uuid4().hex}"
-        self.problem_hash = evaluator.problem.hash
+        self.versions, self.identified = versions(), evaluator.identify()
+        self.sources = read_sources(evaluator.problem.source_files)
         try:
             # by value where it is the script's own, which workers of a running cluster do not import
             self.content = cloudpickle.dumps((evaluator.problem, registered_terms()))
@@ -341,8 +343,10 @@ class ProblemPlugin(WorkerPlugin):
             InputError: The problem is another one here.
         """
         if self._made is None:
-            problem, terms = pickle.loads(self.content)  # noqa: S301 - from the run's own origin
-            check_hash(problem, self.problem_hash)
+            check_versions(self.versions)
+            remember_sources(self.sources)
+            problem, terms = pickle.loads(self.content)  # noqa: S301 - from the run's own main process
+            check_identity(self.identified, problem, terms)
             self._made, self.content = (problem, terms), b""
         return self._made
 

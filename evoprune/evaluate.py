@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -12,9 +13,11 @@ from evoprune.brief import FAILURE, BriefTraining, Chunk, Evaluation, evaluate_c
 from evoprune.dissipation import MOVEMENTS, Dissipation
 from evoprune.errors import InputError, look_up
 from evoprune.evidence import MAGNITUDE
-from evoprune.fitness import ACCURACY, FAILED, FITNESS, FitnessFunction
+from evoprune.fitness import ACCURACY, FAILED, FITNESS, FitnessFunction, Term, registered_terms
+from evoprune.identity import differing, digest_of
 from evoprune.mask import Mask
 from evoprune.problem import Problem
+from evoprune.usercode import versions
 
 
 class Workers(Protocol):
@@ -60,7 +63,7 @@ class Evaluator:
     """
 
     # no __dict__: Toolbox.register would copy it onto its partial, and every pickled task would carry it
-    __slots__ = ("_payload", "brief", "divisors", "known", "objectives", "problem")
+    __slots__ = ("_key", "_payload", "brief", "divisors", "known", "objectives", "problem")
 
     def __init__(
         self,
@@ -95,6 +98,7 @@ class Evaluator:
         self.known: dict[str, Evaluation] = {}
         self.divisors: dict[str, float] = {}
         self._payload: bytes | None = None
+        self._key = ""
 
     def resume(self, known: Mapping[str, Evaluation], divisors: Mapping[str, float], threads: int, engine: str) -> None:
         """Goes on from what a run has recorded.
@@ -177,21 +181,43 @@ class Evaluator:
             return (FAILED,) * len(self.objectives)
         return tuple(objective.value(evaluation.values, self.divisors) for objective in self.objectives)
 
+    def identify(self) -> dict[str, str]:
+        """Returns what the problem, and the fitness terms of the user's own, are identified by.
+
+        Raises:
+            InputError: They hold something that cannot be identified.
+        """
+        return {**self.problem.identify(), **self.identify_terms()}
+
+    def identify_terms(self) -> dict[str, str]:
+        """Returns what the fitness terms of the user's own are identified by, as far as the fitness is made of them."""
+        own = {f"fitness {name}": term for name, term in registered_terms().items() if name in self.terms}
+        return {name: digest_of(name, term) for name, term in own.items()}
+
+    @property
+    def key(self) -> str:
+        """What workers know the problem by: its hash, and a name of this evaluator's own, whatever else they hold."""
+        if not self._key:
+            self._key = f"{uuid.uuid4().hex}:{self.problem.hash}"
+        return self._key
+
     @property
     def payload(self) -> bytes:
-        """The pickled problem, for a worker that does not have it yet."""
+        """The pickled problem with what it is identified by, for a worker that does not have it yet."""
         if self._payload is None:
+            identified = self.identify()
             try:
-                self._payload = pickle.dumps(self.problem)
+                problem = pickle.dumps(self.problem)
             except (pickle.PicklingError, AttributeError, TypeError) as error:
                 raise InputError(
                     f"the problem cannot be sent to workers: {error}. Define its module, function and loss at the top of a "
                     f"file, not inside a function."
                 ) from error
+            self._payload = pickle.dumps((versions(), identified, problem))
         return self._payload
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (self.problem.hash, self.payload, self.objectives, self.brief, self.divisors)
+        return _unpickle, (self.key, self.payload, self.objectives, self.brief, self.divisors)
 
 
 def find_objectives(fitness: str | Sequence[str], problem: Problem) -> tuple[FitnessFunction, ...]:
@@ -209,44 +235,75 @@ def find_objectives(fitness: str | Sequence[str], problem: Problem) -> tuple[Fit
     return objectives
 
 
-# The problems that this process has, by hash: a worker builds each once. Workers of every kind call plain functions, so
+# The problems that this process has, by key: a worker builds each once. Workers of every kind call plain functions, so
 # there is no other place that outlives a call.
 _problems: dict[str, Problem] = {}
+# As many as are kept; of others the payload comes again.
+KEPT = 4
 
 
-def remember(problem: Problem) -> None:
+def remember(key: str, problem: Problem) -> None:
     """Keeps a problem for :func:`recall`."""
-    _problems[problem.hash] = problem
+    _problems[key] = problem
+    for oldest in list(_problems)[:-KEPT]:
+        del _problems[oldest]
 
 
-def recall(problem_hash: str, payload: bytes | None) -> Problem | None:
-    """Returns this process's problem of that hash, made from the payload the first time; None without either.
-
-    Raises:
-        InputError: The payload makes another problem here: other data, versions or code than at the origin.
-    """
-    if problem_hash not in _problems and payload is not None:
-        problem = pickle.loads(payload)  # noqa: S301 - from the run's own origin, over the run's own channel
-        check_hash(problem, problem_hash)
-        remember(problem)
-    return _problems.get(problem_hash)
-
-
-def check_hash(problem: Problem, problem_hash: str) -> None:
-    """Checks that a problem is the same in this process as at the origin.
+def recall(key: str, payload: bytes | None) -> Problem | None:
+    """Returns this process's problem of that key, made from the payload the first time; None without either.
 
     Raises:
-        InputError: It is not.
+        InputError: The payload makes another problem here: other data, versions or code than in the main process.
     """
-    if problem.hash != problem_hash:
+    if key not in _problems and payload is not None:
+        theirs, identified, content = pickle.loads(payload)  # noqa: S301 - from the run's own main process, over its channel
+        check_versions(theirs)
+        problem = pickle.loads(content)  # noqa: S301 - likewise
+        check_identity(identified, problem, registered_terms())
+        remember(key, problem)
+    return _problems.get(key)
+
+
+def check_versions(theirs: Mapping[str, str]) -> None:
+    """Checks that a worker has the main process's versions of the packages that decide results.
+
+    Raises:
+        InputError: It has not.
+    """
+    own = versions()
+    other = [f"{name} is {own.get(name)}, there {version}" for name, version in theirs.items() if own.get(name) != version]
+    if other:
         raise InputError(
-            f"on {worker_name()} the problem has another hash than at the origin; expected the same data files, "
-            f"code and library versions on every host."
+            f"{worker_name()} has other versions than the main process: {', '.join(other)}; expected the same on every host."
         )
 
 
-def _unpickle(problem_hash: str, payload: bytes, objectives: Any, brief: BriefTraining, divisors: Any) -> Evaluator:
-    problem = recall(problem_hash, payload)
+def check_identity(identified: Mapping[str, str], problem: Problem, terms: Mapping[str, Term]) -> None:
+    """Checks that a problem, and the user's fitness terms, are the same in this process as in the main one.
+
+    Args:
+        identified: What the main process identified them by; see :meth:`Evaluator.identify`.
+        problem: The problem.
+        terms: The terms of the user's own that this process has.
+
+    Raises:
+        InputError: They are not.
+    """
+    own = problem.identify()
+    for name in identified:
+        if name.startswith("fitness "):
+            term = terms.get(name.removeprefix("fitness "))
+            own[name] = "" if term is None else digest_of(name, term)
+    if other := differing(identified, own):
+        raise InputError(
+            f"on {worker_name()} the problem has another hash than in the main process; these differ: {other}. Expected the "
+            f"same data files, code and globals on every host; what a script sets under if __name__ == '__main__': only the "
+            f"main process has."
+        )
+
+
+def _unpickle(key: str, payload: bytes, objectives: Any, brief: BriefTraining, divisors: Any) -> Evaluator:
+    problem = recall(key, payload)
     assert problem is not None
     evaluator = Evaluator(problem, epochs=brief.epochs)
     evaluator.objectives, evaluator.brief, evaluator.divisors = objectives, brief, divisors

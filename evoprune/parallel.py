@@ -1,6 +1,6 @@
 """The map: who evaluates the chunks of a population. Serially, or on SCOOP's workers.
 
-What crosses the wire to a worker is the problem's hash, packed masks and the brief training; a worker that does not have the
+What crosses the wire to a worker is the problem's key, packed masks and the brief training; a worker that does not have the
 problem says so and is sent it once.
 """
 
@@ -144,14 +144,14 @@ def scoop(
     """
     from scoop import futures
 
-    problem_hash, brief = evaluator.problem.hash, asdict(evaluator.brief)
-    remember(evaluator.problem)
+    key, brief = evaluator.key, asdict(evaluator.brief)
+    remember(key, evaluator.problem)
 
     waiting: dict[Any, tuple[Chunk, int]] = {}  # masks, and the number of the chunk that they are of
 
     def submit(masks: Chunk, chunk: int, payload: bytes | None = None) -> Any:
         packed = [np.packbits(mask.bits).tobytes() for mask in masks]
-        future = futures.submit(work, problem_hash, payload, brief, packed, evaluation_timeout)
+        future = futures.submit(work, key, payload, brief, packed, evaluation_timeout)
         waiting[future] = masks, chunk
         return future
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
-import hashlib
 import inspect
 import json
 import os
@@ -23,6 +21,7 @@ from evoprune import data as datasets
 from evoprune import models, seeds
 from evoprune.data import Data, Pair
 from evoprune.errors import InputError, look_up
+from evoprune.identity import Identified, digest_of, hash_of, identify
 from evoprune.recipe import Recipe
 from evoprune.rehearsal import rehearse
 
@@ -38,8 +37,8 @@ LOSSES: dict[str, Loss] = {
 class Problem:
     """What is pruned: a network with its initial weights W0, data, a loss and a training recipe.
 
-    A problem is a value: nothing changes it after it is made, and equal problems have equal hashes. One that is made
-    of names alone pickles as those names; another pickles its module and tensors.
+    A problem is a value: nothing changes it after it is made, and problems that can train differently have different hashes.
+    One that is made of names alone pickles as those names; another pickles its module and tensors.
 
     Args:
         model: Name of a model (see :data:`evoprune.models.MODELS`), a ``torch.nn.Module`` (copied, never changed), or a
@@ -62,7 +61,11 @@ class Problem:
         test_fraction: See :meth:`evoprune.data.Data.split`.
         normalize: See :func:`evoprune.data.load`.
         dtype: ``float32`` or ``float64``: the network's and the inputs'.
-        device: Where networks are trained, such as ``cpu`` or ``cuda``.
+        device: Where networks are trained, such as ``cpu`` or ``cuda``. It does not count in :attr:`hash`.
+        ignore: Names of attributes, or of globals, of model and loss that change no training and do not count in
+            :attr:`hash`, such as those of a log file; ``Net.log`` is one whose path ends so.
+        identity: What stands for the code and attributes of model and loss in :attr:`hash`, where they cannot be identified:
+            a name of your own, to be changed whenever they are. None: their code.
 
     Attributes:
         shapes: Shape of the prunable weights by parameter name, in ``named_parameters`` order.
@@ -93,6 +96,8 @@ class Problem:
         normalize: bool = True,
         dtype: str = "float32",
         device: str = "cpu",
+        ignore: str | Sequence[str] = (),
+        identity: str | None = None,
     ) -> None:
         named = isinstance(model, str)
         if isinstance(model, str):
@@ -103,6 +108,8 @@ class Problem:
         self.seed = seeds.check_seed(seed)
         self.weights_seed = None if weights_seed is None else seeds.check_seed(weights_seed)
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        self.ignore = (ignore,) if isinstance(ignore, str) else tuple(ignore)
+        self.identity = _check_identity(identity)
         self.initialization = initialization or ("kaiming" if named else "given")
         self.w0_density = w0_density
         self.device = _check_device(str(device))
@@ -189,26 +196,63 @@ class Problem:
             return float((target.double() - target.double().mean(0)).square().mean())
         return None
 
-    @cached_property
+    @property
     def hash(self) -> str:
-        """SHA-256 over W0, buffers, data, recipe, loss, seed, the prunable names and the module's repr, in hex."""
-        digest = hashlib.sha256()
-        named_loss = self.loss_name if self.loss_name in LOSSES else None
-        facts = [
-            repr(self._template), asdict(self.recipe), named_loss, _stable(self._loss), self.seed, list(self.shapes),
-            str(self.dtype), self.device, [_stable(module) for module in self._template.modules()],
-        ]  # fmt: skip
-        digest.update(json.dumps(facts, sort_keys=True, default=repr).encode())
-        tensors = {f"W0 {name}": t for name, t in self._template.state_dict().items()}
-        tensors |= {f"buffer {name}": t for name, t in self._template.named_buffers()}  # those not saved, too
-        if isinstance(self._loss, nn.Module):
-            tensors |= {f"loss {name}": t for name, t in self._loss.state_dict().items()}
-        for part, (x, y) in self.data.parts().items():
-            tensors |= {f"{part} inputs": x, f"{part} targets": y}
-        for name, tensor in tensors.items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        """SHA-256, in hex, of all that decides the problem's results; see :meth:`identify`.
+
+        It is the same in every process, wherever the code lies.
+        """
+        return hash_of(self.identify())
+
+    def identify(self) -> dict[str, str]:
+        """Returns a digest for each of the parts of which problems differ, as they are now: globals may have changed.
+
+        Returns:
+            ``weights`` (W0 and buffers), ``data`` (as they are stored, and their split), ``recipe``, ``settings`` (seed,
+            prunable names and dtype), ``network`` and ``loss`` (code, attributes and the globals that they read), or in place
+            of the two the ``identity`` that was given.
+
+        Raises:
+            InputError: Model or loss hold something that cannot be identified, such as an open file.
+        """
+        shapes = {name: tuple(shape) for name, shape in self.shapes.items()}
+        recipe = json.dumps(asdict(self.recipe), sort_keys=True, default=repr)  # as a record has it: a tuple is a list
+        return {
+            "weights": self._weights_digest,
+            "data": self._data_digest,
+            "recipe": digest_of("recipe", recipe),
+            "settings": digest_of("settings", [self.seed, shapes, str(self.dtype)]),
+            **{name: found.digest for name, found in self._identify_code().items()},
+        }
+
+    @property
+    def source_files(self) -> frozenset[str]:
+        """Names of the files of the user's code."""
+        return frozenset().union(*(found.files for found in self._identify_code().values()))
+
+    def _identify_code(self) -> dict[str, Identified]:
+        if self.identity is not None:
+            return {"identity": identify("identity", self.identity)}
+        known = {id(tensor): name for name, tensor in reversed(self._tensors())}
+        loss = self.loss_name if self.loss_name in LOSSES else self._loss
+        return {
+            "network": identify("model", self._template, self.ignore, known),
+            "loss": identify("loss", loss, self.ignore),
+        }
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        parameters = self._template.named_parameters(remove_duplicate=False)
+        return [*parameters, *self._template.named_buffers(remove_duplicate=False)]
+
+    @cached_property
+    def _weights_digest(self) -> str:
+        return digest_of("weights", dict(self._tensors()))
+
+    @cached_property
+    def _data_digest(self) -> str:
+        content = datasets.content_digest(self._data) if isinstance(self._data, Data) else self._content
+        fractions = {name: self._split[f"{name}_fraction"] for name in ("validation", "test") if name not in self._given_parts}
+        return digest_of("data", [content, fractions, self._normalize if isinstance(self._data, str) else None])
 
     def config(self) -> dict[str, Any]:
         """Returns what the problem is made of, as JSON values; :meth:`from_config` is its inverse.
@@ -231,6 +275,8 @@ class Problem:
             "normalize": self._normalize,
             "dtype": str(self.dtype).removeprefix("torch."),
             "device": self.device,
+            **({"ignore": list(self.ignore)} if self.ignore else {}),
+            **({} if self.identity is None else {"identity": self.identity}),
         }
 
     @classmethod
@@ -267,18 +313,22 @@ class Problem:
         return _unpickle, (self.config(), own)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Problem) and self.hash == other.hash
+        return self is other or (isinstance(other, Problem) and self.hash == other.hash)
 
     def __hash__(self) -> int:
         return int(self.hash[:15], 16)
 
     def _load_data(self) -> Data:
         if isinstance(self._data, str):
-            data = datasets.load(self._data, data_dir=self._data_dir, seed=self.seed, normalize=self._normalize, **self._split)
+            raw, white = datasets.load_raw(self._data, self._data_dir)
+            data = datasets.prepare(raw, white, self.seed, normalize=self._normalize, **self._split)
+            self._content = datasets.content_digest(raw)  # now, since what is stored is not kept
         elif isinstance(self._data, Data):
-            data = self._data.split(self.seed, **self._split)
+            raw = self._data
+            data = raw.split(self.seed, **self._split)
         else:
             raise InputError(f"data is {type(self._data).__name__}; expected a name or ep.Data(train=(x, y)).")
+        self._given_parts = tuple(raw.parts())
         return data.with_parts({part: (self._cast(x), self._cast(y)) for part, (x, y) in data.parts().items()}).to(self.device)
 
     def _cast(self, tensor: Tensor) -> Tensor:
@@ -339,26 +389,15 @@ def _copied(data: Data) -> Data:
     return data.with_parts({part: (x.clone(), y.clone()) for part, (x, y) in data.parts().items()})
 
 
-def _stable(thing: object) -> Any:
-    """Returns what tells a value from others, the same in every process: settings of modules, what a function binds."""
-    if thing is None or isinstance(thing, (bool, int, float, str)):
-        return thing
-    if isinstance(thing, (list, tuple)):
-        return [_stable(item) for item in thing]
-    if isinstance(thing, Mapping):
-        return {str(key): _stable(value) for key, value in thing.items()}
-    if isinstance(thing, functools.partial):
-        return [_stable(thing.func), _stable(thing.args), _stable(thing.keywords)]
-    if isinstance(thing, nn.Module):
-        settings = {name: value for name, value in vars(thing).items() if not name.startswith("_")}
-        return [type(thing).__qualname__, _stable(settings)]
-    kind = thing if inspect.isfunction(thing) or inspect.isclass(thing) else type(thing)
-    return kind.__qualname__  # without its file: a script is __main__ at the origin and another module in a worker
-
-
 def _describe(thing: object) -> str:
     kind = thing if inspect.isfunction(thing) or inspect.isclass(thing) else type(thing)
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _check_identity(name: str | None) -> str | None:
+    if name is not None and (not isinstance(name, str) or not name):
+        raise InputError(f"identity is {name!r}; expected a name for model and loss, such as 'my-net-1'.")
+    return name
 
 
 def _check_device(device: str) -> str:

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -23,11 +24,14 @@ from torch import Tensor
 from evoprune import checkpoint, records
 from evoprune.brief import Evaluation
 from evoprune.errors import InputError, InUseError
+from evoprune.identity import VERSION, differing
 from evoprune.problem import Problem
+from evoprune.usercode import RECORDED
 
-SCHEMA = 3
+SCHEMA = 4
 FIGURE_NAMES = ("starts", "training", "layers", "dissipation", "fitness", "finals", "diversity", "survivors", "fronts")
-_PACKAGES = ("evoprune", "deap", "numpy", "safetensors", "scikit-learn", "scipy", "scoop", "torch")
+# Settings that a resumed run may have otherwise than it began; it is said.
+_DEVICE = "problem.device"
 
 
 @dataclass
@@ -42,6 +46,10 @@ class Run:
         evaluations: Finished evaluations by mask hash.
         generations: The generation that each was done in.
         divisors: The fitness's divisors, once calibrated.
+        identity: What the problem is identified by, see :meth:`evoprune.problem.Problem.identify`; None before it is known.
+        problem_hash: The problem's hash.
+        device: Where networks are trained.
+        force: Start over where the folder holds another run.
     """
 
     folder: Path
@@ -51,7 +59,8 @@ class Run:
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
     generations: dict[str, int] = field(default_factory=dict)
     divisors: dict[str, float] = field(default_factory=dict)
-    problem_hash: str | None = None
+    identity: dict[str, str] | None = None
+    problem_hash: str = ""
     device: str = "cpu"
     force: bool = False
 
@@ -91,26 +100,44 @@ class Run:
             return run
         run.execution |= {key: value for key, value in before["execution"].items() if key in ("threads", "engine", "slots")}
         run.divisors = before["divisors"]
-        run.problem_hash = before["problem_hash"]
+        run.identity = before["identity"]
+        run._warn_of_device(before["settings"])
+        run.settings = before["settings"]
         return run
+
+    def _warn_of_device(self, before: Mapping[str, Any]) -> None:
+        was, now = (_flat(settings).get(_DEVICE, "cpu") for settings in (before, self.settings))
+        if was.partition(":")[0] != now.partition(":")[0] and not self.finished:
+            warnings.warn(
+                f"{self.folder} was begun on the device {was} and continues on {now}; its numbers may differ from those of a "
+                f"run on one device.",
+                stacklevel=4,
+            )
 
     @property
     def finished(self) -> bool:
         """Whether ``result.json`` is there, which is written last."""
         return (self.folder / "result.json").exists()
 
-    def of(self, problem: Problem) -> Run:
+    def of(self, problem: Problem, terms: Mapping[str, str] | None = None) -> Run:
         """Sets the problem that the run is about; to be called before the run is entered.
 
+        Args:
+            problem: The problem.
+            terms: What fitness terms of the user's own are identified by.
+
         Raises:
-            InputError: The run that is to be resumed was about another: data, code or versions have changed.
+            InputError: The run that is to be resumed was about another: data, code or attributes have changed; or the problem
+                cannot be identified.
         """
-        if self.problem_hash not in (None, problem.hash) and not self.force:
+        now = {**problem.identify(), **(terms or {})}
+        before = self.identity
+        if before is not None and before != now and not self.force:
             raise InputError(
-                f"{self.folder} was started on a problem with hash {self.problem_hash}, now it is {problem.hash}: the "
-                f"data or the versions of the libraries have changed. Restore them, or --force to start over."
+                f"{self.folder} was started on another problem; these have changed: {differing(before, now)}. Restore the "
+                f"data, the code or the globals that it reads, choose another --out, or --force to start over."
             )
-        self.problem_hash, self.device = problem.hash, problem.device
+        self.identity, self.problem_hash, self.device = now, problem.hash, problem.device
         return self
 
     def __enter__(self) -> Run:
@@ -123,7 +150,7 @@ class Run:
         except OSError as error:
             raise InputError(f"cannot write to {self.folder}: {error}; choose another --out.") from error
         before = records.read_json(self.folder / "config.json")
-        other = before is None or bool(_difference(before, self)) or before["problem_hash"] != self.problem_hash
+        other = before is None or bool(_difference(before, self)) or before["identity"] != self.identity
         if other and before is not None and not self.force:
             self._lock.release()
             raise InputError(f"{self.folder} was taken by another run meanwhile; choose another --out.")
@@ -133,7 +160,7 @@ class Run:
         self._read_evaluations()
         if not self.finished:
             self._save_config()
-            records.write_json(self.folder / "environment.json", environment(self.device, self.execution))
+            self._save_environment(is_resumed=not other)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -212,8 +239,28 @@ class Run:
             "execution": self.execution,
             "divisors": self.divisors,
             "problem_hash": self.problem_hash,
+            "identity_version": VERSION,
+            "identity": self.identity,
         }
         records.write_json(self.folder / "config.json", config)
+
+    def _save_environment(self, is_resumed: bool) -> None:
+        """Writes where this session works, beside where the earlier ones did; warns where they had other versions."""
+        path = self.folder / "environment.json"
+        now = environment(self.device, self.execution)
+        before = (records.read_json(path) if is_resumed else None) or {}
+        earlier = before.pop("earlier", [])
+        if before and before != now:
+            earlier = [*earlier, before]
+        was, has = ({"python": e.get("python"), **(e.get("versions") or {})} for e in (before, now))
+        other = [f"{name} {was[name]} then, {has.get(name)} now" for name in was if was[name] != has.get(name)]
+        if before and other:
+            warnings.warn(
+                f"{self.folder} was begun with other versions: {', '.join(other)}. Its numbers may differ from those of a run "
+                f"with one version of each; environment.json keeps both.",
+                stacklevel=3,
+            )
+        records.write_json(path, {**now, "earlier": earlier} if earlier else now)
 
     def _clear(self) -> None:
         """Removes the files of the run that was here before, and only those; first what says that it is finished."""
@@ -244,7 +291,7 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
 def environment(device: str | None, execution: Mapping[str, Any]) -> dict[str, Any]:
     """Returns versions, machine, device, threads and the git commit of the working folder, as JSON values."""
     versions: dict[str, str | None] = {}
-    for package in _PACKAGES:
+    for package in sorted(RECORDED.values()):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
@@ -271,19 +318,21 @@ def _git_commit() -> str | None:
 
 def _difference(config: Mapping[str, Any], run: Run) -> str:
     if config.get("schema") != SCHEMA:
-        return f"its records have schema {config.get('schema')}, this version writes {SCHEMA}"
+        return f"its records have schema {config.get('schema')}, those of this version of evoprune {SCHEMA}"
+    if config["identity_version"] != VERSION:
+        return f"its problem was identified by version {config['identity_version']}, this version of evoprune has {VERSION}"
     if config["method"] != run.method:
         return f"its method is {config['method']}, now {run.method}"
     return settings_difference(config["settings"], run.settings)
 
 
 def settings_difference(settings: Mapping[str, Any], others: Mapping[str, Any]) -> str:
-    """Returns in words how settings were and are now; empty for no difference."""
+    """Returns in words how settings were and are now, the device aside; empty for no difference."""
     before, now = _flat(settings), _flat(others)
     parts = [
         f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
         for key in dict.fromkeys([*before, *now])
-        if before.get(key) != now.get(key)
+        if before.get(key) != now.get(key) and key != _DEVICE and not key.endswith(f".{_DEVICE}")
     ]
     return ", ".join(parts)
 

@@ -124,7 +124,7 @@ def search_starts(problem: Problem, plan: Plan, search: Mapping[str, Any], where
         settings |= {"dissipation": asdict(plan.dissipation), "select": selected}
     execution = {**where.recorded, "engine": evaluator.brief.engine}
     run = None if where.out is None else Run.plan(where.out, plan.method, settings, execution, where.force)
-    with nullcontext() if run is None else run.of(problem), toolbox.map.func:
+    with nullcontext() if run is None else run.of(problem, evaluator.identify_terms()), toolbox.map.func:
         if run is not None:
             evaluator.resume({}, run.divisors, run.execution["threads"], run.execution["engine"])
         if where.progress:

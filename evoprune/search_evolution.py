@@ -115,7 +115,11 @@ def search_generations(
     execution = {**where.recorded, "engine": evaluator.brief.engine}
     run = None if where.out is None else Run.plan(where.out, plan.method, settings, execution, where.force)
     latest = Latest(run)
-    with nullcontext() if run is None else run.of(problem), toolbox.map.func, save_on_signals(latest.save):
+    with (
+        nullcontext() if run is None else run.of(problem, evaluator.identify_terms()),
+        toolbox.map.func,
+        save_on_signals(latest.save),
+    ):
         if run is not None:
             evaluator.resume({}, run.divisors, run.execution["threads"], run.execution["engine"])
         if where.progress:

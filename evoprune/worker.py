@@ -31,13 +31,13 @@ def under_own_launcher() -> bool:
 
 
 def work(
-    problem_hash: str, payload: bytes | None, brief: dict[str, Any], packed: list[bytes], evaluation_timeout: float | None
+    key: str, payload: bytes | None, brief: dict[str, Any], packed: list[bytes], evaluation_timeout: float | None
 ) -> tuple[str, Any]:
     """Evaluates a chunk in a worker. Takes and returns plain values, and raises nothing: SCOOP would lose the traceback.
 
     Args:
-        problem_hash: Hash of the problem.
-        payload: The pickled problem, or None.
+        key: What the problem is known by; see :attr:`evoprune.evaluate.Evaluator.key`.
+        payload: The evaluator's payload, or None.
         brief: Fields of the :class:`~evoprune.evaluate.BriefTraining`.
         packed: Packed bits of each mask.
         evaluation_timeout: Seconds that a mask may take, the making of the problem aside; None for no limit.
@@ -48,7 +48,7 @@ def work(
     """
     try:
         with torch_threads(brief["threads"]):
-            problem = recall(problem_hash, payload)
+            problem = recall(key, payload)
             if problem is None:
                 return "unknown problem", None
             return "ok", evaluate_packed(problem, brief, packed, evaluation_timeout)

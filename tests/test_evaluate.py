@@ -10,6 +10,7 @@ import evoprune as ep
 from evoprune import evaluate
 from evoprune.brief import FAILURE, NO_BETTER_THAN_CHANCE, OK, evaluate_chunk, torch_threads
 from evoprune.parallel import serial
+from evoprune.usercode import versions
 
 
 class Explosive(nn.Sequential):
@@ -106,13 +107,34 @@ def test_an_evaluator_pickles_without_its_records(digits: ep.Problem) -> None:
     toolbox = ep.make_toolbox(digits, fitness_epochs=1)
     value = toolbox.evaluate(mask)
     content = pickle.dumps(toolbox.evaluate)
-    assert len(content) < 2000
+    assert len(content) < 3000
     assert pickle.loads(content)(mask) == value
 
 
 def test_a_payload_that_makes_another_problem_is_refused(digits: ep.Problem) -> None:
-    with pytest.raises(ep.InputError, match="another hash"):
-        evaluate.recall("0" * 64, pickle.dumps(digits))
+    for part in digits.identify():
+        other = pickle.dumps((versions(), digits.identify() | {part: "0" * 64}, pickle.dumps(digits)))
+        with pytest.raises(ep.InputError, match=f"another hash than in the main process; these differ: {part}"):
+            evaluate.recall("run:hash", other)
+
+
+def test_a_worker_with_other_versions_is_refused(digits: ep.Problem) -> None:
+    other = pickle.dumps((versions() | {"torch": "2.4.0"}, digits.identify(), pickle.dumps(digits)))
+    with pytest.raises(ep.InputError, match=r"torch is [\d.]+, there 2\.4\.0"):
+        evaluate.recall("run:hash", other)
+
+
+def test_a_process_keeps_problems_by_run_and_only_the_last(digits: ep.Problem) -> None:
+    a, b = ep.Evaluator(digits, epochs=1), ep.Evaluator(digits, epochs=1)
+    assert a.key != b.key
+    assert a.key.rpartition(":")[2] == b.key.rpartition(":")[2] == digits.hash
+    assert evaluate.recall(a.key, None) is None
+    first = evaluate.recall(a.key, a.payload)
+    assert evaluate.recall(a.key, None) is first
+    for _ in range(evaluate.KEPT):
+        another = ep.Evaluator(digits, epochs=1)
+        evaluate.recall(another.key, another.payload)
+    assert evaluate.recall(a.key, None) is None
 
 
 @pytest.mark.parametrize(

@@ -83,10 +83,10 @@ def test_requests_and_replies_are_small_and_plain() -> None:
     evaluator = ep.Evaluator(problem, epochs=1)
     masks = masks_of(problem, 4)
     packed = [np.packbits(mask.bits).tobytes() for mask in masks]
-    request = pickle.dumps((problem.hash, None, asdict(evaluator.brief), packed, None))
+    request = pickle.dumps((evaluator.key, None, asdict(evaluator.brief), packed, None))
     assert len(request) < 1.1 * problem.prunable_count / 8 * len(masks) + 1000
-    evaluate.remember(problem)
-    reply = work(problem.hash, None, asdict(evaluator.brief), packed[:1], None)
+    evaluate.remember(evaluator.key, problem)
+    reply = work(evaluator.key, None, asdict(evaluator.brief), packed[:1], None)
     json.dumps(reply)  # plain values
     assert len(pickle.dumps(reply)) < 1000
 

@@ -533,12 +533,13 @@ def test_the_configuration_round_trips_through_json(options):
 
 
 def test_the_configuration_names_what_is_the_users_own():
-    problem = own(loss=halved, data=Data((X, Y), (X, Y), name="mine"))
+    data = Data((X, Y), (X, Y), name="mine")
+    problem = own(loss=halved, data=data)
     config = json.loads(json.dumps(problem.config()))
     assert config["model"] == "torch.nn.modules.container.Sequential"
     assert config["data"] == "mine"
     assert config["loss"].endswith("halved")
-    assert Problem.from_config(config, model=module(), data=problem.data, loss=halved) == problem
+    assert Problem.from_config(config, model=module(), data=data, loss=halved) == problem
     with pytest.raises(InputError):
         Problem.from_config(config)  # the names alone do not bring it back
 

@@ -82,7 +82,7 @@ def test_a_changed_problem_is_refused(tmp_path: Path, digits: ep.Problem, tensor
     with Run.plan(tmp_path / "run", "kstarts", SETTINGS).of(digits):
         pass
     other = ep.Problem(model=torch.nn.Linear(6, 3), data=tensors)
-    with pytest.raises(ep.InputError, match="was started on a problem with hash"):
+    with pytest.raises(ep.InputError, match="these have changed: weights, data, recipe, settings, network"):
         Run.plan(tmp_path / "run", "kstarts", SETTINGS).of(other)
 
 
