@@ -353,7 +353,7 @@ def _is_plain_attribute(thing: Any, name: str) -> bool:
     return (
         not isinstance(thing, (type, nn.Module))
         and name in getattr(thing, "__dict__", {})
-        and inspect.getattr_static(kind, "__getattribute__") is inspect.getattr_static(object, "__getattribute__")
+        and isinstance(inspect.getattr_static(kind, "__getattribute__"), types.WrapperDescriptorType)
         and not hasattr(inspect.getattr_static(kind, name, None), "__set__")
     )
 
