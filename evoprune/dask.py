@@ -32,7 +32,7 @@ from evoprune.fitness import Term, only_terms, registered_terms
 from evoprune.mask import Mask
 from evoprune.parallel import evaluations_of, share_out
 from evoprune.problem import Problem
-from evoprune.usercode import read_sources, remember_sources, versions
+from evoprune.usercode import remember_texts, versions
 from evoprune.worker import ended, evaluate_packed
 
 LOCAL = "dask:"
@@ -308,7 +308,7 @@ class ProblemPlugin(WorkerPlugin):
     def __init__(self, evaluator: Evaluator) -> None:
         self.name = f"evoprune-{uuid.uuid4().hex}"
         self.versions, self.identified = versions(), evaluator.identify()
-        self.sources = read_sources(evaluator.problem.source_files)
+        self.texts = evaluator.texts
         try:
             # by value where it is the script's own, which workers of a running cluster do not import
             self.content = cloudpickle.dumps((evaluator.problem, registered_terms()))
@@ -344,7 +344,7 @@ class ProblemPlugin(WorkerPlugin):
         """
         if self._made is None:
             check_versions(self.versions)
-            remember_sources(self.sources)
+            remember_texts(self.texts)
             problem, terms = pickle.loads(self.content)  # noqa: S301 - from the run's own main process
             check_identity(self.identified, problem, terms)
             self._made, self.content = (problem, terms), b""

@@ -14,7 +14,7 @@ from evoprune.dissipation import MOVEMENTS, Dissipation
 from evoprune.errors import InputError, look_up
 from evoprune.evidence import MAGNITUDE
 from evoprune.fitness import ACCURACY, FAILED, FITNESS, FitnessFunction, Term, registered_terms
-from evoprune.identity import differing, digest_of
+from evoprune.identity import Identified, differing, digest_of, identify
 from evoprune.mask import Mask
 from evoprune.problem import Problem
 from evoprune.usercode import versions
@@ -191,8 +191,17 @@ class Evaluator:
 
     def identify_terms(self) -> dict[str, str]:
         """Returns what the fitness terms of the user's own are identified by, as far as the fitness is made of them."""
+        return {name: found.digest for name, found in self._identified_terms().items()}
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The text of each piece of the user's code, for workers that it reaches without its source."""
+        terms = {key: text for found in self._identified_terms().values() for key, text in found.texts.items()}
+        return {**self.problem.texts, **terms}
+
+    def _identified_terms(self) -> dict[str, Identified]:
         own = {f"fitness {name}": term for name, term in registered_terms().items() if name in self.terms}
-        return {name: digest_of(name, term) for name, term in own.items()}
+        return {name: identify(name, term) for name, term in own.items()}
 
     @property
     def key(self) -> str:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.errors import InputError
-from evoprune.usercode import names_read, package_of_class, package_of_code, package_of_module, text_of
+from evoprune.usercode import key_of, names_read, package_of_class, package_of_code, package_of_module, text_of
 
 # Raised whenever a value's digest changes its meaning; run folders of another version are refused.
 VERSION = 2
@@ -65,13 +65,11 @@ class Identified:
 
     Attributes:
         digest: SHA-256 in hex.
-        ignored: Those of the names to be ignored that were met.
-        files: Names of the files that its code is of.
+        texts: The text of each piece of its code by :func:`evoprune.usercode.key_of`.
     """
 
     digest: str
-    ignored: frozenset[str]
-    files: frozenset[str]
+    texts: dict[str, str]
 
 
 def identify(name: str, thing: Any, ignore: Sequence[str] = (), known: Mapping[int, str] | None = None) -> Identified:
@@ -93,7 +91,7 @@ def identify(name: str, thing: Any, ignore: Sequence[str] = (), known: Mapping[i
             walk.add(thing)
         except RecursionError as error:
             raise UnidentifiedError(f"{name} is nested too deeply to be identified; expected less than 100 levels.") from error
-    return Identified(walk.digest.hexdigest(), frozenset(walk.ignored), frozenset(walk.files))
+    return Identified(walk.digest.hexdigest(), walk.texts)
 
 
 def digest_of(name: str, thing: Any, ignore: Sequence[str] = ()) -> str:
@@ -126,11 +124,10 @@ class _Walk:
     def __init__(self, ignore: Sequence[str], known: Mapping[int, str]) -> None:
         self.digest = hashlib.sha256()
         self.ignore, self.known = tuple(ignore), known
-        self.ignored: set[str] = set()
         self.numbers: dict[tuple[str, int], int] = {}
         self.kept: list[Any] = []  # so that no other object gets its id
         self.path: list[str] = []
-        self.files: set[str] = set()
+        self.texts: dict[str, str] = {}
 
     @contextmanager
     def at(self, name: str) -> Iterator[None]:
@@ -145,6 +142,10 @@ class _Walk:
             content = str(part).encode("utf-8", "surrogatepass")
             self.digest.update(len(content).to_bytes(8, "big"))
             self.digest.update(content)
+
+    def text(self, code: types.CodeType) -> str:
+        found = self.texts[key_of(code)] = text_of(code)
+        return found
 
     def is_new(self, kind: str, thing: object) -> bool:
         """Numbers an object; one that has a number already enters the digest by it."""
@@ -167,9 +168,7 @@ class _Walk:
 
     def ignores(self, name: str) -> bool:
         path = ".".join([*self.path, name])
-        hits = [given for given in self.ignore if path == given or path.endswith(f".{given}")]
-        self.ignored.update(hits)
-        return bool(hits)
+        return any(path == given or path.endswith(f".{given}") for given in self.ignore)
 
     def add(self, thing: Any) -> None:
         """Adds a value to the digest."""
@@ -242,7 +241,7 @@ def _add_set(walk: _Walk, items: Any) -> None:
         inner = _Walk(walk.ignore, walk.known)
         inner.path = list(walk.path)
         inner.add(item)
-        walk.files |= inner.files
+        walk.texts |= inner.texts
         return inner.digest.hexdigest()
 
     walk.token(type(items).__name__, *sorted(map(digest, items)))
@@ -268,8 +267,7 @@ def _add_function(walk: _Walk, function: types.FunctionType) -> None:
         return
     code, package = function.__code__, package_of_code(function.__code__)
     if package is None:
-        walk.files.add(code.co_filename)
-        walk.token("function", text_of(code))
+        walk.token("function", walk.text(code))
         walk.add(function.__defaults__)
         walk.each(function.__kwdefaults__ or {})
         walk.each(vars(function))
@@ -424,7 +422,7 @@ def _add_class(walk: _Walk, kind: type, role: str) -> None:
         if role == "type":
             for name in [name for name in _CONSTRUCTORS if name in names]:
                 made = names.pop(name)
-                walk.token(name, text_of(made.__code__) if isinstance(made, types.FunctionType) else "")
+                walk.token(name, walk.text(made.__code__) if isinstance(made, types.FunctionType) else "")
         with walk.at(base.__qualname__):
             walk.each(names)
 

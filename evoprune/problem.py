@@ -226,9 +226,9 @@ class Problem:
         }
 
     @property
-    def source_files(self) -> frozenset[str]:
-        """Names of the files of the user's code."""
-        return frozenset().union(*(found.files for found in self._identify_code().values()))
+    def texts(self) -> dict[str, str]:
+        """The text of each piece of the user's code, see :class:`evoprune.identity.Identified`."""
+        return {key: text for found in self._identify_code().values() for key, text in found.texts.items()}
 
     def _identify_code(self) -> dict[str, Identified]:
         if self.identity is not None:

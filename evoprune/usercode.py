@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dis
 import functools
+import hashlib
 import importlib.metadata
 import itertools
 import linecache
@@ -13,7 +14,7 @@ import platform
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import CodeType
 
@@ -121,7 +122,7 @@ def text_of(code: CodeType) -> str:
     being run, because it was edited since, does not count as source.
     """
     node = _node_of(code)
-    return f"{PYTHON}: {_instructions(code)!r}" if node is None else ast.unparse(node)
+    return _texts.get(key_of(code), f"{PYTHON}: {_instructions(code)!r}") if node is None else ast.unparse(node)
 
 
 def names_read(code: CodeType) -> Iterator[tuple[str, ...]]:
@@ -147,16 +148,18 @@ def names_read(code: CodeType) -> Iterator[tuple[str, ...]]:
             yield from names_read(constant)
 
 
-def read_sources(files: Iterable[str]) -> dict[str, str]:
-    """Returns the text of source files by name, where there are such files."""
-    return {name: text for name in sorted(files) if (text := _file_text(name))}
+def remember_texts(texts: Mapping[str, str]) -> None:
+    """Lets code that came here without its source have the text that it has where it came from, see :func:`key_of`."""
+    _texts.update(texts)
 
 
-def remember_sources(files: dict[str, str]) -> None:
-    """Lets code whose files this machine lacks have its source, as Python's own tracebacks look for it."""
-    for name, text in files.items():
-        if not linecache.getlines(name):
-            linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+# The text of code by its key. Code has no other tie to the source that it was sent without.
+_texts: dict[str, str] = {}
+
+
+def key_of(code: CodeType) -> str:
+    """Returns what tells code from other code wherever it is: the SHA-256 of its instructions, in hex."""
+    return hashlib.sha256(repr(_instructions(code)).encode()).hexdigest()
 
 
 def _file_text(name: str) -> str:
