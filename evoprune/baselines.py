@@ -23,7 +23,8 @@ from evoprune.errors import InputError, RunError
 from evoprune.initialize import random_mask, survivors_of
 from evoprune.mask import Bits, Mask
 from evoprune.problem import Problem
-from evoprune.train import noise, train
+from evoprune.seeds import noise
+from evoprune.train import train
 
 EXAMPLES_PER_CLASS = 10
 EXAMPLES_WITHOUT_CLASSES = 100

@@ -16,7 +16,8 @@ from evoprune.errors import InputError
 from evoprune.mask import Mask, layer_slices
 from evoprune.operators import Evidence
 from evoprune.problem import Problem
-from evoprune.train import batch_order, multiply_adds, noise
+from evoprune.seeds import noise
+from evoprune.train import batch_order, multiply_adds
 
 # Training examples of the dense gradient.
 BATCH = 500

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import init
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
+from evoprune import seeds
 from evoprune.errors import InputError, look_up
 
 PRUNABLE_MODULES = (
@@ -100,6 +107,68 @@ def build(name: str, input_shape: Sequence[int], classes: int, widths: Sequence[
     return model.build(input_shape, classes, widths)
 
 
+def require_servable(network: nn.Module) -> None:
+    """Checks that a network's modules can be copied, masked and trained as they are.
+
+    Raises:
+        InputError: One of them cannot: it is pruned or reparametrised by hooks, lazy, compiled, or has no values; the message
+            says how to make it plain.
+    """
+    for name, module in network.named_modules(remove_duplicate=False):
+        for is_such, what, cure in _NOT_SERVED:
+            if is_such(module):
+                raise InputError(f"{name or 'the network'} ({type(module).__name__}) {what}; {cure}.")
+
+
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+
+
+def _has_hook(module: nn.Module, kinds: tuple[type, ...]) -> bool:
+    return any(isinstance(hook, kinds) for hook in module._forward_pre_hooks.values())
+
+
+# What is no plain module, what is said of it, and the cure.
+_NOT_SERVED: tuple[tuple[Callable[[nn.Module], bool], str, str], ...] = (
+    (
+        lambda module: isinstance(module, torch.jit.ScriptModule),
+        "is TorchScript, whose code cannot be read",
+        "give the module that it was made from",
+    ),
+    (
+        lambda module: hasattr(module, "_orig_mod") or module._compiled_call_impl is not None,
+        "is compiled (torch.compile)",
+        "give the module itself, model._orig_mod, or do not call model.compile()",
+    ),
+    (
+        lambda module: isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)),
+        "spreads over devices",
+        "give the module inside, model.module",
+    ),
+    (
+        lambda module: any(is_lazy(tensor) for tensor in _tensors(module)),
+        "is lazy, and its weights have no shape yet",
+        "send a batch through it first, model(x)",
+    ),
+    (
+        lambda module: any(tensor.is_meta for tensor in _tensors(module)),
+        "is on the device meta, without values",
+        "give it values, model.to_empty(device='cpu') and a state_dict",
+    ),
+    (
+        lambda module: _has_hook(module, (prune.BasePruningMethod,)),
+        "is pruned by torch.nn.utils.prune, which hides its weight",
+        "keep its mask, ep.Mask.from_layers({'NAME.weight': module.weight_mask}), call torch.nn.utils.prune.remove(module, "
+        "'weight'), and train the mask by ep.train_mask(problem, mask)",
+    ),
+    (
+        lambda module: _has_hook(module, (WeightNorm, SpectralNorm)),
+        "is under the old torch.nn.utils.weight_norm or spectral_norm, which hides its weight",
+        "call torch.nn.utils.remove_weight_norm or remove_spectral_norm first, or use torch.nn.utils.parametrizations",
+    ),
+)
+
+
 def prunable(network: nn.Module, exclude: Sequence[str] = ()) -> dict[str, torch.Size]:
     """Returns name and shape of the prunable weights, in ``named_parameters`` order.
 
@@ -112,15 +181,19 @@ def prunable(network: nn.Module, exclude: Sequence[str] = ()) -> dict[str, torch
     Raises:
         InputError: An excluded name that fits nothing, or nothing left to prune.
     """
-    weights = {id(module.weight) for module in network.modules() if isinstance(module, PRUNABLE_MODULES)}
-    candidates = {name: p.shape for name, p in network.named_parameters() if id(p) in weights}
+    candidates = _candidates(network)
     if not candidates:
-        raise InputError("nothing to prune: the network has no linear or convolutional layer with a plain weight.")
+        others = ", ".join(_matrices(network)) or "none"
+        raise InputError(
+            f"nothing to prune: the network has no linear or convolutional layer with a plain weight. Weights of other kinds: "
+            f"{others}."
+        )
+    known = [*candidates, *_matrices(network)]
     for given in exclude:
-        if not any(_is_in(name, given) for name in candidates):
+        if not any(_is_in(name, given) for name in known):
             raise InputError(
-                f"cannot exclude {given!r}: no prunable weights of that name; expected one of "
-                f"{', '.join(candidates)}, or a module that holds some."
+                f"cannot exclude {given!r}: no prunable weights of that name; expected one of {', '.join(known)}, or a module "
+                f"that holds some."
             )
     left = {name: shape for name, shape in candidates.items() if not any(_is_in(name, given) for given in exclude)}
     if not left:
@@ -128,31 +201,76 @@ def prunable(network: nn.Module, exclude: Sequence[str] = ()) -> dict[str, torch
     return left
 
 
+def unprunable(network: nn.Module, exclude: Sequence[str] = ()) -> dict[str, torch.Size]:
+    """Returns name and shape of the matrix-like weights that are not prunable, though they are not excluded.
+
+    Such as those of reparametrised layers, embeddings, recurrent layers and attention's inputs: they stay dense.
+
+    Args:
+        network: The network.
+        exclude: See :func:`prunable`.
+    """
+    others = _matrices(network)
+    return {name: shape for name, shape in others.items() if not any(_is_in(name, given) for given in exclude)}
+
+
+def _candidates(network: nn.Module) -> dict[str, torch.Size]:
+    weights = {id(module.weight) for module in network.modules() if isinstance(module, PRUNABLE_MODULES)}
+    return {name: p.shape for name, p in network.named_parameters() if id(p) in weights}
+
+
+def _matrices(network: nn.Module) -> dict[str, torch.Size]:
+    """Returns the parameters that have two dimensions or more of several elements, and are not prunable."""
+    known = _candidates(network)
+    shapes = {name: p.shape for name, p in network.named_parameters() if name not in known}
+    return {name: shape for name, shape in shapes.items() if sum(length > 1 for length in shape) > 1}
+
+
 def uses(network: nn.Module, names: Sequence[str], x: Tensor) -> dict[str, int]:
     """Returns how often an example's forward pass uses each element of some weights.
 
-    Once in a linear layer on vectors, once at each position of a convolution's output.
+    Once in a linear layer on vectors, once at each position of a convolution's output. Counted are the multiply-adds of the
+    products that a weight takes part in, whoever calls for them: attention takes its output layer's weight itself.
 
     Args:
         network: The network, whose mode is changed.
         names: Names of the weights, of layers that are prunable.
         x: One example, [1, ...].
     """
-    wanted = {id(parameter): name for name, parameter in network.named_parameters() if name in names}
-    found = dict.fromkeys(names, 0)
+    weights = {parameter.untyped_storage().data_ptr(): name for name, parameter in network.named_parameters() if name in names}
+    counter = _Counter(weights)
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one operation that shows no products
+    try:
+        with torch.no_grad(), seeds.seeded(0), counter:
+            network.eval()(x)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+    sizes = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    return {name: counter.multiply_adds.get(name, 0) // sizes[name] for name in names}
 
-    def count(module: Any, inputs: Any, output: Tensor) -> None:
-        if (name := wanted.get(id(module.weight))) is not None:
-            transposed = isinstance(module, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
-            where = inputs[0] if transposed else output
-            found[name] += where.numel() // module.weight.shape[0]
 
-    for module in network.eval().modules():
-        if isinstance(module, PRUNABLE_MODULES):
-            module.register_forward_hook(count)
-    with torch.no_grad():
-        network(x)
-    return found
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the multiply-adds of the products that each weight takes part in, by torch's formulas of their flops.
+
+    Args:
+        weights: Names of weights by the address of what they hold.
+    """
+
+    def __init__(self, weights: Mapping[int, str]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.weights = weights
+        self.multiply_adds: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        formula = flop_registry.get(function._overloadpacket)
+        if formula is not None:
+            tensors = [argument for argument in args if isinstance(argument, Tensor) and argument.layout == torch.strided]
+            found = {self.weights.get(tensor.untyped_storage().data_ptr()) for tensor in tensors} - {None}
+            for name in found:
+                self.multiply_adds[str(name)] += formula(*args, **(kwargs or {}), out_val=result) // 2
+        return result
 
 
 def initialize(network: nn.Module, method: str, seed: int) -> None:
@@ -171,8 +289,7 @@ def initialize(network: nn.Module, method: str, seed: int) -> None:
     draw = look_up("initialization", method, INITIALIZATIONS)
     if draw is None:
         return
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeds.seeded(seed):
         for module in network.modules():
             reset = getattr(module, "reset_parameters", None)
             if reset is not None:

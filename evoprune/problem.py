@@ -6,6 +6,7 @@ import copy
 import inspect
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -71,6 +72,9 @@ class Problem:
         shapes: Shape of the prunable weights by parameter name, in ``named_parameters`` order.
         is_classification: Whether accuracy is defined: the targets are class labels, and the network has an output for each.
         data: The split data, on the device.
+        unprunable: Shape of the matrix-like weights that are not prunable, though they were not excluded, by parameter name.
+        refusals: Why an engine cannot serve the problem, by the engine's name, empty where it can; what
+            :func:`evoprune.engines.require` has found.
 
     Raises:
         InputError: A value that cannot be served, or a network, data and loss that do not fit together: one training
@@ -114,7 +118,7 @@ class Problem:
         self.w0_density = w0_density
         self.device = _check_device(str(device))
         self.dtype = look_up("dtype", dtype, {"float32": torch.float32, "float64": torch.float64})
-        self._model = model if named or not isinstance(model, nn.Module) else copy.deepcopy(model)
+        self._model = _copied_module(model) if isinstance(model, nn.Module) else model
         self._data = _copied(data) if isinstance(data, Data) else data
         self._widths = models.MODELS[model].widths if isinstance(model, str) and widths is None else widths
         self._split = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
@@ -123,6 +127,10 @@ class Problem:
         self.data = self._load_data()
         self._template = self._initial_network()
         self.shapes: dict[str, torch.Size] = models.prunable(self._template, self.exclude)
+        self.unprunable: dict[str, torch.Size] = models.unprunable(self._template, self.exclude)
+        if self.unprunable:
+            _warn_of_unprunable(self.unprunable)
+        self.refusals: dict[str, str] = {}
         self._scale_w0()
         self.loss_name, self._loss = self._choose_loss(loss)
         self.is_classification = rehearse(self)
@@ -131,6 +139,11 @@ class Problem:
     def prunable_count(self) -> int:
         """Number of prunable weights, n."""
         return sum(shape.numel() for shape in self.shapes.values())
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of all of the network's parameters, biases included."""
+        return sum(parameter.numel() for parameter in self._template.parameters())
 
     def network(self) -> nn.Module:
         """Returns a new network at W0, its buffers afresh, in training mode, on the device."""
@@ -164,6 +177,16 @@ class Problem:
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean loss of a batch, a scalar."""
         return self._loss(outputs, targets)
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Returns the mean loss [K] of outputs [K, batch, ...] against one target [batch, ...]."""
+        if self.loss_name == "cross-entropy" and outputs.ndim == 3 and targets.ndim == 1:
+            logarithms = outputs.transpose(1, 2).log_softmax(1)  # classes in the middle, as the sparse engine's memory has them
+            return -logarithms.gather(1, targets.expand(len(outputs), 1, -1)).squeeze(1).mean(1)
+        if self.loss_name in ("mse", "reconstruction"):
+            # in two steps, so that each sum is short enough to be one thread's
+            return (outputs - targets).square().flatten(2).mean(2).mean(1)
+        return torch.stack([self.loss(output, targets) for output in outputs])
 
     def part(self, name: str) -> Pair:
         """Returns inputs and what the outputs are compared with, of ``train``, ``validation`` or ``test``."""
@@ -337,8 +360,7 @@ class Problem:
     def _initial_network(self) -> nn.Module:
         x, y = self.data.train
         seed = seeds.integer(self.seed if self.weights_seed is None else self.weights_seed, "weights")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeds.seeded(seed):
             if isinstance(self._model, str):
                 targets = [target for _, target in self.data.parts().values()]
                 classes = 1 + max(int(t.max()) for t in targets) if datasets.is_labels(y) else y[0].numel()
@@ -347,8 +369,9 @@ class Problem:
                 network = copy.deepcopy(self._model)
             else:
                 network = self._call(self._model)
-        if not isinstance(network, nn.Module):
-            raise InputError(f"model made {type(network).__name__}; expected a torch.nn.Module.")
+                if not isinstance(network, nn.Module):
+                    raise InputError(f"model made {type(network).__name__}; expected a torch.nn.Module.")
+                models.require_servable(network)
         network = network.to(self.dtype)
         models.initialize(network, self.initialization, seed)
         return network.to(self.device).train()
@@ -381,7 +404,29 @@ class Problem:
 
 
 def _unpickle(config: Mapping[str, Any], own: Mapping[str, Any]) -> Problem:
-    return Problem.from_config(config, **own)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it was said where the problem was made
+        return Problem.from_config(config, **own)
+
+
+def _copied_module(model: nn.Module) -> nn.Module:
+    models.require_servable(model)
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise InputError(
+            f"the model ({type(model).__name__}) cannot be copied: {type(error).__name__}: {error}. Expected a module of plain "
+            f"parameters and attributes; or give a function that makes it."
+        ) from error
+
+
+def _warn_of_unprunable(shapes: Mapping[str, torch.Size]) -> None:
+    named = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+    warnings.warn(
+        f"not prunable, and so dense: {named}. Sparsity is of the weights of linear and convolutional layers alone; "
+        f"exclude the others by name if that is meant.",
+        stacklevel=3,
+    )
 
 
 def _copied(data: Data) -> Data:

@@ -59,8 +59,16 @@ def trained_model(problem: Problem, training: FinalTraining) -> nn.Module:
 
 def describe_problem(problem: Problem, seed: int) -> dict[str, Any]:
     """Returns what a result says of its problem."""
-    config = problem.config()
-    return {"data": config["data"], "model": config["model"], "seed": seed}
+    config, data = problem.config(), problem.data
+    return {
+        "data": config["data"],
+        "model": config["model"],
+        "seed": seed,
+        # absent where they say nothing
+        **({"classes": list(data.classes)} if data.classes is not None else {}),
+        **({"data_digest": data.digest} if data.digest is not None else {}),
+        **({"unprunable": {n: list(shape) for n, shape in problem.unprunable.items()}} if problem.unprunable else {}),
+    }
 
 
 def describe_training(problem: Problem, start: Mask, training: FinalTraining) -> dict[str, Any]:
@@ -76,6 +84,7 @@ def describe_training(problem: Problem, start: Mask, training: FinalTraining) ->
         "mask": mask.hash,
         "start": start.hash,
         "sparsity": mask.sparsity,
+        "network_sparsity": (len(mask) - mask.survivors) / problem.parameter_count,
         "survivors": mask.survivors,
         "collapse": collapse_note(problem, mask),
         "layers": {name: [int(layer.sum()), layer.size] for name, layer in mask.layers.items()},

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
+import torch
 
 from evoprune.errors import InputError
 
@@ -42,6 +43,31 @@ def generator(seed: int, name: str) -> np.random.Generator:
 def integer(seed: int, name: str) -> int:
     """Returns one integer in [0, 2**63) of the named stream, for a library that takes a plain seed."""
     return int(sequence(seed, name).generate_state(1, np.uint64)[0] >> 1)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the global generators of torch, numpy and Python's ``random``, and restores them afterwards.
+
+    Args:
+        seed: From 0 to 2**64 - 1. torch's generators begin as after ``torch.manual_seed(seed)``.
+    """
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    of_numpy, of_python = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        np.random.seed(np.random.SeedSequence(seed).generate_state(4))
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(of_numpy)
+            random.setstate(of_python)
+
+
+def noise(seed: int, epoch: int) -> AbstractContextManager[None]:
+    """Seeds the global generators for an epoch, so that dropout and whatever else draws depends on seed and epoch alone."""
+    return seeded(int(np.random.default_rng([seed, epoch, 1]).integers(2**63)))
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -15,9 +14,8 @@ from torch import Tensor
 from evoprune.engines import Population, move
 from evoprune.mask import Mask
 from evoprune.problem import Problem
-
-MEASURE_BATCH = 1000
-
+from evoprune.recipe import MEASURE_BATCH
+from evoprune.seeds import noise
 
 # Called at the end of each epoch (counted from 1); returns the masks from now on, or None to leave them as they are.
 Prune: TypeAlias = Callable[[int, Population], Sequence[Mask] | None]
@@ -118,7 +116,7 @@ def _train_epoch(
             for parameter in parameters:
                 parameter.grad = None
             outputs = population(x.index_select(0, rows))
-            loss = individual_losses(problem, outputs, target.index_select(0, rows))
+            loss = problem.losses(outputs, target.index_select(0, rows))
             loss.sum().backward()  # type: ignore[no-untyped-call]
             population.mask_gradients()
             for total, weight in zip(gradients, population.weights, strict=False):
@@ -141,16 +139,19 @@ def multiply_adds(problem: Problem, mask: Mask) -> float:
 
 
 def measure(population: Population, problem: Problem, part: str) -> Measured:
-    """Measures mean loss and accuracy on ``train``, ``validation`` or ``test``, in evaluation mode."""
+    """Measures mean loss and accuracy on ``train``, ``validation`` or ``test``, in evaluation mode.
+
+    A network that draws even so draws the same each time.
+    """
     x, target = problem.part(part)
     losses = torch.zeros(population.size, dtype=torch.float64, device=x.device)
     correct = torch.zeros_like(losses)
     population.train(False)
-    with torch.no_grad():
+    with torch.no_grad(), noise(0, 0):
         for start in range(0, len(x), MEASURE_BATCH):
             rows = slice(start, start + MEASURE_BATCH)
             outputs = population(x[rows])
-            losses += individual_losses(problem, outputs, target[rows]).double() * len(target[rows])
+            losses += problem.losses(outputs, target[rows]).double() * len(target[rows])
             if problem.is_classification:
                 correct += _count_correct(outputs, target[rows])
     if not problem.is_classification:
@@ -159,29 +160,10 @@ def measure(population: Population, problem: Problem, part: str) -> Measured:
     return Measured((losses / len(x)).cpu().numpy(), (correct / target.numel()).cpu().numpy())
 
 
-def individual_losses(problem: Problem, outputs: Tensor, target: Tensor) -> Tensor:
-    """Returns the mean loss [K] of outputs [K, batch, ...] against one target [batch, ...]."""
-    if problem.loss_name == "cross-entropy" and outputs.ndim == 3 and target.ndim == 1:
-        logarithms = outputs.transpose(1, 2).log_softmax(1)  # classes in the middle, as the sparse engine's memory has them
-        return -logarithms.gather(1, target.expand(len(outputs), 1, -1)).squeeze(1).mean(1)
-    if problem.loss_name in ("mse", "reconstruction"):
-        # in two steps, so that each sum is short enough to be one thread's
-        return (outputs - target).square().flatten(2).mean(2).mean(1)
-    return torch.stack([problem.loss(output, target) for output in outputs])
-
-
 def batch_order(n: int, batch: int, seed: int, epoch: int, device: torch.device) -> Iterator[Tensor]:
     """Yields the row numbers of each batch of an epoch: a permutation that depends on seed and epoch alone."""
     order = np.random.default_rng([seed, epoch]).permutation(n)
     yield from torch.split(torch.from_numpy(order).to(device), batch)
-
-
-@contextmanager
-def noise(seed: int, epoch: int) -> Iterator[None]:
-    """Seeds torch's global generators, from which dropout draws, and restores them afterwards."""
-    with torch.random.fork_rng():
-        torch.manual_seed(int(np.random.default_rng([seed, epoch, 1]).integers(2**63)))
-        yield
 
 
 def _count_correct(outputs: Tensor, target: Tensor) -> Tensor:

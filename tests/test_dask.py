@@ -223,7 +223,7 @@ def test_a_standing_cluster_has_nothing_of_another_run(
 
     class Counted(dask.ProblemPlugin):
         def __init__(self, evaluator: ep.Evaluator) -> None:
-            made.append(evaluator)
+            made.append(evaluator.key)  # the class travels, and whatever it holds
             super().__init__(evaluator)
 
     monkeypatch.setattr(dask, "ProblemPlugin", Counted)

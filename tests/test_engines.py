@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import evoprune as ep
-from evoprune.brief import torch_threads
+from evoprune.brief import BriefTraining, evaluate_chunk, torch_threads
 from evoprune.engines import ENGINES, auto, csr, move, require
 from evoprune.engines.csr import Pattern
 from evoprune.engines.module import ModulePopulation
@@ -433,8 +433,92 @@ def test_auto_takes_the_least_cost_that_can_serve(digits: ep.Problem, tmp_path: 
     assert auto.resolve("stacked", digits, 0.5, 1) == "stacked"
 
 
-def test_auto_without_mkl_takes_another_engine(digits: ep.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_without_mkl_takes_another_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = ep.Problem(model="mlp", widths=(24, 16))
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
     with pytest.raises(ep.InputError, match="no MKL"):
         require("sparse", digits)
     assert auto.choose(digits, 0.99, 16) != "sparse"
+
+
+def in_evaluation(self: nn.Module, z: Tensor) -> Tensor:
+    return z if self.training else z.softmax(1)
+
+
+def over_the_batch(self: nn.Module, z: Tensor) -> Tensor:
+    return z if self.training else z - z.mean(0)
+
+
+def some_outputs(self: nn.Module, z: Tensor) -> Tensor:
+    return z if self.training else z * (torch.arange(z.shape[1]) < 5)[None]
+
+
+def large_batches(self: nn.Module, z: Tensor) -> Tensor:
+    return z if z.shape[0] < 100 else -z
+
+
+def last_batches(self: nn.Module, z: Tensor) -> Tensor:
+    return z if z.shape[0] != 1258 % 64 else 2 * z
+
+
+def normalised(self: nn.Module, z: Tensor) -> Tensor:
+    return nn.functional.normalize(z, dim=1)
+
+
+def of_one_dimension(self: nn.Module, z: Tensor) -> Tensor:
+    return z + z.new_ones(z.shape[0])[:, None]
+
+
+def in_place_of_rows(self: nn.Module, z: Tensor) -> Tensor:
+    return z if self.training else torch.cat([z[:1], z[1:]])
+
+
+# What follows a chain of linear layers. Under an engine that puts individuals before the batch, most do something else.
+ENDINGS = [
+    in_evaluation,
+    over_the_batch,
+    some_outputs,
+    large_batches,
+    last_batches,
+    normalised,
+    of_one_dimension,
+    in_place_of_rows,
+]
+
+
+class Ending(nn.Module):
+    def __init__(self, ending: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, 10))
+        self.ending = ending
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ending(self, self.body(x))
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("engine", POPULATIONS)
+def test_an_engine_evaluates_as_the_reference_or_is_refused(engine: str, ending: Callable[[nn.Module, Tensor], Tensor]) -> None:
+    problem = ep.Problem(model=Ending(ending), recipe=ep.Recipe(epochs=2), initialization="kaiming")
+    try:
+        require(engine, problem)
+    except ep.InputError as error:
+        assert "Use the engine 'module'" in str(error)
+        assert auto.choose(problem, 0.9, 4) != engine
+        return
+    masks = masks_of(problem, 4)
+    found = evaluate_chunk(problem, masks, BriefTraining(2, 7, engine))
+    expected = evaluate_chunk(problem, masks, BriefTraining(2, 7, "module"))
+    for one, other in zip(found, expected, strict=True):
+        assert one.validation_loss == pytest.approx(other.validation_loss, rel=1e-3)
+        assert one.validation_accuracy == pytest.approx(other.validation_accuracy, abs=0.02)
+
+
+def test_what_is_right_in_training_alone_is_refused() -> None:
+    for ending in (in_evaluation, over_the_batch, large_batches):
+        problem = ep.Problem(model=Ending(ending), recipe=ep.Recipe(epochs=2), initialization="kaiming")
+        with pytest.raises(ep.InputError, match=r"in evaluation mode, on 180 examples of the validation set"):
+            require("sparse", problem)
+        with pytest.raises(ep.InputError):  # found once, and known from then on
+            require("sparse", problem)

@@ -1,9 +1,14 @@
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+import evoprune as ep
 from evoprune import seeds
+from evoprune.brief import evaluate_chunk
 from evoprune.errors import InputError
 
 
@@ -67,3 +72,91 @@ def test_global_random_restores_after_an_error():
         raise KeyError
     assert random.getstate() == before
     assert stream.getstate() != random.Random(5).getstate()  # what was drawn before the error counts
+
+
+def draws() -> tuple[float, float, float]:
+    return float(torch.rand(())), float(np.random.rand()), random.random()
+
+
+def test_all_global_generators_are_seeded_and_restored() -> None:
+    def seed_all() -> None:
+        torch.manual_seed(5)
+        np.random.seed(5)
+        random.seed(5)
+
+    seed_all()
+    expected = draws(), draws()
+    seed_all()
+    first = draws()
+    with seeds.seeded(1):
+        inside = draws()
+    with pytest.raises(ValueError, match="inside"), seeds.seeded(2):
+        other = draws()
+        raise ValueError("inside")
+    assert (first, draws()) == expected
+    with seeds.seeded(1):
+        assert draws() == inside
+    assert all(a != b for a, b in zip(inside, other, strict=True))
+
+
+def by_numpy() -> float:
+    return float(np.random.rand())
+
+
+def by_python() -> float:
+    return random.random()
+
+
+def by_torch() -> float:
+    return float(torch.rand(()))
+
+
+def by_numpy_integers() -> float:
+    return float(np.random.randint(2))
+
+
+class Drawing(nn.Module):
+    """Draws in its forward pass: stochastic depth in training, noise in evaluation mode, too."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.b, self.c = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.draw = draw
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.a(x)) * (1 + 0.1 * self.draw())
+        return self.c(x if self.training and self.draw() < 0.5 else torch.relu(self.b(x)))
+
+
+@pytest.mark.parametrize("draw", [by_torch, by_numpy, by_python, by_numpy_integers])
+def test_an_evaluation_depends_on_nothing_that_was_drawn_before(draw: Callable[[], float], tensors: ep.Data) -> None:
+    problem = ep.Problem(model=Drawing(draw), data=tensors, recipe=ep.Recipe(epochs=2))
+    rng = np.random.default_rng(0)
+    masks = [ep.random_mask(problem.shapes, 0.5, rng) for _ in range(3)]
+    brief = ep.Evaluator(problem, epochs=1, evidence=0.1).brief
+
+    def values(found: list[ep.Evaluation]) -> dict[str, tuple[float, ...]]:
+        return {e.mask: (*e.terms.values(), e.validation_loss, e.validation_accuracy) for e in found}
+
+    expected = values(evaluate_chunk(problem, masks, brief))
+    draws()
+    found = values(evaluate_chunk(problem, masks[2:], brief)) | values(evaluate_chunk(problem, masks[:2][::-1], brief))
+    assert found == expected
+    run = {"k": 3, "sparsity": 0.5, "fitness_epochs": 1}
+    losses = {ep.k_starts(problem, **run).summary["test_loss"] for _ in range(2) if draws()}
+    assert len(losses) == 1
+
+
+def of_numpy() -> nn.Module:
+    model = nn.Linear(6, 3)
+    with torch.no_grad():
+        model.weight.copy_(torch.from_numpy(np.random.randn(3, 6)))
+    return model
+
+
+def test_a_model_function_that_draws_from_numpy_draws_from_the_seed(tensors: ep.Data) -> None:
+    a, b = (ep.Problem(model=of_numpy, data=tensors, seed=3) for _ in range(2))
+    assert np.array_equal(a.w0, b.w0)
+    assert not np.array_equal(a.w0, ep.Problem(model=of_numpy, data=tensors, seed=4).w0)
+    assert not np.array_equal(a.w0, a.redrawn(4).w0)
