@@ -19,9 +19,13 @@ import torch
 from torch import Tensor
 
 from evoprune import seeds
+from evoprune.arrays import as_inputs, as_targets, encode
+from evoprune.arrays import is_labels as is_labels
 from evoprune.errors import InputError, look_up
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
+
+PARTS = ("train", "validation", "test")
 
 _IDX_FILES = {
     "train images": "train-images-idx3-ubyte",
@@ -106,16 +110,20 @@ class Data:
     """Inputs and targets for training, validation (selection) and test (touched once, at the end).
 
     Attributes:
-        train: Inputs [n, ...] and targets [n, ...], as tensors or numpy arrays. Targets of an integer type are
-            class labels; others are regression targets.
+        train: Inputs [n, ...] and targets [n, ...], as tensors, numpy arrays, pandas data frames or lists. Targets of an
+            integer type are class labels, those of a float type regression targets (or probabilities of classes). Words,
+            True and False, and the values of object or categorical columns are labels, too, which are encoded. A data frame
+            of inputs becomes floats; integers that a network embeds are to be given as an array.
         validation: Likewise, or None: split off from ``train``.
         test: Likewise, or None: split off from ``train``.
         name: What records call it.
-        classes: Names of the classes 0, 1, ..., where labels were encoded; None where they were numbers.
+        classes: Names of the classes 0, 1, ...; None: the labels, in sorted order over all parts, where they are encoded
+            (their names are then here), else none.
         digest: Of data by name whose content is not the published one: the content's, see :func:`content_digest`.
 
     Raises:
-        InputError: A pair is empty, or its inputs and targets differ in length.
+        InputError: A pair is empty, or its inputs and targets differ in length; values that are no numbers, missing
+            labels, or a class that ``train`` has not; parts that differ in shape or kind.
     """
 
     train: Pair
@@ -126,10 +134,16 @@ class Data:
     digest: str | None = None
 
     def __post_init__(self) -> None:
-        for part in ("train", "validation", "test"):
-            pair = getattr(self, part)
-            if pair is not None or part == "train":
-                object.__setattr__(self, part, _as_pair(pair, part))
+        given = {part: getattr(self, part) for part in PARTS if getattr(self, part) is not None or part == "train"}
+        inputs, targets = {}, {}
+        for part, pair in given.items():
+            x, y = _unpack(pair, part)
+            inputs[part], targets[part] = as_inputs(x, f"{part} inputs"), as_targets(y, f"{part} targets")
+        encoded, classes = encode(targets, self.classes)
+        pairs = {part: (x, encoded[part]) for part, x in inputs.items()}
+        _require_fitting(pairs)
+        for name, value in {**pairs, "classes": classes}.items():
+            object.__setattr__(self, name, value)
 
     def split(self, seed: int, validation_fraction: float = 0.1, test_fraction: float = 0.2) -> Data:
         """Returns the data with every part present.
@@ -434,26 +448,64 @@ def _download(name: str) -> Path:
 LOADERS = {"digits": _load_digits, "mnist": _load_idx, "fashion-mnist": _load_idx}
 
 
-def _as_pair(pair: Any, part: str) -> Pair:
-    try:
-        x, y = (torch.as_tensor(values) for values in pair)
-    except (TypeError, ValueError) as error:
+def count_classes(data: Data) -> int:
+    """Returns how many classes the labels of all parts tell of: the names, or one more than the largest label.
+
+    Raises:
+        InputError: A negative label, or one far beyond the number of different labels.
+    """
+    if data.classes is not None:
+        return len(data.classes)
+    labels = torch.cat([torch.unique(y) for _, y in data.parts().values()]).unique()  # type: ignore[no-untyped-call]
+    low, high, different = int(labels[0]), int(labels[-1]), len(labels)
+    if low < 0 or (high >= 100 and high >= 10 * different):
         raise InputError(
-            f"{part} is {type(pair).__name__}; expected (inputs, targets) as tensors or arrays that torch takes: {error}."
-        ) from error
-    if x.ndim < 2 or y.ndim < 1 or len(x) != len(y) or len(x) == 0:
-        raise InputError(
-            f"{part} has inputs {tuple(x.shape)} and targets {tuple(y.shape)}; expected [n, ...] and [n, ...] "
-            f"with the same n > 0."
+            f"targets are {different} different integers from {low} to {high}, thus class labels; expected 0 to "
+            f"{different - 1}: give numpy.unique(y, return_inverse=True)[1], or for regression floats and loss='mse'."
         )
-    if is_labels(y):
-        y = y.long()
+    return high + 1
+
+
+def as_floats(data: Data, dtype: torch.dtype) -> Data:
+    """Returns the data with inputs of a float type, for networks that embed no integers.
+
+    Raises:
+        InputError: Some parts have integers and others have floats, whose scale may be another.
+    """
+    for part, (x, _) in data.parts().items():
+        if is_labels(x) != is_labels(data.train[0]):
+            raise InputError(
+                f"{part} inputs are {x.dtype}, train inputs {data.train[0].dtype}; expected the same: give floats of one scale."
+            )
+    return data.with_parts({part: (x.to(dtype), y) for part, (x, y) in data.parts().items()})
+
+
+def _unpack(pair: Any, part: str) -> tuple[Any, Any]:
+    try:
+        x, y = pair
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{part} is {type(pair).__name__}; expected (inputs, targets): {error}.") from error
     return x, y
 
 
-def is_labels(y: Tensor) -> bool:
-    """Tells class labels (an integer type) from regression targets."""
-    return not (y.is_floating_point() or y.is_complex())
+def _require_fitting(pairs: Mapping[str, Pair]) -> None:
+    """Checks that inputs and targets have the same length, and all parts the same shapes and kinds."""
+    for part, (x, y) in pairs.items():
+        if x.ndim < 2 or y.ndim < 1 or len(x) != len(y) or len(x) == 0:
+            raise InputError(
+                f"{part} has inputs {tuple(x.shape)} and targets {tuple(y.shape)}; expected [n, ...] and [n, ...] "
+                f"with the same n > 0{'; a single feature is x[:, None]' if x.ndim == 1 else ''}."
+            )
+    x0, y0 = pairs["train"]
+    for part, (x, y) in pairs.items():
+        if x.shape[1:] != x0.shape[1:]:
+            raise InputError(
+                f"{part} has inputs {tuple(x.shape)}, train has {tuple(x0.shape)}; expected the same shape behind the number "
+                f"of examples."
+            )
+        facts = [f"{'labels' if is_labels(t) else 'floats'} [n{''.join(f', {i}' for i in t.shape[1:])}]" for t in (y, y0)]
+        if facts[0] != facts[1]:
+            raise InputError(f"{part} has targets that are {facts[0]}, train has {facts[1]}; expected the same.")
 
 
 def _split_indices(y: Tensor, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

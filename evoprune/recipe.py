@@ -13,6 +13,9 @@ from torch import nn
 
 from evoprune.errors import InputError, look_up
 
+# Examples that are measured at a time.
+MEASURE_BATCH = 1000
+
 # Fraction of the learning rate at a progress in [0, 1) through all steps of all epochs.
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda progress: 1.0,

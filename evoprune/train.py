@@ -15,9 +15,7 @@ from torch import Tensor
 from evoprune.engines import Population, move
 from evoprune.mask import Mask
 from evoprune.problem import Problem
-
-MEASURE_BATCH = 1000
-
+from evoprune.recipe import MEASURE_BATCH
 
 # Called at the end of each epoch (counted from 1); returns the masks from now on, or None to leave them as they are.
 Prune: TypeAlias = Callable[[int, Population], Sequence[Mask] | None]
