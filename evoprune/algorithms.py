@@ -78,7 +78,7 @@ def k_starts(
 
     Raises:
         InputError: A value out of range, an unknown name, or an ``out`` that holds another run or cannot be written.
-        RunError: Every evaluation failed.
+        RunError: Every evaluation failed, or the winner's final training diverged.
     """
     search = {
         "sparsity": sparsity, "layer_densities": layer_densities, "fitness": fitness, "fitness_epochs": fitness_epochs,
@@ -154,7 +154,7 @@ def combine(
 
     Raises:
         InputError: A value out of range, an unknown name, or an ``out`` that holds another run or cannot be written.
-        RunError: Every evaluation failed.
+        RunError: Every evaluation failed, or the winner's final training diverged.
     """
     look_up("select", select, dict.fromkeys(SELECT, True))
     first = fitness_epochs if select == "start" else 1
@@ -236,7 +236,7 @@ def evolve(
 
     Raises:
         InputError: A value out of range, an unknown name, or an ``out`` that holds another run or cannot be written.
-        RunError: Every evaluation of the first generation failed.
+        RunError: Every evaluation of the first generation failed, or the winner's final training diverged.
     """
     search = {
         "sparsity": sparsity, "layer_densities": layer_densities, "fitness": fitness, "fitness_epochs": fitness_epochs,
@@ -292,6 +292,7 @@ def dissipate(
 
     Raises:
         InputError: A value out of range, an unknown name, or an ``out`` that holds another run or cannot be written.
+        RunError: The final training diverged.
     """
     sparsity = 0.9 if sparsity is None and fraction is None else sparsity
     dissipation = Dissipation(dissipate_epochs, sparsity, fraction, movement, scope)
@@ -334,6 +335,7 @@ def baseline(
 
     Raises:
         InputError: A value out of range, an unknown name, or an ``out`` that holds another run or cannot be written.
+        RunError: The final training diverged.
     """
     known = look_up("baseline", method, BASELINES)
     seed = problem.seed if seed is None else seeds.check_seed(seed)

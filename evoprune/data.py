@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import os
+import stat
+import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,9 +19,13 @@ import torch
 from torch import Tensor
 
 from evoprune import seeds
+from evoprune.arrays import as_inputs, as_targets, encode
+from evoprune.arrays import is_labels as is_labels
 from evoprune.errors import InputError, look_up
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
+
+PARTS = ("train", "validation", "test")
 
 _IDX_FILES = {
     "train images": "train-images-idx3-ubyte",
@@ -28,13 +35,27 @@ _IDX_FILES = {
 }
 
 
+_CURE = "fetch it anew, or name another folder with --data-dir or EVOPRUNE_DATA"
+
+# A gzip'd file may hold so many bytes, or so many times its own size: MNIST has 47 million, 5 times the file's.
+_MOST_BYTES, _MOST_RATIO = 1 << 26, 100
+
+
 @dataclass(frozen=True)
 class _Published:
-    """Where a data set of four IDX files is published, with the MD5 sums of the gzip'd files."""
+    """Where a data set of four IDX files is published.
+
+    Attributes:
+        url: The folder.
+        torchvision_folder: Where torchvision keeps them.
+        md5: Sums of the gzip'd files, by what they hold.
+        sha256: Sums of their content, likewise.
+    """
 
     url: str
     torchvision_folder: str
     md5: dict[str, str]
+    sha256: dict[str, str]
 
 
 _PUBLISHED = {
@@ -47,6 +68,12 @@ _PUBLISHED = {
             "test images": "9fb629c4189551a2d022fa330f9573f3",
             "test labels": "ec29112dd5afa0611ce80d1b7f02629c",
         },
+        {
+            "train images": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "train labels": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "test images": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "test labels": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        },
     ),
     "fashion-mnist": _Published(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
@@ -57,8 +84,25 @@ _PUBLISHED = {
             "test images": "bef4ecab320f06d8554ea6380940ec79",
             "test labels": "bb300cfdad3c16e7a12a480ee83cd310",
         },
+        {
+            "train images": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "train labels": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "test images": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "test labels": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        },
     ),
 }
+
+# Kuzushiji-MNIST has the same file names; of its content no sums are published, of its archives there are.
+_KMNIST_MD5 = {
+    "train images": "bdb82020997e1d708af4cf47b453dcf7",
+    "train labels": "e144d726b3acfaa3e44228e80efcd344",
+    "test images": "5c965bf0a639b31b8f53240b1b52f4d7",
+    "test labels": "7320c461ea6c1c855c0b718fb2a4b134",
+}
+
+# content_digest of scikit-learn's digits
+_DIGITS = "8f7d414872ebfafc9725df1780b0a3f251ea93f7f99d775254aeb688d258587a"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,16 +110,20 @@ class Data:
     """Inputs and targets for training, validation (selection) and test (touched once, at the end).
 
     Attributes:
-        train: Inputs [n, ...] and targets [n, ...], as tensors or numpy arrays. Targets of an integer type are
-            class labels; others are regression targets.
+        train: Inputs [n, ...] and targets [n, ...], as tensors, numpy arrays, pandas data frames or lists. Targets of an
+            integer type are class labels, those of a float type regression targets (or probabilities of classes). Words,
+            True and False, and the values of object or categorical columns are labels, too, which are encoded. A data frame
+            of inputs becomes floats; integers that a network embeds are to be given as an array.
         validation: Likewise, or None: split off from ``train``.
         test: Likewise, or None: split off from ``train``.
         name: What records call it.
-        classes: Names of the classes 0, 1, ..., where labels were encoded; None where they were numbers.
+        classes: Names of the classes 0, 1, ...; None: the labels, in sorted order over all parts, where they are encoded
+            (their names are then here), else none.
         digest: Of data by name whose content is not the published one: the content's, see :func:`content_digest`.
 
     Raises:
-        InputError: A pair is empty, or its inputs and targets differ in length.
+        InputError: A pair is empty, or its inputs and targets differ in length; values that are no numbers, missing
+            labels, or a class that ``train`` has not; parts that differ in shape or kind.
     """
 
     train: Pair
@@ -86,10 +134,16 @@ class Data:
     digest: str | None = None
 
     def __post_init__(self) -> None:
-        for part in ("train", "validation", "test"):
-            pair = getattr(self, part)
-            if pair is not None or part == "train":
-                object.__setattr__(self, part, _as_pair(pair, part))
+        given = {part: getattr(self, part) for part in PARTS if getattr(self, part) is not None or part == "train"}
+        inputs, targets = {}, {}
+        for part, pair in given.items():
+            x, y = _unpack(pair, part)
+            inputs[part], targets[part] = as_inputs(x, f"{part} inputs"), as_targets(y, f"{part} targets")
+        encoded, classes = encode(targets, self.classes)
+        pairs = {part: (x, encoded[part]) for part, x in inputs.items()}
+        _require_fitting(pairs)
+        for name, value in {**pairs, "classes": classes}.items():
+            object.__setattr__(self, name, value)
 
     def split(self, seed: int, validation_fraction: float = 0.1, test_fraction: float = 0.2) -> Data:
         """Returns the data with every part present.
@@ -213,13 +267,19 @@ def content_digest(data: Data) -> str:
 def find_idx_folder(name: str, data_dir: Path) -> Path | None:
     """Returns the folder below ``data_dir`` that holds a data set's IDX files, or None."""
     for folder in (data_dir / name, data_dir / _PUBLISHED[name].torchvision_folder, data_dir):
-        if any((folder / f"{stem}{end}").is_file() for stem in _IDX_FILES.values() for end in ("", ".gz")):
+        if any(_is_file(folder / f"{stem}{end}") for stem in _IDX_FILES.values() for end in ("", ".gz")):
             return folder
     return None
 
 
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - Path's raises for a folder that may not be read
+
+
 def read_idx(path: Path, dimensions: int) -> np.ndarray[Any, Any]:
     """Reads an IDX file of unsigned bytes, gzip'd (``.gz``) or plain.
+
+    The memory used is that of the content, which is at most 100 times the file's size and 64 MiB.
 
     Args:
         path: The file.
@@ -228,27 +288,50 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray[Any, Any]:
     Raises:
         InputError: The file is missing, truncated, or no IDX file of that kind.
     """
-    cure = "fetch it anew, or name another folder with --data-dir or EVOPRUNE_DATA"
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error}; {cure}.") from error
+        mode = path.stat()
+        if not stat.S_ISREG(mode.st_mode):  # to open a pipe would wait for a writer
+            raise InputError(f"cannot read {path}: not a regular file; {_CURE}.")
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            return _parse_idx(stream, path, dimensions, mode.st_size)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot read {path}: {error}; {_CURE}.") from error
     except (EOFError, zlib.error) as error:
-        raise InputError(f"{path} is truncated or damaged ({error}); expected a whole gzip file; {cure}.") from error
-    header = 4 + 4 * dimensions
-    magic = bytes([0, 0, 8, dimensions])
-    if len(content) < header or content[:4] != magic:
+        raise InputError(f"{path} is truncated or damaged ({error}); expected a whole gzip file; {_CURE}.") from error
+
+
+def _parse_idx(stream: Any, path: Path, dimensions: int, file_size: int) -> np.ndarray[Any, Any]:
+    length = 4 + 4 * dimensions
+    header, magic = bytes(_read(stream, length)), bytes([0, 0, 8, dimensions])
+    if len(header) < length or header[:4] != magic:
         raise InputError(
             f"{path} is not an IDX file of {dimensions}-dimensional unsigned bytes: it starts with "
-            f"{content[:4].hex() or 'nothing'}, expected {magic.hex()}; {cure}."
+            f"{header[:4].hex() or 'nothing'}, expected {magic.hex()}; {_CURE}."
         )
-    shape = np.frombuffer(content, ">u4", dimensions, offset=4).astype(np.int64)
-    if len(content) != header + int(shape.prod()):
+    shape = tuple(int(n) for n in np.frombuffer(header, ">u4", offset=4))
+    size = math.prod(shape)
+    if size == 0:
+        raise InputError(f"{path} states the shape {shape}, which is empty; expected positive sizes; {_CURE}.")
+    packed = path.suffix == ".gz"
+    plausible = size <= max(_MOST_BYTES, _MOST_RATIO * file_size) if packed else length + size == file_size
+    content = _read(stream, size + 1) if plausible else bytearray()
+    if len(content) != size:
+        found = f"{length + len(content):,} bytes{' or more' if len(content) > size else ''}"
         raise InputError(
-            f"{path} is truncated or damaged: {len(content):,} bytes, expected {header + int(shape.prod()):,} "
-            f"for the shape {tuple(shape.tolist())} that it states; {cure}."
+            f"{path} is truncated or damaged: {found if plausible else f'{file_size:,} bytes'}, expected {length + size:,} for "
+            f"the shape {shape} that it states; {_CURE}."
         )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _read(stream: Any, size: int) -> bytearray:
+    """Reads at most ``size`` bytes, in pieces: a single read would take the memory whether they are there or not."""
+    content = bytearray()
+    while piece := stream.read(min(size - len(content), 1 << 20)):
+        content += piece
+    return content
 
 
 def _load_digits(name: str, data_dir: object) -> tuple[Data, int]:
@@ -256,17 +339,20 @@ def _load_digits(name: str, data_dir: object) -> tuple[Data, int]:
 
     digits = load_digits()
     images = torch.from_numpy(digits.images.astype(np.uint8))[:, None]
-    return Data(train=(images, torch.from_numpy(digits.target)), name=name), 16
+    data = Data(train=(images, torch.from_numpy(digits.target)), name=name)
+    return (data if content_digest(data) == _DIGITS else _unpublished(data, "scikit-learn's digits", [])), 16
 
 
 def _load_idx(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Data, int]:
     folder = _idx_folder(name, data_dir)
-    arrays = {}
+    arrays, paths = {}, {}
     for part, stem in _IDX_FILES.items():
-        found = [path for path in (folder / stem, folder / f"{stem}.gz") if path.is_file()]
+        found = [path for path in (folder / stem, folder / f"{stem}.gz") if _is_file(path)]
         if not found:
             raise InputError(f"{folder} has no {stem} or {stem}.gz; put it beside the other files of {name}.")
+        paths[part] = found[0]
         arrays[part] = read_idx(found[0], 3 if part.endswith("images") else 1)
+    unknown = _require_content(name, arrays, paths)
     pairs = {}
     for part in ("train", "test"):
         images, labels = arrays[f"{part} images"], arrays[f"{part} labels"]
@@ -274,19 +360,68 @@ def _load_idx(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Data,
             raise InputError(f"{folder}: {len(images)} {part} images but {len(labels)} labels; fetch both anew.")
         if images.shape[1:] != arrays["train images"].shape[1:]:
             raise InputError(f"{folder}: test images of another size than the training images; fetch both anew.")
-        pairs[part] = (torch.from_numpy(images.copy())[:, None], torch.from_numpy(labels.astype(np.int64)))
-    return Data(train=pairs["train"], test=pairs["test"], name=name), 255
+        pairs[part] = (torch.from_numpy(images)[:, None], torch.from_numpy(labels.astype(np.int64)))
+    data = Data(train=pairs["train"], test=pairs["test"], name=name)
+    return (_unpublished(data, str(folder), unknown) if unknown else data), 255
+
+
+def _require_content(name: str, arrays: Mapping[str, np.ndarray[Any, Any]], paths: Mapping[str, Path]) -> list[str]:
+    """Checks that files hold what they are called; returns the parts whose content is unknown.
+
+    Raises:
+        InputError: A file holds another published data set, or another of the four files.
+    """
+    known = {digest: (other, part) for other, entry in _PUBLISHED.items() for part, digest in entry.sha256.items()}
+    unknown = []
+    for part, array in arrays.items():
+        header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+        content = hashlib.sha256(header)
+        content.update(array.data)
+        holds = known.get(content.hexdigest()) or _known_archive(paths[part])
+        if holds is None:
+            unknown.append(part)
+        elif holds != (name, part):
+            raise InputError(
+                f"{paths[part]} holds the {holds[1]} of {holds[0]}, expected the {part} of {name}: the data sets' files have "
+                f"the same names; ask for {holds[0]}, or name the folder of {name} with --data-dir or EVOPRUNE_DATA."
+            )
+    if np.array_equal(arrays["train images"], arrays["test images"]):
+        raise InputError(f"{paths['test images']} has the same images as {paths['train images'].name}; fetch both anew.")
+    return unknown
+
+
+def _known_archive(path: Path) -> tuple[str, str] | None:
+    if path.suffix != ".gz":
+        return None
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return next((("kmnist", part) for part, md5 in _KMNIST_MD5.items() if md5 == digest), None)
+
+
+def _unpublished(data: Data, where: str, parts: Sequence[str]) -> Data:
+    digest = content_digest(data)
+    of = f" ({', '.join(parts)})" if parts else ""
+    warnings.warn(
+        f"{where} is not the published data set {data.name}: its content{of} is unknown. It is taken as it is, and recorded by "
+        f"its digest {digest}.",
+        stacklevel=2,
+    )
+    return replace(data, digest=digest)
 
 
 def _idx_folder(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
     given = data_dir or os.environ.get("EVOPRUNE_DATA")
     if not given:
         return _download(name)
-    path = Path(given).expanduser()
+    try:
+        path = Path(given).expanduser()
+    except (TypeError, RuntimeError) as error:
+        raise InputError(f"data_dir is {given!r}: {error}; expected a folder.") from error
     folder = find_idx_folder(name, path)
     if folder is None:
+        exists = os.path.isdir(path)  # noqa: PTH112 - Path's raises for a name that no file can have
         raise InputError(
-            f"no IDX files of {name} in {path} ({'which exists' if path.is_dir() else 'no such folder'}); expected "
+            f"no IDX files of {name} in {path} ({'which exists' if exists else 'no such folder'}); expected "
             f"{', '.join(_IDX_FILES.values())} (each plain or .gz) there, in {name}/ or in "
             f"{_PUBLISHED[name].torchvision_folder}/. Leave out --data-dir and EVOPRUNE_DATA to download them."
         )
@@ -313,26 +448,64 @@ def _download(name: str) -> Path:
 LOADERS = {"digits": _load_digits, "mnist": _load_idx, "fashion-mnist": _load_idx}
 
 
-def _as_pair(pair: Any, part: str) -> Pair:
-    try:
-        x, y = (torch.as_tensor(values) for values in pair)
-    except (TypeError, ValueError) as error:
+def count_classes(data: Data) -> int:
+    """Returns how many classes the labels of all parts tell of: the names, or one more than the largest label.
+
+    Raises:
+        InputError: A negative label, or one far beyond the number of different labels.
+    """
+    if data.classes is not None:
+        return len(data.classes)
+    labels = torch.cat([torch.unique(y) for _, y in data.parts().values()]).unique()  # type: ignore[no-untyped-call]
+    low, high, different = int(labels[0]), int(labels[-1]), len(labels)
+    if low < 0 or (high >= 100 and high >= 10 * different):
         raise InputError(
-            f"{part} is {type(pair).__name__}; expected (inputs, targets) as tensors or arrays that torch takes: {error}."
-        ) from error
-    if x.ndim < 2 or y.ndim < 1 or len(x) != len(y) or len(x) == 0:
-        raise InputError(
-            f"{part} has inputs {tuple(x.shape)} and targets {tuple(y.shape)}; expected [n, ...] and [n, ...] "
-            f"with the same n > 0."
+            f"targets are {different} different integers from {low} to {high}, thus class labels; expected 0 to "
+            f"{different - 1}: give numpy.unique(y, return_inverse=True)[1], or for regression floats and loss='mse'."
         )
-    if is_labels(y):
-        y = y.long()
+    return high + 1
+
+
+def as_floats(data: Data, dtype: torch.dtype) -> Data:
+    """Returns the data with inputs of a float type, for networks that embed no integers.
+
+    Raises:
+        InputError: Some parts have integers and others have floats, whose scale may be another.
+    """
+    for part, (x, _) in data.parts().items():
+        if is_labels(x) != is_labels(data.train[0]):
+            raise InputError(
+                f"{part} inputs are {x.dtype}, train inputs {data.train[0].dtype}; expected the same: give floats of one scale."
+            )
+    return data.with_parts({part: (x.to(dtype), y) for part, (x, y) in data.parts().items()})
+
+
+def _unpack(pair: Any, part: str) -> tuple[Any, Any]:
+    try:
+        x, y = pair
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{part} is {type(pair).__name__}; expected (inputs, targets): {error}.") from error
     return x, y
 
 
-def is_labels(y: Tensor) -> bool:
-    """Tells class labels (an integer type) from regression targets."""
-    return not (y.is_floating_point() or y.is_complex())
+def _require_fitting(pairs: Mapping[str, Pair]) -> None:
+    """Checks that inputs and targets have the same length, and all parts the same shapes and kinds."""
+    for part, (x, y) in pairs.items():
+        if x.ndim < 2 or y.ndim < 1 or len(x) != len(y) or len(x) == 0:
+            raise InputError(
+                f"{part} has inputs {tuple(x.shape)} and targets {tuple(y.shape)}; expected [n, ...] and [n, ...] "
+                f"with the same n > 0{'; a single feature is x[:, None]' if x.ndim == 1 else ''}."
+            )
+    x0, y0 = pairs["train"]
+    for part, (x, y) in pairs.items():
+        if x.shape[1:] != x0.shape[1:]:
+            raise InputError(
+                f"{part} has inputs {tuple(x.shape)}, train has {tuple(x0.shape)}; expected the same shape behind the number "
+                f"of examples."
+            )
+        facts = [f"{'labels' if is_labels(t) else 'floats'} [n{''.join(f', {i}' for i in t.shape[1:])}]" for t in (y, y0)]
+        if facts[0] != facts[1]:
+            raise InputError(f"{part} has targets that are {facts[0]}, train has {facts[1]}; expected the same.")
 
 
 def _split_indices(y: Tensor, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

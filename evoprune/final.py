@@ -63,6 +63,22 @@ class FinalTraining:
         """Validation accuracy after the last epoch."""
         return self.history[-1]["validation_accuracy"]
 
+    def divergence(self, tested: bool = True) -> str:
+        """Says what is not finite at the end, and since when; empty where all is.
+
+        Args:
+            tested: The test set was measured.
+        """
+        last, weights = self.history[-1], (self.state[name] for name in self.mask.shapes)
+        wrong = ["validation loss"] if last["validation_loss"] is None else []
+        wrong += ["weights"] if not all(bool(weight.isfinite().all()) for weight in weights) else []
+        wrong += ["test loss"] if tested and not np.isfinite(self.test_loss) else []
+        if not wrong:
+            return ""
+        since = [row["epoch"] for row in self.history if None in (row["train_loss"], row["validation_loss"])]
+        epoch = f" since epoch {int(since[0] or 0)} of {len(self.history)}" if since else ""
+        return f"{', '.join(wrong)} not finite{epoch}"
+
     def cost(self, epochs: int) -> float:
         """Returns the multiply-adds on surviving weights of the first epochs."""
         return float(self.history[epochs - 1]["multiply_adds"] or 0.0) if epochs else 0.0
@@ -197,11 +213,16 @@ def train_from_w0(
         on_epoch: Called after each epoch.
         dissipation: What is removed; None for nothing.
         free_after: See :func:`train_fully`.
+
+    Returns:
+        The second training; the first where it diverged.
     """
     if dissipation is None:
         return train_fully(problem, mask, engine, orders[1], threads, on_epoch)
     last = dissipation.last
     first = train_fully(problem, mask, engine, orders[0], threads, on_epoch, dissipation, last, free_after)
+    if first.divergence(tested=False):
+        return first  # what is left of its mask means nothing
     second = train_fully(problem, first.mask, engine if free_after is None else "auto", orders[1], threads, on_epoch)
     return replace(second, removals=first.removals, seconds=first.seconds + second.seconds, search_cost=first.cost(last))
 

@@ -133,7 +133,7 @@ class Problem:
         self.refusals: dict[str, str] = {}
         self._scale_w0()
         self.loss_name, self._loss = self._choose_loss(loss)
-        self.is_classification = rehearse(self)
+        self.is_classification = rehearse(self, self._data if isinstance(self._data, Data) else self.data)
 
     @property
     def prunable_count(self) -> int:
@@ -352,6 +352,8 @@ class Problem:
         else:
             raise InputError(f"data is {type(self._data).__name__}; expected a name or ep.Data(train=(x, y)).")
         self._given_parts = tuple(raw.parts())
+        if isinstance(self._model, str):
+            data = datasets.as_floats(data, self.dtype)
         return data.with_parts({part: (self._cast(x), self._cast(y)) for part, (x, y) in data.parts().items()}).to(self.device)
 
     def _cast(self, tensor: Tensor) -> Tensor:
@@ -362,9 +364,10 @@ class Problem:
         seed = seeds.integer(self.seed if self.weights_seed is None else self.weights_seed, "weights")
         with seeds.seeded(seed):
             if isinstance(self._model, str):
-                targets = [target for _, target in self.data.parts().values()]
-                classes = 1 + max(int(t.max()) for t in targets) if datasets.is_labels(y) else y[0].numel()
-                network = models.build(self._model, x.shape[1:], classes, self._widths)
+                outputs = y[0].numel()
+                if datasets.is_labels(y) and models.MODELS[self._model].loss != "reconstruction":
+                    outputs = datasets.count_classes(self.data)
+                network = models.build(self._model, x.shape[1:], outputs, self._widths)
             elif isinstance(self._model, nn.Module):
                 network = copy.deepcopy(self._model)
             else:

@@ -20,7 +20,7 @@ from evoprune import seeds
 from evoprune.brief import FAILURE, NO_BETTER_THAN_CHANCE, Evaluation
 from evoprune.dissipation import Dissipation
 from evoprune.engines import auto
-from evoprune.errors import InputError
+from evoprune.errors import InputError, RunError
 from evoprune.evaluate import Evaluator, Workers
 from evoprune.final import FinalTraining, train_from_w0, train_fully
 from evoprune.generations import evaluate_generation, log_generation, require_a_survivor, write_generations
@@ -270,6 +270,8 @@ def train_chosen(
 ) -> dict[str, FinalTraining]:
     """Trains masks fully, each distinct one once; a training that the run folder has is read back.
 
+    A control may diverge, and is recorded so.
+
     Args:
         problem: The problem.
         chosen: Masks by role.
@@ -278,6 +280,9 @@ def train_chosen(
         seed: The run's seed.
         run: The run; None records nothing.
         progress: Show a progress bar.
+
+    Raises:
+        RunError: The winner's training diverged.
     """
     engine, threads, order = how
     orders = (order, seeds.integer(seed, "restart"))
@@ -303,8 +308,25 @@ def train_chosen(
                 facts, tensors = run.step(mask.hash, lambda mask=mask: train_mask(mask).to_facts())  # type: ignore[misc]
                 done[mask.hash] = FinalTraining.from_facts(facts, tensors, problem)
             trainings[role] = done[mask.hash]
+            if role == "winner":
+                _require_convergence(problem, plan, mask, trainings[role], run)
             bar.update((len(trainings) * epochs) - bar.n)
     return trainings
+
+
+def _require_convergence(problem: Problem, plan: Plan, mask: Mask, training: FinalTraining, run: Run | None) -> None:
+    divergence = training.divergence()
+    if not divergence:
+        return
+    kept = "Nothing is recorded; with out= what is found before is kept."
+    if run is not None:
+        path = run.checkpoint / f"{mask.hash}.npz"
+        mask.save(path)
+        kept = f"What was found before is kept in {run.folder}, and the mask that was trained in {path}."
+    raise RunError(
+        f"the final training of the winner, mask {mask.hash[:12]}, diverged ({divergence}) with lr {problem.recipe.lr:g}; "
+        f"lower lr{', or choose by the fitness loss' if plan.k > 1 else ''}. {kept}"
+    )
 
 
 def _winner_and_controls(population: list[Mask], evaluations: list[Evaluation], seed: int) -> dict[str, Mask]:

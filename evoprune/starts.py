@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from evoprune.baselines import BASELINES, dense
 from evoprune.dissipation import Dissipation
-from evoprune.errors import InputError, look_up
+from evoprune.errors import InputError, RunError, look_up
 from evoprune.evolution import RANDOM, Evolution
 from evoprune.final import FinalTraining, train_fully
 from evoprune.initialize import survivors_of
@@ -120,6 +120,8 @@ def first_masks(
                 tqdm.write(f"first masks: {name}")
             if name == DISSIPATE:
                 training = _dissipate(problem, how)
+                if divergence := training.divergence(tested=False):
+                    raise RunError(f"dissipating for the first masks diverged ({divergence}); lower lr, or leave out {name!r}.")
                 epochs = len(training.history)
                 found.append(training.mask)
                 search_epochs, cost = search_epochs + epochs, cost + training.cost(epochs)

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import os
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,15 @@ import pytest
 import torch
 
 from evoprune import data as datasets
-from evoprune.data import LOADERS, Data, find_idx_folder, load, read_idx
+from evoprune.data import LOADERS, Data, content_digest, find_idx_folder, load, load_raw, read_idx
 from evoprune.errors import InputError
 
-# urllib3 leaves a socket to the garbage collector where a download fails
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+pytestmark = [
+    # urllib3 leaves a socket to the garbage collector where a download fails
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+    # the files made up here; test_unknown_content_warns_and_is_recorded_by_its_digest expects it
+    pytest.mark.filterwarnings("ignore:.* is not the published data set:UserWarning"),
+]
 
 IDX_NAMES = sorted(datasets._PUBLISHED)
 STEMS = datasets._IDX_FILES
@@ -364,6 +369,215 @@ def test_read_idx_of_a_missing_file(tmp_path):
         read_idx(tmp_path / "nosuch", 3)
 
 
+# Data are what their name says
+
+
+@pytest.fixture
+def published(monkeypatch, tmp_path):
+    """Two small published data sets, in folders called after them."""
+    for offset, name in enumerate(IDX_NAMES):
+        found = {part: idx(array) for part, array in arrays(offset=offset).items()}
+        write(tmp_path / name, **{part.replace(" ", "_"): content for part, content in found.items()})
+        digests = {part: hashlib.sha256(content).hexdigest() for part, content in found.items()}
+        monkeypatch.setitem(datasets._PUBLISHED, name, datasets._Published("", "raw", {}, digests))
+    return tmp_path
+
+
+def move(published, name, part, of, other):
+    """Puts a file of one data set in the place of one of another."""
+    (published / name / STEMS[part]).write_bytes((published / of / STEMS[other]).read_bytes())
+
+
+@pytest.mark.parametrize("name", IDX_NAMES)
+def test_published_content_is_taken_without_a_word(published, name, recwarn):
+    data, _ = load_raw(name, published / name)
+    assert data.digest is None
+    assert not recwarn.list
+
+
+def test_another_published_data_set_is_refused_with_both_names(published):
+    with pytest.raises(
+        InputError, match=r"holds the train images of mnist, expected the train images of fashion-mnist.*ask for"
+    ):
+        load("fashion-mnist", data_dir=published / "mnist")
+
+
+@pytest.mark.parametrize("part", STEMS)
+def test_one_file_of_another_published_data_set_is_refused(published, part):
+    move(published, "mnist", part, "fashion-mnist", part)
+    with pytest.raises(InputError, match=f"holds the {part} of fashion-mnist, expected the {part} of mnist"):
+        load("mnist", data_dir=published / "mnist")
+
+
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_training_files_in_the_place_of_test_files_are_refused(published, kind):
+    move(published, "mnist", f"test {kind}", "mnist", f"train {kind}")
+    with pytest.raises(InputError, match=f"holds the train {kind} of mnist, expected the test {kind} of mnist"):
+        load("mnist", data_dir=published / "mnist")
+
+
+def test_the_same_unknown_images_twice_are_refused(tmp_path):
+    write(tmp_path, test_images=idx(arrays()["train images"]), test_labels=idx(arrays()["train labels"]))
+    with pytest.raises(InputError, match="has the same images as train-images"):
+        load("mnist", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("part", STEMS)
+def test_an_archive_of_kmnist_is_refused(monkeypatch, tmp_path, part):
+    archive = write(tmp_path, ".gz") / f"{STEMS[part]}.gz"
+    monkeypatch.setitem(datasets._KMNIST_MD5, part, hashlib.md5(archive.read_bytes()).hexdigest())
+    with pytest.raises(InputError, match=f"holds the {part} of kmnist, expected the {part} of mnist"):
+        load("mnist", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("part", STEMS)
+def test_unknown_content_warns_and_is_recorded_by_its_digest(published, part):
+    content = bytearray((published / "mnist" / STEMS[part]).read_bytes())
+    content[-1] ^= 1
+    (published / "mnist" / STEMS[part]).write_bytes(content)
+    with pytest.warns(
+        UserWarning, match=rf"mnist is not the published data set mnist: its content \({part}\) is unknown"
+    ) as said:
+        data, _ = load_raw("mnist", published / "mnist")
+    assert len(said) == 1
+    assert data.digest == content_digest(data)
+    assert data.digest in str(said[0].message)
+    assert load("mnist", data_dir=published / "mnist").digest == data.digest
+
+
+def test_other_digits_than_scikit_learns_warn(monkeypatch):
+    monkeypatch.setattr(datasets, "_DIGITS", "")
+    with pytest.warns(UserWarning, match="scikit-learn's digits is not the published data set digits"):
+        assert load("digits").digest is not None
+
+
+def test_the_content_digest_tells_content_part_and_type():
+    x, y = torch.arange(12.0).reshape(6, 2), torch.tensor([0, 1] * 3)
+    data = Data(train=(x, y), test=(x + 1, y))
+    others = {
+        "input": Data(train=(x + torch.eye(6, 2) * 1e-6, y), test=(x + 1, y)),
+        "target": Data(train=(x, 1 - y), test=(x + 1, y)),
+        "type": Data(train=(x.double(), y), test=(x + 1, y)),
+        "shape": Data(train=(x[:, None], y), test=(x[:, None] + 1, y)),
+        "part": Data(train=(x, y), validation=(x + 1, y)),
+        "missing": Data(train=(x, y)),
+        "classes": Data(train=(x, y), test=(x + 1, y), classes=("no", "yes")),
+    }
+    assert len({content_digest(each) for each in (data, *others.values())}) == 1 + len(others)
+    assert content_digest(data) == content_digest(Data(train=(x.clone(), y), test=(x + 1, y), name="other"))
+    assert content_digest(data) == content_digest(Data(train=(x.T.contiguous().T, y), test=(x + 1, y)))
+
+
+# Files from strangers
+
+
+def test_a_header_whose_product_overflows_is_refused(tmp_path):
+    header = bytes([0, 0, 8, 3]) + np.array([2**31, 2**31, 4], ">u4").tobytes()  # 0 in 64 bits
+    for end in ("", ".gz"):
+        path = write(tmp_path / (end or "plain"), end, train_images=header) / f"{TRAIN_IMAGES}{end}"
+        refused(path, r"expected 18,446,744,073,709,551,632 for the shape \(2147483648, 2147483648, 4\)")
+
+
+@pytest.mark.parametrize("shape", [(0, 28, 28), (60, 0, 28)])
+def test_an_empty_shape_is_refused(tmp_path, shape):
+    refused(write(tmp_path, train_images=idx(np.zeros(shape))) / TRAIN_IMAGES, "which is empty")
+
+
+def test_a_pipe_a_folder_and_a_dangling_link_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder.gz").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("pipe", "folder.gz", "link"):
+        with pytest.raises(InputError, match="cannot read"):
+            read_idx(tmp_path / name, 3)
+        write(tmp_path / f"with {name}", train_images=None)
+        (tmp_path / name).rename(tmp_path / f"with {name}" / TRAIN_IMAGES)
+        with pytest.raises(InputError, match=r"has no train-images-idx3-ubyte or"):
+            load("mnist", data_dir=tmp_path / f"with {name}")
+
+
+@pytest.mark.parametrize("given", [5, "~nosuchuser/data", "null\0byte", "n" * 5000])
+def test_a_data_dir_that_cannot_be_one_is_refused(given):
+    with pytest.raises(InputError, match="expected"):
+        load("mnist", data_dir=given)
+
+
+def test_members_of_an_archive_are_read_and_garbage_after_them_is_refused(tmp_path):
+    content = idx(np.arange(60))
+    path = tmp_path / "labels.gz"
+    path.write_bytes(gzip.compress(content[:30]) + gzip.compress(content[30:]))
+    assert read_idx(path, 1).tolist() == list(range(60))
+    path.write_bytes(gzip.compress(content) + b"garbage")
+    with pytest.raises(InputError, match="cannot read"):
+        read_idx(path, 1)
+
+
+def peak(path, dimensions):
+    """Returns the most memory that reading took, in bytes, and what came of it."""
+    tracemalloc.start()
+    try:
+        return read_idx(path, dimensions), tracemalloc.get_traced_memory()[1]
+    except InputError as error:
+        return error, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("stated", [10, 10**6, 10**9, 2**32 - 1])
+def test_an_archive_of_zeros_takes_no_more_memory_than_it_may(tmp_path, stated):
+    path = tmp_path / "bomb.gz"
+    with gzip.open(path, "wb", 1) as stream:
+        stream.write(bytes([0, 0, 8, 1]) + np.array([stated], ">u4").tobytes())
+        for _ in range(64):
+            stream.write(bytes(1 << 22))  # 256 MiB in 1 MB
+    found, memory = peak(path, 1)
+    assert isinstance(found, InputError)
+    assert memory < 3 * min(stated, 10**6) + 2**22
+
+
+def mutants(count):
+    """Yields IDX files, plain or packed, that someone has damaged, seeded."""
+    rng = np.random.default_rng(0)
+    whole = idx(rng.integers(0, 256, (20, 6, 5)))
+    for _ in range(count):
+        content, packed = bytearray(whole), bool(rng.integers(2))
+        mutation = rng.integers(6)
+        if mutation == 0:  # the header
+            content[rng.integers(16)] = rng.integers(256)
+        elif mutation == 1:  # one of its sizes
+            at = 4 + 4 * rng.integers(3)
+            content[at : at + 4] = rng.choice([0, 1, 5, 6, 20, 2**16, 2**31, 2**32 - 1]).astype(">u4").tobytes()
+        content = bytearray(gzip.compress(content, mtime=0)) if packed else content
+        if mutation == 2:  # bits
+            for at in rng.integers(len(content), size=rng.integers(1, 9)):
+                content[at] ^= 1 << rng.integers(8)
+        elif mutation == 3:
+            del content[rng.integers(len(content)) :]
+        elif mutation == 4:
+            content += rng.bytes(rng.integers(1, 40))
+        elif mutation == 5:
+            at = rng.integers(len(content))
+            content[at : at + 10] = rng.bytes(rng.integers(20))
+        yield bytes(content), ".gz" if packed or rng.integers(8) == 0 else ""
+
+
+def test_damaged_files_are_refused_or_read_and_nothing_else(tmp_path):
+    outcomes = {"refused": 0, "read": 0}
+    for content, end in mutants(1000):
+        path = tmp_path / f"images{end}"
+        path.write_bytes(content)
+        found, memory = peak(path, 3)
+        assert memory < 2**22
+        if isinstance(found, InputError):
+            assert str(path) in str(found)
+            outcomes["refused"] += 1
+        else:
+            assert found.dtype == np.uint8
+            assert found.size == 600
+            outcomes["read"] += 1
+    assert min(outcomes.values()) > 50
+
+
 # Downloading, from a server of our own
 
 
@@ -381,7 +595,7 @@ def server(tmp_path, monkeypatch):
         server.requests, server.folder = [], folder
         md5 = {part: hashlib.md5((folder / f"{stem}.gz").read_bytes()).hexdigest() for part, stem in STEMS.items()}
         url = f"http://127.0.0.1:{server.server_port}/"
-        server.published = datasets._Published(url, "MNIST/raw", md5)
+        server.published = datasets._Published(url, "MNIST/raw", md5, {})
         for name in IDX_NAMES:
             monkeypatch.setitem(datasets._PUBLISHED, name, server.published)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -469,6 +683,19 @@ def test_mnist_is_the_published_one(mnist):
     assert mnist.test[1][:5].tolist() == [7, 2, 1, 0, 4]
     mean, std = datasets._pixel_statistics(mnist.train[0])
     assert (round(mean / 255, 4), round(std / 255, 4)) == (0.1307, 0.3081)
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize("name", IDX_NAMES)
+def test_the_published_files_are_known_and_asked_for_by_another_name_refused(name, mnist_dir, recwarn):
+    folder = mnist_dir.parent / name
+    if not folder.is_dir():
+        pytest.skip(f"no {name} beside MNIST")
+    assert load_raw(name, folder)[0].digest is None
+    assert not recwarn.list
+    other = IDX_NAMES[1 - IDX_NAMES.index(name)]
+    with pytest.raises(InputError, match=f"holds the train images of {name}, expected the train images of {other}"):
+        load_raw(other, folder)
 
 
 @pytest.mark.mnist

@@ -555,6 +555,7 @@ def write_mnist(folder):
             (folder / f"{name}-ubyte.gz").write_bytes(gzip.compress(content))
 
 
+@pytest.mark.filterwarnings("ignore:.* is not the published data set:UserWarning")
 @pytest.mark.parametrize("given", ["data", "~/data"])
 def test_a_data_folder_is_found_from_another_working_folder(tmp_path, monkeypatch, given):
     # as a worker's may be
