@@ -24,6 +24,7 @@ import numpy as np
 from deap import tools
 
 from evoprune import records
+from evoprune.files import write_atomically
 from evoprune.fitness import FAILED
 from evoprune.mask import Mask
 from evoprune.operators import Evidence
@@ -97,7 +98,7 @@ def save_state(folder: Path, state: State) -> None:
     }
     packed = _npz(arrays)
     name = f"generation-{state.gen:06d}"
-    records.write_atomically(folder / f"{name}.npz", packed)
+    write_atomically(folder / f"{name}.npz", packed)
     text = json.dumps(content)
     sums = {"npz_sha256": hashlib.sha256(packed).hexdigest(), "sha256": hashlib.sha256(text.encode()).hexdigest()}
     records.write_json(folder / f"{name}.json", {**sums, "state": text})
@@ -133,7 +134,7 @@ def save_evidence(folder: Path, gen: int, found: Iterable[Evidence]) -> None:
     for evidence in found:
         place = _evidence_folder(folder, gen)
         place.mkdir(parents=True, exist_ok=True)
-        records.write_atomically(place / f"{evidence.mask}.npz", _npz({"still": evidence.still, "grow": evidence.grow}))
+        write_atomically(place / f"{evidence.mask}.npz", _npz({"still": evidence.still, "grow": evidence.grow}))
 
 
 def load_evidence(folder: Path, gen: int) -> dict[str, Evidence]:

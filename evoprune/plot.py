@@ -19,6 +19,7 @@ from evoprune import records
 from evoprune.brief import FAILURE
 from evoprune.dissipation import EDGES
 from evoprune.errors import InputError
+from evoprune.files import write_atomically
 from evoprune.plot_evolution import EVOLUTION_FIGURES, evolution_figures_of
 from evoprune.plot_styles import BLUE, GREEN, GREY, SKY, VERMILLION
 
@@ -264,7 +265,7 @@ def save_figures(folder: Path) -> list[Path]:
         path = folder / f"{name}.png"
         content = io.BytesIO()
         draw(folder).savefig(content, dpi=150)
-        records.write_atomically(path, content.getvalue())
+        write_atomically(path, content.getvalue())
         paths.append(path)
     return paths
 

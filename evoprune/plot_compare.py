@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from evoprune import records
 from evoprune.errors import InputError
+from evoprune.files import write_atomically
 from evoprune.plot import MOVEMENT_LABELS
 from evoprune.plot_styles import Look, scale_accuracy, scale_density, styles
 from evoprune.tables import BAND, dense_epoch, metric, ordered, read_cells, read_frame, summarise
@@ -289,7 +289,7 @@ def save_compare_figures(folder: Path) -> list[Path]:
             path = path.with_name(f"{path.name}.png")
             content = io.BytesIO()
             draw(folder, group).savefig(content, dpi=150)
-            records.write_atomically(path, content.getvalue())
+            write_atomically(path, content.getvalue())
             paths.append(path)
     return paths
 

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from evoprune.brief import Evaluation
 from evoprune.errors import InputError
+from evoprune.files import append, drop_torn_line, read_bytes, write_atomically
 from evoprune.fitness import TERMS
 
 _PLAIN_COLUMNS = ("validation_loss", "validation_accuracy", "status", "note", "multiply_adds", "worker", "seconds")
@@ -28,7 +28,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         InputError: The file cannot be read, or is no JSON object.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_bytes(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
@@ -41,16 +41,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON atomically; numbers that are not finite become null."""
     write_atomically(path, (json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode())
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file's content: after a crash it is the old or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -71,9 +61,9 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         InputError: There is no such file.
     """
     try:
-        with path.open(newline="") as file:
-            return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    except OSError as error:
+        text = read_bytes(path).decode()
+        return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(io.StringIO(text, newline=""))]
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error}; expected the folder of a run.") from error
 
 
@@ -85,36 +75,33 @@ def read_evaluations(folder: Path) -> list[tuple[int, Evaluation]]:
     """
     path = folder / "evaluations.csv"
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         complete = content[: content.rfind(b"\n") + 1].decode()
         return [_evaluation(row) for row in csv.DictReader(io.StringIO(complete, newline=""))]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error!r}; expected the records of a run of this version.") from error
 
 
 def append_evaluations(path: Path, gen: int, evaluations: Iterable[Evaluation]) -> None:
-    """Appends rows to ``evaluations.csv``, with one write; they are on disk when this returns."""
+    """Appends rows to ``evaluations.csv``, all or none; they are on disk when this returns.
+
+    Raises:
+        InputError: It has other columns.
+        OSError: There is no room for them, or the file cannot be written.
+    """
     columns = ["gen", "mask", "seed", *TERMS, *_PLAIN_COLUMNS]
     rows = [
         {"gen": gen, "mask": e.mask, "seed": e.seed, **e.terms, **{name: getattr(e, name) for name in _PLAIN_COLUMNS}}
         for e in evaluations
     ]
+    drop_torn_line(path)  # rows must not run together
     new = not path.exists() or path.stat().st_size == 0
     if not new:
         with path.open() as file:
             header = file.readline().rstrip("\n").split(",")
         if header != columns:
             raise InputError(f"{path} has the columns {header}, now they are {columns}; register the fitness terms as before.")
-    text = _csv_text(columns, rows, header=new)
-    with path.open("ab", buffering=0) as file:
-        file.write(text.encode())
-        os.fsync(file.fileno())
-
-
-def drop_torn_row(path: Path) -> None:
-    """Cuts off what a process left of a row when it was killed while writing."""
-    if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
-        write_atomically(path, content[: content.rfind(b"\n") + 1])
+    append(path, _csv_text(columns, rows, header=new).encode())
 
 
 def _evaluation(row: Mapping[str, str]) -> tuple[int, Evaluation]:

@@ -23,6 +23,7 @@ from torch import Tensor
 from evoprune import checkpoint, records
 from evoprune.brief import Evaluation
 from evoprune.errors import InputError, InUseError
+from evoprune.files import drop_torn_line, remove_temporaries
 from evoprune.problem import Problem
 
 SCHEMA = 3
@@ -122,6 +123,8 @@ class Run:
             raise InUseError(f"{self.folder} is in use by another process; wait for it, or choose another --out.") from error
         except OSError as error:
             raise InputError(f"cannot write to {self.folder}: {error}; choose another --out.") from error
+        for folder in (self.folder, self.checkpoint):
+            remove_temporaries(folder)
         before = records.read_json(self.folder / "config.json")
         other = before is None or bool(_difference(before, self)) or before["problem_hash"] != self.problem_hash
         if other and before is not None and not self.force:
@@ -230,7 +233,7 @@ class Run:
 
     def _read_evaluations(self) -> None:
         path = self.folder / "evaluations.csv"
-        records.drop_torn_row(path)
+        drop_torn_line(path)
         rows = records.read_evaluations(self.folder) if path.exists() else []
         self.evaluations = {e.mask: e for _, e in rows}
         self.generations = {e.mask: gen for gen, e in rows}

@@ -13,8 +13,8 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from evoprune import records
 from evoprune.errors import InputError
+from evoprune.files import write_atomically
 
 COLUMNS = (
     "method", "data", "model", "sparsity", "seed", "survivors", "test_accuracy", "search_epochs", "total_epochs",
@@ -296,7 +296,7 @@ def write_tables(folder: Path) -> Path:
             if not pairs.empty:
                 lines.append(pairs_table(pairs))
     path = folder / "table.md"
-    records.write_atomically(path, ("\n\n".join(lines) + "\n").encode())
+    write_atomically(path, ("\n\n".join(lines) + "\n").encode())
     return path
 
 
