@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from evoprune.errors import InputError
+
 # 0 where the system lacks them
 _NO_LINK, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
 _PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -27,6 +29,8 @@ _HEADER = re.compile(
     rb"\{'descr': '([<>|]?[biuf]\d{1,2})', 'fortran_order': False, 'shape': \(((?:\d{1,19}, ?)*\d{0,19})\), \} *\n"
 )
 _LONGEST_HEADER = 1000
+# Folders in those of runs and comparisons.
+_FOLDERS = ("checkpoint", "hall_of_fame", "cells")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -51,11 +55,11 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Removes what killed processes left of files that they were writing; for a folder that nobody else writes into."""
-    for place, _, names in os.walk(folder):
-        for name in names:
-            if name.startswith(".") and name.endswith(".tmp"):
-                Path(place, name).unlink(missing_ok=True)
+    """Removes what killed processes left in a run's folder of files that they were writing; nobody else may write there."""
+    for place in (folder, *(folder / name for name in _FOLDERS)):
+        for path in place.glob(".*.tmp" if place == folder else "**/.*.tmp"):
+            if re.search(r"\.[0-9a-f]{8}\.tmp$", path.name):
+                path.unlink(missing_ok=True)
 
 
 def append(path: Path, content: bytes) -> None:
@@ -105,6 +109,44 @@ def read_bytes(path: Path) -> bytes:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(f"{path} is no regular file")
         return file.read()
+
+
+def require_own(folder: Path) -> None:
+    """Checks that nothing in the folder of a run or comparison leads out of it, before anything is read or written there.
+
+    Of folders within it, only those that evoprune makes are looked into. The folder itself may be a link.
+
+    Raises:
+        InputError: A symbolic link leads out of it, or something is neither a file nor a folder.
+    """
+    places = [folder]
+    top = os.path.realpath(folder)
+    while places:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(places.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    target = os.path.realpath(entry.path)
+                    if os.path.commonpath([top, target]) != top:
+                        raise InputError(f"{entry.path} is a symbolic link to {target}, outside {folder}; remove the link.")
+                elif entry.is_dir():
+                    places += [Path(entry.path)] * (Path(entry.path).parent != folder or entry.name in _FOLDERS)
+                elif not entry.is_file():
+                    raise InputError(f"{entry.path} is neither a file nor a folder; remove it.")
+
+
+def plain_name(name: str, where: str) -> str:
+    """Returns a name that was read, if it names a file in the folder where it is used and nothing else.
+
+    Args:
+        name: The name.
+        where: Where it was read, for the message.
+
+    Raises:
+        InputError: It is empty, hidden or long, or holds more than letters, digits, spaces and ``._+=,()@-``.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[\w+=,()@-][\w .+=,()@-]{0,199}", name):
+        raise InputError(f"{where} names a file {name!r}; expected a plain name of letters, digits, dots and dashes.")
+    return name
 
 
 class Archive:

@@ -19,7 +19,7 @@ from evoprune import records
 from evoprune.brief import FAILURE
 from evoprune.dissipation import EDGES
 from evoprune.errors import InputError
-from evoprune.files import write_atomically
+from evoprune.files import require_own, write_atomically
 from evoprune.plot_evolution import EVOLUTION_FIGURES, evolution_figures_of
 from evoprune.plot_styles import BLUE, GREEN, GREY, SKY, VERMILLION
 
@@ -260,6 +260,7 @@ def figures_of(folder: Path) -> list[str]:
 def save_figures(folder: Path) -> list[Path]:
     """Writes the figures of a finished run into its folder, as PNG, and returns their paths."""
     paths = []
+    require_own(folder)
     for name in figures_of(folder):
         draw = FIGURES[name]
         path = folder / f"{name}.png"
@@ -271,6 +272,7 @@ def save_figures(folder: Path) -> list[Path]:
 
 
 def _config_and_result(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    require_own(folder)
     config, result = records.read_json(folder / "config.json"), records.read_json(folder / "result.json")
     if config is None or result is None:
         raise InputError(f"{folder} holds no finished run; expected a folder with config.json and result.json.")

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from evoprune.errors import InputError
-from evoprune.files import write_atomically
+from evoprune.files import plain_name, require_own, write_atomically
 from evoprune.plot import MOVEMENT_LABELS
 from evoprune.plot_styles import Look, scale_accuracy, scale_density, styles
 from evoprune.tables import BAND, dense_epoch, metric, ordered, read_cells, read_frame, summarise
@@ -280,13 +280,13 @@ def save_compare_figures(folder: Path) -> list[Path]:
         InputError: A table cannot be read or used.
     """
     paths = []
+    require_own(folder)
     for name, draw in COMPARE_FIGURES.items():
         table = folder / f"{_TABLES[name]}.csv"
         if not table.exists():
             continue
         for group in _groups(read_frame(table, ("data", "model"), ("data", "model"))):
-            path = folder / "-".join([name, *group]).replace("/", "_")
-            path = path.with_name(f"{path.name}.png")
+            path = folder / plain_name(f"{'-'.join([name, *group])}.png", str(table))
             content = io.BytesIO()
             draw(folder, group).savefig(content, dpi=150)
             write_atomically(path, content.getvalue())

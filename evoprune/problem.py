@@ -251,7 +251,12 @@ class Problem:
             data: The data, likewise.
             loss: The loss function, likewise.
             data_dir: See :func:`evoprune.data.load`; a place, so not part of the configuration.
+
+        Raises:
+            InputError: The configuration names a place all the same: it was not written by :meth:`config`.
         """
+        if "data_dir" in config:
+            raise InputError(f"the configuration names a data_dir, {config['data_dir']!r}; remove it, and pass data_dir.")
         values = dict(config)
         values["recipe"] = Recipe(**values["recipe"])
         given = {"model": model, "data": data, "loss": loss, "data_dir": data_dir}

@@ -6,10 +6,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
@@ -31,7 +34,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         content = json.loads(read_bytes(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {error}; remove it, or choose another --out.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no JSON object; expected what evoprune wrote; remove it.")
@@ -47,6 +50,33 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes safetensors atomically; tied tensors are written out."""
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, to_bytes(plain))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads safetensors.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
+    try:
+        return from_bytes(read_bytes(path))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"cannot read {path}: {error}; remove {path.with_suffix('.json')}, and it is made again.") from error
+
+
+@contextmanager
+def as_written(path: Path) -> Iterator[None]:
+    """Turns the errors that come of content which evoprune did not write into one that names the file or folder.
+
+    Raises:
+        InputError: Something is missing there, or is of another kind.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise InputError(
+            f"{path} does not hold what evoprune wrote ({error!r}); remove it, or choose another --out."
+        ) from error
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

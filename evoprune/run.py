@@ -17,13 +17,12 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file
 from torch import Tensor
 
 from evoprune import checkpoint, records
 from evoprune.brief import Evaluation
 from evoprune.errors import InputError, InUseError
-from evoprune.files import drop_torn_line, remove_temporaries
+from evoprune.files import drop_torn_line, remove_temporaries, require_own
 from evoprune.problem import Problem
 
 SCHEMA = 3
@@ -80,7 +79,8 @@ class Run:
             InputError: The folder holds another run, or something else, or cannot be read.
         """
         run = cls(Path(folder), method, json.loads(json.dumps(settings)), dict(execution or {}), force=force)
-        before = records.read_json(run.folder / "config.json")
+        require_own(run.folder)
+        before = _read_config(run.folder)
         if before is None:
             if not force and run.folder.is_dir() and any(not path.name.startswith(".") for path in run.folder.iterdir()):
                 raise InputError(f"{folder} holds files but no run; choose another --out, or --force to use it.")
@@ -117,15 +117,15 @@ class Run:
     def __enter__(self) -> Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            require_own(self.folder)
             self._lock = FileLock(self.folder / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise InUseError(f"{self.folder} is in use by another process; wait for it, or choose another --out.") from error
         except OSError as error:
             raise InputError(f"cannot write to {self.folder}: {error}; choose another --out.") from error
-        for folder in (self.folder, self.checkpoint):
-            remove_temporaries(folder)
-        before = records.read_json(self.folder / "config.json")
+        remove_temporaries(self.folder)
+        before = _read_config(self.folder)
         other = before is None or bool(_difference(before, self)) or before["problem_hash"] != self.problem_hash
         if other and before is not None and not self.force:
             self._lock.release()
@@ -200,7 +200,7 @@ class Run:
         folder = self.checkpoint
         facts = records.read_json(folder / f"{name}.json")
         if facts is not None:
-            return facts, load_file(folder / f"{name}.safetensors")
+            return facts, records.load_tensors(folder / f"{name}.safetensors")
         folder.mkdir(exist_ok=True)
         facts, tensors = compute()
         records.save_tensors(folder / f"{name}.safetensors", tensors)
@@ -227,7 +227,9 @@ class Run:
         for name in files:
             (self.folder / name).unlink(missing_ok=True)
         for folder in (self.checkpoint, self.folder / "hall_of_fame"):
-            if folder.exists():
+            if folder.is_symlink():
+                folder.unlink()
+            elif folder.exists():
                 shutil.rmtree(folder)
         (self.folder / "config.json").unlink(missing_ok=True)
 
@@ -270,6 +272,16 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _read_config(folder: Path) -> dict[str, Any] | None:
+    config = records.read_json(folder / "config.json")
+    if config is not None and config.get("schema") == SCHEMA:
+        kinds = {"method": str, "settings": dict, "execution": dict, "divisors": dict, "problem_hash": str}
+        wrong = [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]
+        if wrong:
+            raise InputError(f"{folder / 'config.json'} lacks {', '.join(wrong)}; remove the folder, or choose another --out.")
+    return config
 
 
 def _difference(config: Mapping[str, Any], run: Run) -> str:

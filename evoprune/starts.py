@@ -18,6 +18,7 @@ from evoprune.baselines import BASELINES, dense
 from evoprune.dissipation import Dissipation
 from evoprune.errors import InputError, look_up
 from evoprune.evolution import RANDOM, Evolution
+from evoprune.files import require_own
 from evoprune.final import FinalTraining, train_fully
 from evoprune.initialize import survivors_of
 from evoprune.mask import Mask, distinct
@@ -82,6 +83,8 @@ def given_masks(problem: Problem, evolution: Evolution, sparsity: float) -> list
         path = Path(name)
         if not path.exists():
             look_up("start", name, dict.fromkeys((RANDOM, DISSIPATE, *NAMED, "the path of a mask or a run folder"), True))
+        if path.is_dir():
+            require_own(path)
         for file in [path / "mask.npz", *sorted(path.glob("hall_of_fame/*.npz"))] if path.is_dir() else [path]:
             mask = Mask.load(file, problem)
             if not least <= mask.survivors <= most:

@@ -14,7 +14,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from evoprune.errors import InputError
-from evoprune.files import write_atomically
+from evoprune.files import require_own, write_atomically
 
 COLUMNS = (
     "method", "data", "model", "sparsity", "seed", "survivors", "test_accuracy", "search_epochs", "total_epochs",
@@ -282,6 +282,7 @@ def write_tables(folder: Path) -> Path:
     Raises:
         InputError: ``cells.csv`` cannot be read or used.
     """
+    require_own(folder)
     lines = ["# Comparison"]
     for (data, model), group in read_cells(folder / "cells.csv").groupby(["data", "model"]):
         lines.append(f"## {data}, {model}")

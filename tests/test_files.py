@@ -8,17 +8,21 @@ import subprocess
 import sys
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import comparison
 import numpy as np
 import pytest
 import torch
 from conftest import python
 
 import evoprune as ep
-from evoprune import files, records
+from evoprune import cells, files, plot, plot_compare, records, spread, tables
 from evoprune.brief import Evaluation
+from evoprune.compare import Comparison, make_cells
+from evoprune.run import Run
 
 SHAPES = {"fc1.weight": (30, 78), "fc2.weight": (10, 30)}
 
@@ -343,3 +347,132 @@ def test_a_mask_that_was_compressed_since_is_read(tmp_path: Path) -> None:
         of_shape(np.array([1000, 1000]), np.full(125_000, 255, np.uint8), zipfile.ZIP_DEFLATED)
     )
     assert ep.Mask.load(tmp_path / "little.npz").survivors == 10**6
+
+
+# Names and links from strangers
+
+
+LINKS = ["config.json", "evaluations.csv", "result.json", ".lock", "mask.npz", "starts.png", ".config.json.tmp", "checkpoint",
+         "hall_of_fame", "checkpoint/mask.json", "checkpoint/evidence-000001", "hall_of_fame/000.npz"]  # fmt: skip
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """A folder outside, whose one file must stay as it is."""
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "file").write_text("{}")
+    return tmp_path / "outside"
+
+
+def link_out(folder: Path, name: str, victim: Path) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(victim if "." not in path.name else victim / "file")
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_a_link_out_of_a_run_is_refused(tmp_path: Path, victim: Path, digits: ep.Problem, name: str) -> None:
+    link_out(tmp_path / "run", name, victim)
+    uses: list[Callable[[], object]] = [
+        lambda: ep.k_starts(digits, k=2, sparsity=0.9, fitness_epochs=1, out=tmp_path / "run"),
+        lambda: ep.k_starts(digits, k=2, sparsity=0.9, fitness_epochs=1, out=tmp_path / "run", force=True),
+        lambda: plot.save_figures(tmp_path / "run"),
+        lambda: plot.FIGURES["training"](tmp_path / "run"),
+        lambda: plot.FIGURES["fitness"](tmp_path / "run"),
+        lambda: ep.evolve(digits, ep.Evolution(start=(str(tmp_path / "run"),)), sparsity=0.9),
+    ]
+    for use in uses:
+        with pytest.raises(ep.InputError, match=r"symbolic link to .*outside.*remove the link"):
+            use()
+    assert [path.name for path in victim.iterdir()] == ["file"]
+    assert (victim / "file").read_text() == "{}"
+
+
+@pytest.mark.parametrize("name", ["cells.csv", "compare.json", "table.md", ".lock", "cells", "cells/a", "cells/a/checkpoint"])
+def test_a_link_out_of_a_comparison_is_refused(tmp_path: Path, victim: Path, name: str) -> None:
+    link_out(tmp_path / "comparison", name, victim)
+    wanted = make_cells(["random"], ["digits"], "mlp", [0.9], [0])
+    uses: list[Callable[[], object]] = [
+        lambda: cells.compare(Comparison({}, {"epochs": 1}, {}), wanted, tmp_path / "comparison"),
+        lambda: tables.write_tables(tmp_path / "comparison"),
+        lambda: plot_compare.save_compare_figures(tmp_path / "comparison"),
+    ]
+    for use in uses:
+        with pytest.raises(ep.InputError, match=r"symbolic link to .*outside.*remove the link"):
+            use()
+    assert (victim / "file").read_text() == "{}"
+
+
+def test_links_within_and_to_the_folder_are_taken(tmp_path: Path, digits: ep.Problem) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "checkpoint").symlink_to("kept")
+    (tmp_path / "disk" / "kept").mkdir()
+    with Run.plan(tmp_path / "run", "kstarts", {}, force=True).of(digits) as run:
+        run.record(0, evaluations(0))
+    assert (tmp_path / "disk" / "evaluations.csv").exists()
+
+
+NAMES = ["", ".", "..", "../x", "/etc/passwd", "a/b", "a\\b", ".hidden", "a\0b", "a\nb", "x" * 300, "C:x", "a*", None, 3]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_that_are_not_plain_are_refused(name: Any) -> None:
+    with pytest.raises(ep.InputError, match="expected a plain name"):
+        files.plain_name(name, "a worker")
+
+
+@pytest.mark.parametrize("name", ["mask.npz", "accuracy-fashion-mnist-lenet-300-100.png", "Bücher (2).csv", "a+b=c,d@e"])
+def test_plain_names_are_taken(name: str) -> None:
+    assert files.plain_name(name, "a worker") == name
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/evil", "a/../b", "x" * 300])
+@pytest.mark.parametrize("column", ["data", "model"])
+def test_names_in_tables_choose_no_place(tmp_path: Path, name: str, column: str) -> None:
+    (tmp_path / "comparison").mkdir()
+    comparison.cells(["random"], seeds=1).assign(**{column: name}).to_csv(tmp_path / "comparison" / "cells.csv", index=False)
+    with pytest.raises(ep.InputError, match="expected a plain name"):
+        plot_compare.save_compare_figures(tmp_path / "comparison")
+    assert [path.name for path in tmp_path.rglob("*")] == ["comparison", "cells.csv"]
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "sub/evil", ".lock"])
+def test_names_from_workers_choose_no_place(tmp_path: Path, name: str) -> None:
+    wanted = make_cells(["random"], ["digits"], "mlp", [0.9], [0])
+
+    def run_tasks(*_: object) -> Iterator[tuple[int, str, Any]]:
+        yield 0, "ok", {name: b"evil"}
+
+    with pytest.raises(ep.InputError, match=r"a worker names a file .*expected a plain name"):
+        list(spread.spread_cells(run_tasks, Comparison({}, {}, {}), wanted, tmp_path / "cells", []))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+CONFIGS = ["{}", "[]", "null", "3", "{", "\xff", "[" * 100_000, '{"schema": 3}',
+           '{"schema": 3, "method": "kstarts", "settings": 1}',
+           '{"schema": 3, "method": [], "settings": {}, "execution": {}, "divisors": {}, "problem_hash": "a"}',
+           '{"schema": 3, "method": "kstarts", "settings": {}, "execution": [], "divisors": {}, "problem_hash": "a"}',
+           '{"schema": [1], "method": 3}']  # fmt: skip
+
+
+@pytest.mark.parametrize("content", CONFIGS)
+def test_a_configuration_of_a_stranger(tmp_path: Path, digits: ep.Problem, content: str) -> None:
+    (tmp_path / "config.json").write_text(content, "latin-1")
+    with pytest.raises(ep.InputError):
+        ep.k_starts(digits, k=2, sparsity=0.9, fitness_epochs=1, out=tmp_path)
+
+
+def test_a_configuration_names_no_place() -> None:
+    config = ep.Problem(model="mlp", data="digits").config()
+    with pytest.raises(ep.InputError, match="names a data_dir"):
+        ep.Problem.from_config({**config, "data_dir": "/etc"})
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, (2**60).to_bytes(8, "little") + b"{}", b"\2\0\0\0\0\0\0\0{}garbage"])
+def test_damaged_tensors_are_named_with_the_cure(tmp_path: Path, digits: ep.Problem, content: bytes) -> None:
+    with Run.plan(tmp_path / "run", "kstarts", {}).of(digits) as run:
+        run.step("mask", lambda: ({}, {"bits": torch.zeros(3)}))
+        (run.checkpoint / "mask.safetensors").write_bytes(content)
+        with pytest.raises(ep.InputError, match=r"mask\.safetensors.*remove .*mask\.json"):
+            run.step("mask", lambda: ({}, {"bits": torch.zeros(3)}))
