@@ -26,17 +26,17 @@ from evoprune.compare import METHODS, Cell, Comparison, check_cells, options_of,
 from evoprune.dissipation import EDGES
 from evoprune.errors import InputError
 from evoprune.files import read_bytes, require_own
+from evoprune.importing import require_main_guard
 from evoprune.mask import Mask, expected_iou
 from evoprune.parallel import Cluster, choose_workers, run_on_scoop, scoop
-from evoprune.plot_compare import LAYERS, MOVEMENT, OVERLAPS
 from evoprune.run import settings_difference
 from evoprune.spread import base_of, mask_path, serial_cells, spread_cells
 
 # cells.csv is written last: it says that a cell is finished
 COLUMNS: dict[str, Sequence[str]] = {
-    "layers.csv": LAYERS,
-    "overlaps.csv": OVERLAPS,
-    "movement.csv": MOVEMENT,
+    "layers.csv": tables.LAYERS,
+    "overlaps.csv": tables.OVERLAPS,
+    "movement.csv": tables.MOVEMENT,
     "cells.csv": tables.COLUMNS,
 }
 KEYS = ("method", "data", "model", "sparsity", "seed", "budget", "layer", "a", "b", "epoch", "low")
@@ -60,6 +60,8 @@ def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers
         InputError: A value that cannot be served, or the folder holds a comparison with other settings.
         RunError: A worker failed.
     """
+    require_main_guard()
+    folder = folder.absolute()
     require_own(folder)
     cells = check_cells(comparison, cells)
     _keep_settings(comparison, cells, folder)

@@ -24,7 +24,8 @@ import numpy as np
 from deap import tools
 
 from evoprune import records
-from evoprune.files import Archive, read_bytes, write_atomically
+from evoprune.archive import Archive
+from evoprune.files import read_bytes, write_atomically
 from evoprune.fitness import FAILED
 from evoprune.mask import Mask
 from evoprune.operators import Evidence

@@ -13,6 +13,7 @@ from evoprune.dissipation import MOVEMENTS, Dissipation
 from evoprune.errors import InputError, look_up
 from evoprune.evidence import MAGNITUDE
 from evoprune.fitness import ACCURACY, FAILED, FITNESS, FitnessFunction
+from evoprune.importing import require_main_guard
 from evoprune.mask import Mask
 from evoprune.problem import Problem
 
@@ -119,6 +120,7 @@ class Evaluator:
         Raises:
             InputError: The fitness has several terms and no population was evaluated yet.
         """
+        require_main_guard()
         if not self.divisors:
             for objective in self.objectives:
                 objective.require_divisors({})
@@ -144,6 +146,7 @@ class Evaluator:
         Returns:
             One evaluation a mask, in the order of the masks.
         """
+        require_main_guard()
         masks, recorded = list(masks), recorded or {}
         for mask in masks:
             mask.require(self.problem.shapes)

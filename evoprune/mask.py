@@ -18,8 +18,9 @@ from deap import base
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from evoprune.archive import Archive
 from evoprune.errors import InputError
-from evoprune.files import Archive, read_bytes, write_atomically
+from evoprune.files import read_bytes, write_atomically
 
 if TYPE_CHECKING:
     from evoprune.operators import Evidence

@@ -127,8 +127,7 @@ def append_evaluations(path: Path, gen: int, evaluations: Iterable[Evaluation]) 
     drop_torn_line(path)  # rows must not run together
     new = not path.exists() or path.stat().st_size == 0
     if not new:
-        with path.open() as file:
-            header = file.readline().rstrip("\n").split(",")
+        header = read_bytes(path).partition(b"\n")[0].decode(errors="replace").split(",")
         if header != columns:
             raise InputError(f"{path} has the columns {header}, now they are {columns}; register the fitness terms as before.")
     append(path, _csv_text(columns, rows, header=new).encode())

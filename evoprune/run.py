@@ -78,7 +78,7 @@ class Run:
         Raises:
             InputError: The folder holds another run, or something else, or cannot be read.
         """
-        run = cls(Path(folder), method, json.loads(json.dumps(settings)), dict(execution or {}), force=force)
+        run = cls(Path(folder).absolute(), method, json.loads(json.dumps(settings)), dict(execution or {}), force=force)
         require_own(run.folder)
         before = _read_config(run.folder)
         if before is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,7 +79,7 @@ def given_masks(problem: Problem, evolution: Evolution, sparsity: float) -> list
     for name in evolution.start:
         if name in (RANDOM, DISSIPATE, *NAMED):
             continue
-        path = Path(name)
+        path = evolution.place(name)
         if not path.exists():
             look_up("start", name, dict.fromkeys((RANDOM, DISSIPATE, *NAMED, "the path of a mask or a run folder"), True))
         if path.is_dir():

@@ -20,6 +20,12 @@ COLUMNS = (
     "method", "data", "model", "sparsity", "seed", "survivors", "test_accuracy", "search_epochs", "total_epochs",
     "multiply_adds", "seconds", "test_loss", "validation_accuracy", "validation_loss", "budget", "note",
 )  # fmt: skip
+# of the tables beside cells.csv
+LAYERS = ("method", "data", "model", "sparsity", "seed", "budget", "layer", "survivors", "size")
+OVERLAPS = ("data", "model", "sparsity", "seed", "a", "b", "iou", "expected")
+MOVEMENT = (
+    "method", "data", "model", "sparsity", "seed", "budget", "movement", "epoch", "low", "high", "kept", "removed", "cut",
+)  # fmt: skip
 TEXT = ("method", "data", "model", "note")
 COSTS = ("search_epochs", "total_epochs", "multiply_adds", "survivors", "seconds")
 ORDER = (
