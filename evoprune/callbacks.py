@@ -45,7 +45,7 @@ class TensorBoard:
             raise InputError("TensorBoard is not installed; pip install tensorboard, or leave --tensorboard out.") from error
         self._writer = SummaryWriter
         self._begun = False
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()
 
     def on_generation(self, state: State) -> None:
         """Writes the last record, and the first time all: ``fitness/min``, ``loss/mean``, ``diversity`` and so on."""

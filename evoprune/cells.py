@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,17 +25,18 @@ from evoprune import records, tables
 from evoprune.compare import METHODS, Cell, Comparison, check_cells, options_of, problem_of, split_control
 from evoprune.dissipation import EDGES
 from evoprune.errors import InputError
+from evoprune.files import read_bytes, require_own
+from evoprune.importing import require_main_guard
 from evoprune.mask import Mask, expected_iou
 from evoprune.parallel import Cluster, choose_workers, run_on_scoop, scoop
-from evoprune.plot_compare import LAYERS, MOVEMENT, OVERLAPS
 from evoprune.run import settings_difference
 from evoprune.spread import base_of, mask_path, serial_cells, spread_cells
 
 # cells.csv is written last: it says that a cell is finished
 COLUMNS: dict[str, Sequence[str]] = {
-    "layers.csv": LAYERS,
-    "overlaps.csv": OVERLAPS,
-    "movement.csv": MOVEMENT,
+    "layers.csv": tables.LAYERS,
+    "overlaps.csv": tables.OVERLAPS,
+    "movement.csv": tables.MOVEMENT,
     "cells.csv": tables.COLUMNS,
 }
 KEYS = ("method", "data", "model", "sparsity", "seed", "budget", "layer", "a", "b", "epoch", "low")
@@ -58,6 +60,9 @@ def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers
         InputError: A value that cannot be served, or the folder holds a comparison with other settings.
         RunError: A worker failed.
     """
+    require_main_guard()
+    folder = folder.absolute()
+    require_own(folder)
     cells = check_cells(comparison, cells)
     _keep_settings(comparison, cells, folder)
     runs = folder / "cells"
@@ -69,7 +74,8 @@ def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers
             continue
         if (runs / cell.folder / "result.json").exists():  # killed before its rows were written
             _require_same_run(comparison, cell, runs)
-            add_rows(folder, cell, runs)
+            with records.as_written(runs / cell.folder):
+                add_rows(folder, cell, runs)
             continue
         if base is not None and base not in [*todo, *failed] and not mask_path(base, runs).exists():
             todo.append(base)  # its mask is needed
@@ -94,7 +100,8 @@ def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers
 
 def finished(folder: Path) -> set[tuple[Any, ...]]:
     """Returns the keys of the cells that ``cells.csv`` has."""
-    return {_row_keys(row) for row in _read(folder / "cells.csv")}
+    with records.as_written(folder / "cells.csv"):
+        return {_row_keys(row) for row in _read(folder / "cells.csv")}
 
 
 def _row_keys(row: Row) -> tuple[Any, ...]:
@@ -198,8 +205,11 @@ def _keys(cell: Cell) -> dict[str, Any]:
 def _read(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    with records.as_written(path):
+        rows = csv.DictReader(io.StringIO(read_bytes(path).decode(), newline=""), restval="")
+        if lacking := set(COLUMNS[path.name]) - set(rows.fieldnames or COLUMNS[path.name]):
+            raise ValueError(f"it lacks the columns {', '.join(sorted(lacking))}")
+        return list(rows)
 
 
 def _failed(cells: Sequence[Cell], folder: Path) -> list[Cell]:
@@ -220,8 +230,9 @@ def _keep_settings(comparison: Comparison, cells: Sequence[Cell], folder: Path) 
     path = folder / "compare.json"
     before = records.read_json(path)
     if before is not None:
-        known = before["methods"]
-        same = {"settings": before["settings"], **{name: known[name] for name in methods if name in known}}
+        with records.as_written(path):
+            known = {name: dict(options) for name, options in before["methods"].items()}
+            same = {"settings": before["settings"], **{name: known[name] for name in methods if name in known}}
         now = {"settings": settings["settings"], **{name: settings["methods"][name] for name in same if name != "settings"}}
         if difference := settings_difference(same, now):
             raise InputError(f"{folder} holds another comparison: {difference}. Choose another --out.")
@@ -233,7 +244,8 @@ def _keep_settings(comparison: Comparison, cells: Sequence[Cell], folder: Path) 
 def _require_same_run(comparison: Comparison, cell: Cell, runs: Path) -> None:
     config = records.read_json(runs / cell.folder / "config.json")
     problem = problem_of(comparison, cell)
-    before = {} if config is None else config["settings"]["problem"]
+    with records.as_written(runs / cell.folder):
+        before = {} if config is None else config["settings"]["problem"]
     now = {} if problem is None else json.loads(json.dumps(problem.config()))
     if split_control(cell.method)[1] is None and (difference := settings_difference(before, now)):
         raise InputError(f"{runs / cell.folder} holds another run: {difference}. Remove it, or choose another --out.")

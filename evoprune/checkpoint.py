@@ -24,6 +24,8 @@ import numpy as np
 from deap import tools
 
 from evoprune import records
+from evoprune.archive import Archive
+from evoprune.files import read_bytes, write_atomically
 from evoprune.fitness import FAILED
 from evoprune.mask import Mask
 from evoprune.operators import Evidence
@@ -97,7 +99,7 @@ def save_state(folder: Path, state: State) -> None:
     }
     packed = _npz(arrays)
     name = f"generation-{state.gen:06d}"
-    records.write_atomically(folder / f"{name}.npz", packed)
+    write_atomically(folder / f"{name}.npz", packed)
     text = json.dumps(content)
     sums = {"npz_sha256": hashlib.sha256(packed).hexdigest(), "sha256": hashlib.sha256(text.encode()).hexdigest()}
     records.write_json(folder / f"{name}.json", {**sums, "state": text})
@@ -133,7 +135,7 @@ def save_evidence(folder: Path, gen: int, found: Iterable[Evidence]) -> None:
     for evidence in found:
         place = _evidence_folder(folder, gen)
         place.mkdir(parents=True, exist_ok=True)
-        records.write_atomically(place / f"{evidence.mask}.npz", _npz({"still": evidence.still, "grow": evidence.grow}))
+        write_atomically(place / f"{evidence.mask}.npz", _npz({"still": evidence.still, "grow": evidence.grow}))
 
 
 def load_evidence(folder: Path, gen: int) -> dict[str, Evidence]:
@@ -141,7 +143,7 @@ def load_evidence(folder: Path, gen: int) -> dict[str, Evidence]:
     found = {}
     for path in sorted(_evidence_folder(folder, gen).glob("*.npz")):
         try:
-            arrays = _arrays(path.read_bytes())
+            arrays = _arrays(read_bytes(path))
             found[path.stem] = Evidence(path.stem, arrays["still"], arrays["grow"])
         except _DAMAGE:
             continue
@@ -151,7 +153,8 @@ def load_evidence(folder: Path, gen: int) -> dict[str, Evidence]:
 def drop_evidence(folder: Path, before: int) -> None:
     """Removes the evidence of the generations before one."""
     for place in folder.glob("evidence-*"):
-        if int(place.name.removeprefix("evidence-")) < before:
+        gen = place.name.removeprefix("evidence-")
+        if gen.isdecimal() and int(gen) < before:
             shutil.rmtree(place)
 
 
@@ -160,7 +163,7 @@ def _evidence_folder(folder: Path, gen: int) -> Path:
 
 
 def _load(path: Path, shapes: Shapes, hall_of_fame: tools.HallOfFame) -> State:
-    outer, packed = json.loads(path.read_text()), path.with_suffix(".npz").read_bytes()
+    outer, packed = json.loads(read_bytes(path)), read_bytes(path.with_suffix(".npz"))
     found = hashlib.sha256(outer["state"].encode()).hexdigest(), hashlib.sha256(packed).hexdigest()
     if found != (outer["sha256"], outer["npz_sha256"]):
         raise _DamagedError("its checksum is another")
@@ -206,8 +209,10 @@ def _npz(arrays: Mapping[str, Any]) -> bytes:
 
 
 def _arrays(packed: bytes) -> dict[str, Any]:
-    with np.load(io.BytesIO(packed), allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    archive = Archive(packed)
+    if sum(archive.sizes.values()) > len(packed):
+        raise ValueError("its arrays have more bytes than the file")
+    return {name: archive.read(name, size) for name, size in archive.sizes.items()}
 
 
 def _plain(content: Any) -> Any:

@@ -8,17 +8,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import tyro
+from evoprune import drawing, signals, streams
+from evoprune.errors import EvopruneError, RunError
+from evoprune.files import write_atomically
 
-from evoprune import records
-from evoprune.errors import EvopruneError, InputError, RunError
-from evoprune.problem import Problem
-from evoprune.recipe import Recipe
-from evoprune.result import Result
-from evoprune.run import settings_hash
-from evoprune.signals import Terminated
+# What takes long to import is imported in functions: until scripts come to main, Ctrl-C shows a traceback.
+if TYPE_CHECKING:
+    from evoprune.problem import Problem
+    from evoprune.result import Result
 
 
 @dataclass(frozen=True)
@@ -127,6 +126,8 @@ class DissipationOptions:
 
 NOT_SETTINGS = ("workers", "evaluation_timeout", "threads", "data_dir", "out", "force", "tensorboard")
 OptionsT = TypeVar("OptionsT", bound=Options)
+T = TypeVar("T")
+BROKEN_PIPE = 141  # as a shell has it of a process that nobody reads from
 
 
 def make_problem(options: ProblemOptions, **given: Any) -> Problem:
@@ -136,12 +137,17 @@ def make_problem(options: ProblemOptions, **given: Any) -> Problem:
         options: The options.
         given: Further arguments of the problem.
     """
+    from evoprune.problem import Problem
+    from evoprune.recipe import Recipe
+
     problem, recipe = problem_arguments(options)
     return Problem(recipe=Recipe(**recipe), **problem, **given)
 
 
 def problem_arguments(options: ProblemOptions) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the arguments of the problem, data and seed aside, and those of its recipe."""
+    from evoprune.recipe import Recipe
+
     fields = {field.name for field in dataclasses.fields(ProblemOptions)}
     recipe = {field.name for field in dataclasses.fields(Recipe)} & fields
     problem = {name: getattr(options, name) for name in sorted(fields - recipe)}
@@ -155,7 +161,10 @@ def arguments(function: Callable[..., Any], options: ProblemOptions) -> dict[str
 
 
 def main(
-    method: str, kind: type[OptionsT], search: Callable[[Problem, OptionsT, Path], Result], description: str | None
+    method: str,
+    kind: type[OptionsT] | Callable[[], type[OptionsT]],
+    search: Callable[[Problem, OptionsT, Path], Result],
+    description: str | None,
 ) -> None:
     """Runs an experiment script: options, search, result, figures.
 
@@ -163,49 +172,91 @@ def main(
 
     Args:
         method: Name of the method, as in records.
-        kind: The script's options.
+        kind: The script's options, or a function that makes their class from modules that take long to import.
         search: Does the search and records it in a run folder.
         description: For ``--help``.
     """
-    options = tyro.cli(kind, description=description)
-    guard(lambda: _experiment(method, options, search))
+    guard(lambda: _experiment(method, kind, search, description))
+
+
+def parse(kind: type[T], description: str | None, **how: Any) -> T:
+    """Returns the options of the command line."""
+    import tyro
+
+    options: T = tyro.cli(kind, description=description, **how)
+    return options
 
 
 def guard(script: Callable[[], None]) -> None:
     """Runs a script; an error that a user can mend, and Ctrl-C, end the process with one message and a status."""
+    streams.prepare()
     try:
-        script()
-    except (EvopruneError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1 if isinstance(error, RunError) else 2)
+        try:
+            with signals.interruptible():
+                script()
+        finally:
+            if streams.close_broken():
+                sys.exit(BROKEN_PIPE)
     except KeyboardInterrupt as interrupt:
-        print("interrupted; what is finished is on disk, and the same command resumes", file=sys.stderr)
-        sys.exit(143 if isinstance(interrupt, Terminated) else 130)
+        signals.end_at_once()
+        _end(signals.RESUMES, 143 if isinstance(interrupt, signals.Terminated) else signals.INTERRUPTED)
+    except (EvopruneError, OSError) as error:
+        _end(f"error: {error}", 1 if isinstance(error, RunError) else 2)
 
 
-def _experiment(method: str, options: OptionsT, search: Callable[[Problem, OptionsT, Path], Result]) -> None:
-    from evoprune import plot  # matplotlib, which no worker needs
+def _end(message: str, status: int) -> None:
+    print(message, file=sys.stderr)
+    streams.close_broken()
+    sys.exit(status)
 
-    values = dataclasses.asdict(options)
-    settings = {name: value for name, value in values.items() if name not in NOT_SETTINGS}
-    folder = options.out or Path("runs", f"{method}-{options.data}-{settings_hash(settings)}")
-    problem = make_problem(options, data=options.data, seed=options.seed)
+
+def _experiment(
+    method: str,
+    kind: type[OptionsT] | Callable[[], type[OptionsT]],
+    search: Callable[[Problem, OptionsT, Path], Result],
+    description: str | None,
+) -> None:
+    with signals.nothing_begun():
+        from evoprune import records
+        from evoprune.run import settings_hash
+
+        wanted: type[OptionsT] = kind if isinstance(kind, type) else kind()
+        options = parse(wanted, description)
+        values = dataclasses.asdict(options)
+        settings = {name: value for name, value in values.items() if name not in NOT_SETTINGS}
+        shown_folder = options.out or Path("runs", f"{method}-{options.data}-{settings_hash(settings)}")
+        folder = shown_folder.absolute()
+        problem = make_problem(options, data=options.data, seed=options.seed)
     config = problem.config()
     resolved = {**config, **config["recipe"]}
-    shown = {"method": method, **values, **{name: resolved[name] for name in values if name in resolved}, "out": folder}
+    facts = {name: resolved[name] for name in values if name in resolved}
+    shown = {"method": method, **values, **facts, "out": shown_folder}
     print("\n".join(f"{name:20} {value}" for name, value in shown.items()), end="\n\n", flush=True)
     finished = (folder / "result.json").exists() and not options.force
     result = search(problem, options, folder)
     if finished:
-        print(f"{folder} is finished already:")
-    if not finished or not all((folder / f"{name}.png").exists() for name in plot.figures_of(folder)):
-        plot.save_figures(folder)
-    _print_result(records.read_json(folder / "result.json") or result.summary, folder)
+        print(f"{shown_folder} is finished already:")
+    with records.as_written(folder / "result.json"):
+        _print_result(records.read_json(folder / "result.json") or result.summary)
+    files = ["result.json", "mask.npz", "model.safetensors", *_draw_figures(folder, anew=not finished)]
+    print(f"written to {shown_folder}: {', '.join(files)}")
 
 
-def _print_result(result: dict[str, Any], folder: Path) -> None:
-    from evoprune import plot
+def _draw_figures(folder: Path, anew: bool) -> list[str]:
+    """Draws a run's figures, where any is missing, and returns the names of their files; what fails is a warning."""
+    try:
+        with drawing.importing_matplotlib():
+            from evoprune import plot
+        names = [f"{name}.png" for name in plot.figures_of(folder)]
+        if anew or not all((folder / name).exists() for name in names):
+            plot.save_figures(folder)
+    except Exception as error:  # noqa: BLE001 - the result is there
+        drawing.warn("the figures", error)
+        return []
+    return [name for name in names if (folder / name).exists()]
 
+
+def _print_result(result: dict[str, Any]) -> None:
     shown = {name: value for name, value in result.items() if not isinstance(value, dict)}
     print("\n".join(f"{name:22} {value}" for name, value in shown.items()))
     for role, facts in {"winner": result, **result["controls"]}.items():
@@ -218,15 +269,13 @@ def _print_result(result: dict[str, Any], folder: Path) -> None:
         print("warning: the winner is no better than chance; lower --lr, or choose by --fitness loss")
     if result["collapse"]:
         print(f"warning: the winner's mask cuts off: {result['collapse']}")
-    figures = ", ".join(f"{name}.png" for name in plot.figures_of(folder))
-    print(f"written to {folder}: result.json, mask.npz, model.safetensors, {figures}")
 
 
 @dataclass(frozen=True)
 class PlotOptions:
     """Options of every plot."""
 
-    run: tyro.conf.Positional[Path]
+    run: Path
     """Folder of the run."""
     out: Path | None = None
     """File to write, with an ending such as .png or .pdf; None: a PNG in the run's folder."""
@@ -234,17 +283,23 @@ class PlotOptions:
 
 def plot_main(name: str, description: str | None) -> None:
     """Draws one figure of a run, and says where it is; a user's error ends the process with status 2."""
-    from evoprune import plot
+    guard(lambda: _plot(name, description))
 
-    options = tyro.cli(PlotOptions, description=description)
+
+def _plot(name: str, description: str | None) -> None:
+    with signals.nothing_begun():
+        import tyro
+
+        options = parse(PlotOptions, description, config=(tyro.conf.PositionalRequiredArgs,))
+        with drawing.importing_matplotlib():
+            from evoprune import plot
     path = options.out or options.run / f"{name}.png"
-
-    def draw() -> None:
-        figure = plot.FIGURES[name](options.run)
-        try:
-            figure.savefig(path, dpi=150)
-        except ValueError as error:  # an ending that matplotlib does not know
-            raise InputError(f"cannot write {path}: {error}.") from error
-        print(path)
-
-    guard(draw)
+    try:
+        content = drawing.to_bytes(lambda: plot.FIGURES[name](options.run), path.suffix.removeprefix(".").lower() or "png")
+    except Exception as error:
+        raise drawing.cannot_draw(str(path), error) from error
+    if options.out is None:
+        write_atomically(path, content)  # follows no link that lies there
+    else:
+        path.write_bytes(content)
+    print(path)

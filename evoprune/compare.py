@@ -136,6 +136,11 @@ class Comparison:
     engine: str = "auto"
     threads: int = 1
 
+    def __post_init__(self) -> None:
+        place = self.problem.get("data_dir")
+        if place is not None:  # workers may be in another folder
+            object.__setattr__(self, "problem", {**self.problem, "data_dir": str(Path(place).expanduser().absolute())})
+
     def settings(self) -> dict[str, Any]:
         """Returns what decides a cell's result, as JSON values."""
         problem = {name: value for name, value in self.problem.items() if name != "data_dir"}

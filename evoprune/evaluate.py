@@ -15,6 +15,7 @@ from evoprune.errors import InputError, look_up
 from evoprune.evidence import MAGNITUDE
 from evoprune.fitness import ACCURACY, FAILED, FITNESS, FitnessFunction, Term, registered_terms
 from evoprune.identity import Identified, differing, digest_of, identify
+from evoprune.importing import require_main_guard
 from evoprune.mask import Mask
 from evoprune.problem import Problem
 from evoprune.usercode import versions
@@ -123,6 +124,7 @@ class Evaluator:
         Raises:
             InputError: The fitness has several terms and no population was evaluated yet.
         """
+        require_main_guard()
         if not self.divisors:
             for objective in self.objectives:
                 objective.require_divisors({})
@@ -148,6 +150,7 @@ class Evaluator:
         Returns:
             One evaluation a mask, in the order of the masks.
         """
+        require_main_guard()
         masks, recorded = list(masks), recorded or {}
         for mask in masks:
             mask.require(self.problem.shapes)

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -146,6 +147,13 @@ class Evolution:
             value = getattr(self, name)
             values = (value,) if isinstance(value, (str, os.PathLike)) else tuple(value)
             object.__setattr__(self, name, tuple(os.fspath(v) if isinstance(v, os.PathLike) else v for v in values))
+        # the setting keeps its text; where it leads does not depend on a later working folder
+        object.__setattr__(self, "_places", {name: Path(name).absolute() for name in self.start if isinstance(name, str)})
+
+    def place(self, name: str) -> Path:
+        """Returns the path that a start names, as it was when the options were made."""
+        places: dict[str, Path] = self._places  # type: ignore[attr-defined]
+        return places[name]
 
     def bounds(self, sparsity: float) -> tuple[float, float]:
         """Returns the least and the largest sparsity that masks may have."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -19,13 +18,18 @@ from deap import base
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from evoprune.archive import Archive
 from evoprune.errors import InputError
+from evoprune.files import read_bytes, write_atomically
 
 if TYPE_CHECKING:
     from evoprune.operators import Evidence
     from evoprune.problem import Problem
 
 Bits: TypeAlias = NDArray[np.bool_]
+# Bytes of packed bits that a file may have whatever its own size, if it is compressed: those of 8 million weights.
+SMALL = 2**20
+MOST_DIMENSIONS = 32
 
 
 class Fitness(base.Fitness):  # type: ignore[misc]
@@ -60,7 +64,7 @@ class Mask:
 
     Args:
         bits: True where a weight survives, over all prunable weights in the order of ``shapes``, each in C order: an
-            array [n] of booleans. It is copied.
+            array [n] of booleans, or of 0 and 1. It is copied.
         shapes: Shape by parameter name.
 
     Attributes:
@@ -70,7 +74,7 @@ class Mask:
         evidence: What its evaluation says about its weights, for the informed mutation; None for nothing.
 
     Raises:
-        InputError: ``bits`` are not booleans, or not as many as the shapes have elements.
+        InputError: ``bits`` are neither booleans nor 0 and 1, or not as many as the shapes have elements.
     """
 
     evidence: Evidence | None = None
@@ -79,15 +83,24 @@ class Mask:
     def __init__(self, bits: Bits, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.shapes = {name: tuple(map(int, shape)) for name, shape in shapes.items()}
         n = sum(math.prod(shape) for shape in self.shapes.values())
-        self.bits: Bits = np.array(bits)
-        if self.bits.dtype != np.bool_ or self.bits.shape != (n,):
-            raise InputError(f"bits are {self.bits.dtype} {self.bits.shape}; expected bool ({n},) for {self.shapes}.")
+        self.bits: Bits = np.array(as_bits("the mask", bits))
+        if self.bits.shape != (n,):
+            raise InputError(f"bits have the shape {self.bits.shape}; expected bool ({n},) for {self.shapes}.")
         self.fitness = Fitness()
 
     @classmethod
     def from_layers(cls, layers: Mapping[str, Bits | Tensor]) -> Mask:
-        """Returns the mask of boolean arrays or tensors by parameter name, in ``named_parameters`` order."""
-        arrays = {name: np.asarray(torch.as_tensor(layer).cpu()) for name, layer in layers.items()}
+        """Returns the mask of arrays or tensors by parameter name, in ``named_parameters`` order.
+
+        Args:
+            layers: Booleans, or 0 and 1 as integers or floats, as other codes have them; True or 1 where a weight survives.
+
+        Raises:
+            InputError: Other values, or no layers.
+        """
+        if not layers:
+            raise InputError("there are no layers; expected arrays or tensors by parameter name.")
+        arrays = {name: as_bits(name, layer) for name, layer in layers.items()}
         flat = [array.reshape(-1) for array in arrays.values()]
         return cls(np.concatenate(flat), {name: array.shape for name, array in arrays.items()})
 
@@ -139,17 +152,7 @@ class Mask:
         Raises:
             InputError: It does not; the message names the first difference.
         """
-        expected = {name: tuple(shape) for name, shape in shapes.items()}
-        if list(expected.items()) == list(self.shapes.items()):
-            return
-        names = [*expected, *(name for name in self.shapes if name not in expected)]
-        for name in names:
-            if expected.get(name) != self.shapes.get(name):
-                raise InputError(
-                    f"the mask does not fit the network: {name} is {self.shapes.get(name, 'absent')} in the mask, "
-                    f"{expected.get(name, 'absent or excluded')} in the network."
-                )
-        raise InputError(f"the mask orders its layers {list(self.shapes)}, the network {list(expected)}.")
+        _require_shapes(self.shapes, shapes)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes an ``.npz`` without pickle: for each parameter, ``<name>/bits`` and ``<name>/shape``.
@@ -160,14 +163,16 @@ class Mask:
         for name, layer in self.layers.items():
             arrays[f"{name}/bits"] = np.packbits(layer)
             arrays[f"{name}/shape"] = np.array(layer.shape, np.int64)
-        temporary = Path(path).with_name(f".{Path(path).name}.tmp")
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)
-        temporary.replace(path)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        write_atomically(Path(path), buffer.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], problem: Problem | None = None) -> Mask:
-        """Reads what :meth:`save` wrote.
+        """Reads what :meth:`save` wrote, from whomever it comes.
+
+        No more memory is used than the problem's network, or else the size of the file, explains. A file that was compressed
+        since, and is of a network of more than 8 million weights, may hold more than its own size: it needs the problem.
 
         Args:
             path: The file.
@@ -176,26 +181,20 @@ class Mask:
         Raises:
             InputError: The file is missing or no mask, or the mask does not fit the network.
         """
-        layers = {}
         try:
-            with Path(path).open("rb") as stream:  # numpy leaves a damaged archive open
-                file = np.load(stream, allow_pickle=False)
-                if not isinstance(file, np.lib.npyio.NpzFile):
-                    raise ValueError("it is a plain array, expected an .npz that Mask.save wrote")
-                for name in (key.removesuffix("/bits") for key in file.files if key.endswith("/bits")):
-                    shape = tuple(int(length) for length in file[f"{name}/shape"])
-                    packed, n = file[f"{name}/bits"], math.prod(shape)
-                    if packed.shape != (-(-n // 8),) or min(shape, default=1) < 0:
-                        raise ValueError(f"{name} has {packed.size} bytes for the shape {shape}")
-                    layers[name] = np.unpackbits(packed, count=n).astype(bool).reshape(shape)
-        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"cannot read a mask from {path}: {error}.") from error
-        if not layers:
-            raise InputError(f"{path} holds no mask; expected an .npz that Mask.save wrote.")
-        mask = cls.from_layers(layers)
-        if problem is not None:
-            mask.require(problem.shapes)
-        return mask
+            content = read_bytes(Path(path))
+            archive = Archive(content)
+            shapes = _read_shapes(archive)
+            if problem is not None:
+                _require_shapes(shapes, problem.shapes)
+            elif (size := sum(map(_packed, shapes.values()))) > max(SMALL, len(content)):
+                raise ValueError(f"it has {len(content)} bytes for {size} of bits; give the problem that it is for")
+            bits = np.concatenate([_read_bits(archive, name, shape) for name, shape in shapes.items()])
+        except InputError:
+            raise
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read a mask from {path}: {error}; expected an .npz that Mask.save wrote.") from error
+        return cls(bits, shapes)
 
     def collapse(self, problem: Problem) -> Collapse:
         """Reports what the mask cuts off: layers without survivors, and outputs that no path reaches."""
@@ -232,6 +231,86 @@ class Mask:
         n = sum(math.prod(shape) for shape in state["shapes"].values())
         bits = np.unpackbits(np.frombuffer(state["bits"], np.uint8), count=n).astype(bool)
         self.__dict__.update(state | {"bits": bits})
+
+
+def as_bits(name: str, values: Any) -> Bits:
+    """Returns values that say which weights survive as booleans.
+
+    Args:
+        name: What they are of, for the message.
+        values: An array, a tensor on any device, or nested lists: booleans, or 0 and 1 as integers or floats.
+
+    Raises:
+        InputError: Anything else.
+    """
+    cure = "expected booleans, or 0 and 1 as integers or floats, 1 where a weight survives; of weights, pass weights != 0."
+    try:
+        if isinstance(values, Tensor):
+            values = values.detach().to_dense().cpu()
+            # numpy has no small floats
+            array = (values.double() if values.is_floating_point() and values.itemsize < 4 else values).numpy()
+        else:
+            array = np.asarray(values)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+        raise InputError(f"bits of {name} cannot be read: {error}; {cure}") from error
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"bits of {name} are {array.dtype}; {cure}")
+    if array.dtype != np.bool_:
+        others = array[(array != 0) & (array != 1)]
+        if others.size:
+            found = f"{others.size} of them neither 0 nor 1, such as {others[0]}"
+            raise InputError(f"bits of {name} are {array.dtype}, {found}; {cure}")
+    bits: Bits = array.astype(np.bool_, copy=False)
+    return bits
+
+
+def _require_shapes(shapes: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Checks that a mask's shapes are those of a network; see :meth:`Mask.require`."""
+    expected = {name: tuple(shape) for name, shape in wanted.items()}
+    if list(expected.items()) == list(shapes.items()):
+        return
+    names = [*expected, *(name for name in shapes if name not in expected)]
+    for name in names:
+        if expected.get(name) != shapes.get(name):
+            raise InputError(
+                f"the mask does not fit the network: {name} is {shapes.get(name, 'absent')} in the mask, "
+                f"{expected.get(name, 'absent or excluded')} in the network."
+            )
+    raise InputError(f"the mask orders its layers {list(shapes)}, the network {list(expected)}.")
+
+
+def _packed(shape: tuple[int, ...]) -> int:
+    return -(-math.prod(shape) // 8)
+
+
+def _read_shapes(archive: Archive) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes in a mask's file, none of more weights than its bits may be.
+
+    Raises:
+        ValueError: It is no mask's file.
+    """
+    names = [name.removesuffix("/bits") for name in archive.sizes if name.endswith("/bits")]
+    if others := set(archive.sizes) - {f"{name}/{what}" for name in names for what in ("bits", "shape")}:
+        raise ValueError(f"it holds {min(others)!r}, which is no part of a mask")
+    shapes = {}
+    for name in names:
+        lengths = archive.read(f"{name}/shape", 8 * MOST_DIMENSIONS)
+        if lengths.ndim != 1 or lengths.dtype.kind not in "iu" or (lengths < 0).any():
+            raise ValueError(f"{name!r} has the shape {lengths.tolist()}, expected integers of at least 0")
+        shape = tuple(lengths.tolist())
+        if math.prod(max(1, length) for length in shape) > 8 * archive.sizes[f"{name}/bits"]:
+            raise ValueError(f"{name!r} has {archive.sizes[f'{name}/bits']} bytes for the shape {shape}")
+        shapes[name] = shape
+    if not shapes:
+        raise ValueError("it holds no mask")
+    return shapes
+
+
+def _read_bits(archive: Archive, name: str, shape: tuple[int, ...]) -> Bits:
+    packed = archive.read(f"{name}/bits", _packed(shape))
+    if packed.dtype != np.uint8 or packed.shape != (_packed(shape),):
+        raise ValueError(f"{name!r} has {packed.dtype} {packed.shape} for the shape {shape}")
+    return np.unpackbits(packed, count=math.prod(shape)).astype(np.bool_, copy=False)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import MaxNLocator
 
-from evoprune import records
+from evoprune import drawing, records
 from evoprune.brief import FAILURE
 from evoprune.dissipation import EDGES
 from evoprune.errors import InputError
+from evoprune.files import require_own
 from evoprune.plot_evolution import EVOLUTION_FIGURES, evolution_figures_of
 from evoprune.plot_styles import BLUE, GREEN, GREY, SKY, VERMILLION
 
@@ -257,19 +258,18 @@ def figures_of(folder: Path) -> list[str]:
 
 
 def save_figures(folder: Path) -> list[Path]:
-    """Writes the figures of a finished run into its folder, as PNG, and returns their paths."""
-    paths = []
-    for name in figures_of(folder):
-        draw = FIGURES[name]
-        path = folder / f"{name}.png"
-        content = io.BytesIO()
-        draw(folder).savefig(content, dpi=150)
-        records.write_atomically(path, content.getvalue())
-        paths.append(path)
-    return paths
+    """Writes the figures of a run into its folder, as PNG, and returns the paths of those that could be drawn.
+
+    Raises:
+        InputError: A symbolic link leads out of the folder.
+    """
+    require_own(folder)
+    names = figures_of(folder)
+    return drawing.save((folder / f"{name}.png", functools.partial(FIGURES[name], folder)) for name in names)
 
 
 def _config_and_result(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    require_own(folder)
     config, result = records.read_json(folder / "config.json"), records.read_json(folder / "result.json")
     if config is None or result is None:
         raise InputError(f"{folder} holds no finished run; expected a folder with config.json and result.json.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,18 +16,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from evoprune import records
+from evoprune import drawing
 from evoprune.errors import InputError
+from evoprune.files import plain_name, require_own
 from evoprune.plot import MOVEMENT_LABELS
 from evoprune.plot_styles import Look, scale_accuracy, scale_density, styles
-from evoprune.tables import BAND, dense_epoch, metric, ordered, read_cells, read_frame, summarise
+from evoprune.tables import BAND, LAYERS, MOVEMENT, OVERLAPS, dense_epoch, metric, ordered, read_cells, read_frame, summarise
 
 Group = tuple[str, str]
-LAYERS = ("method", "data", "model", "sparsity", "seed", "budget", "layer", "survivors", "size")
-OVERLAPS = ("data", "model", "sparsity", "seed", "a", "b", "iou", "expected")
-MOVEMENT = (
-    "method", "data", "model", "sparsity", "seed", "budget", "movement", "epoch", "low", "high", "kept", "removed", "cut",
-)  # fmt: skip
 
 
 class DrawFigure(Protocol):
@@ -271,27 +267,31 @@ COMPARE_FIGURES: dict[str, DrawFigure] = {
 _TABLES = {"accuracy": "cells", "cost": "cells", "layers": "layers", "overlap": "overlaps", "movement": "movement"}
 
 
-def save_compare_figures(folder: Path) -> list[Path]:
-    """Writes every figure whose table is there into a comparison's folder, as PNG, and returns their paths.
+def save_compare_figures(folder: Path, strict: bool = False) -> list[Path]:
+    """Writes every figure whose table is there into a comparison's folder, as PNG.
 
     They are called ``NAME-DATA-MODEL.png``, also where there is one group.
 
+    Args:
+        folder: Folder of the comparison.
+        strict: Raise an error where one cannot be drawn; else a warning names it.
+
+    Returns:
+        The paths of those that could be drawn.
+
     Raises:
-        InputError: A table cannot be read or used.
+        InputError: A table cannot be read or used, a symbolic link leads out of the folder, or, with ``strict``, a figure
+            cannot be drawn.
     """
-    paths = []
+    require_own(folder)
+    drawings: list[drawing.Drawing] = []
     for name, draw in COMPARE_FIGURES.items():
         table = folder / f"{_TABLES[name]}.csv"
-        if not table.exists():
-            continue
-        for group in _groups(read_frame(table, ("data", "model"), ("data", "model"))):
-            path = folder / "-".join([name, *group]).replace("/", "_")
-            path = path.with_name(f"{path.name}.png")
-            content = io.BytesIO()
-            draw(folder, group).savefig(content, dpi=150)
-            records.write_atomically(path, content.getvalue())
-            paths.append(path)
-    return paths
+        if table.exists():
+            for group in _groups(read_frame(table, ("data", "model"), ("data", "model"))):
+                path = folder / plain_name(f"{'-'.join([name, *group])}.png", str(table))
+                drawings.append((path, functools.partial(draw, folder, group)))
+    return drawing.save(drawings, strict)
 
 
 def _groups(frame: pd.DataFrame) -> list[Group]:

@@ -11,6 +11,7 @@ from typing import Any
 from evoprune import records
 from evoprune.brief import FAILURE, Evaluation
 from evoprune.errors import InputError
+from evoprune.files import require_own
 from evoprune.fitness import FITNESS
 
 Rows = list[dict[str, Any]]
@@ -163,6 +164,7 @@ def read_evaluated(folder: Path) -> Evaluated:
 
 
 def _config(folder: Path) -> dict[str, Any]:
+    require_own(folder)
     config = records.read_json(folder / "config.json")
     if config is None:
         raise InputError(f"{folder} holds no run; expected a folder with config.json, as evolve writes.")
@@ -170,6 +172,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _rows(path: Path, columns: Sequence[str]) -> Rows:
+    require_own(path.parent)
     if not path.exists():
         when = "when it ends" if path.name == "bests.csv" else "after each generation"
         raise InputError(f"{path.parent} holds no {path.name}, which evolve writes {when}; choose a run of evolve, or wait.")

@@ -122,7 +122,7 @@ class Problem:
         self._data = _copied(data) if isinstance(data, Data) else data
         self._widths = models.MODELS[model].widths if isinstance(model, str) and widths is None else widths
         self._split = {"validation_fraction": validation_fraction, "test_fraction": test_fraction}
-        self._data_dir = data_dir
+        self._data_dir = _place(data_dir)
         self._normalize = normalize
         self.data = self._load_data()
         self._template = self._initial_network()
@@ -320,7 +320,12 @@ class Problem:
             data: The data, likewise.
             loss: The loss function, likewise.
             data_dir: See :func:`evoprune.data.load`; a place, so not part of the configuration.
+
+        Raises:
+            InputError: The configuration names a place all the same: it was not written by :meth:`config`.
         """
+        if "data_dir" in config:
+            raise InputError(f"the configuration names a data_dir, {config['data_dir']!r}; remove it, and pass data_dir.")
         values = dict(config)
         values["recipe"] = Recipe(**values["recipe"])
         given = {"model": model, "data": data, "loss": loss, "data_dir": data_dir}
@@ -331,7 +336,7 @@ class Problem:
             "model": None if isinstance(self._model, str) else self._model,
             "data": None if isinstance(self._data, str) else self._data,
             "loss": self._loss if self.loss_name not in LOSSES else None,
-            "data_dir": None if self._data_dir is None else os.path.abspath(os.path.expanduser(self._data_dir)),  # noqa: PTH100, PTH111
+            "data_dir": self._data_dir,
         }
         return _unpickle, (self.config(), own)
 
@@ -404,6 +409,14 @@ class Problem:
         if isinstance(loss, str):
             return loss, look_up("loss", loss, LOSSES)
         return _describe(loss), loss
+
+
+def _place(data_dir: str | os.PathLike[str] | None) -> str | None:
+    """Returns a folder that does not depend on the working folder; None where every host has its own."""
+    given = data_dir or os.environ.get("EVOPRUNE_DATA")
+    if given is None or (data_dir is None and os.path.isabs(given)):  # noqa: PTH117
+        return None
+    return os.path.abspath(os.path.expanduser(given))  # noqa: PTH100, PTH111
 
 
 def _unpickle(config: Mapping[str, Any], own: Mapping[str, Any]) -> Problem:

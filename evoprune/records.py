@@ -6,16 +6,19 @@ import csv
 import io
 import json
 import math
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load as from_bytes
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from evoprune.brief import Evaluation
 from evoprune.errors import InputError
+from evoprune.files import append, drop_torn_line, read_bytes, write_atomically
 from evoprune.fitness import TERMS
 
 _PLAIN_COLUMNS = ("validation_loss", "validation_accuracy", "status", "note", "multiply_adds", "worker", "seconds")
@@ -28,10 +31,10 @@ def read_json(path: Path) -> dict[str, Any] | None:
         InputError: The file cannot be read, or is no JSON object.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_bytes(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {error}; remove it, or choose another --out.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no JSON object; expected what evoprune wrote; remove it.")
@@ -43,20 +46,37 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, (json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode())
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file's content: after a crash it is the old or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes safetensors atomically; tied tensors are written out."""
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, to_bytes(plain))
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads safetensors.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
+    try:
+        return from_bytes(read_bytes(path))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"cannot read {path}: {error}; remove {path.with_suffix('.json')}, and it is made again.") from error
+
+
+@contextmanager
+def as_written(path: Path) -> Iterator[None]:
+    """Turns the errors that come of content which evoprune did not write into one that names the file or folder.
+
+    Raises:
+        InputError: Something is missing there, or is of another kind.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise InputError(
+            f"{path} does not hold what evoprune wrote ({error!r}); remove it, or choose another --out."
+        ) from error
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -71,9 +91,9 @@ def read_table(path: Path) -> list[dict[str, Any]]:
         InputError: There is no such file.
     """
     try:
-        with path.open(newline="") as file:
-            return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    except OSError as error:
+        text = read_bytes(path).decode()
+        return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(io.StringIO(text, newline=""))]
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error}; expected the folder of a run.") from error
 
 
@@ -85,36 +105,32 @@ def read_evaluations(folder: Path) -> list[tuple[int, Evaluation]]:
     """
     path = folder / "evaluations.csv"
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         complete = content[: content.rfind(b"\n") + 1].decode()
         return [_evaluation(row) for row in csv.DictReader(io.StringIO(complete, newline=""))]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error!r}; expected the records of a run of this version.") from error
 
 
 def append_evaluations(path: Path, gen: int, evaluations: Iterable[Evaluation]) -> None:
-    """Appends rows to ``evaluations.csv``, with one write; they are on disk when this returns."""
+    """Appends rows to ``evaluations.csv``, all or none; they are on disk when this returns.
+
+    Raises:
+        InputError: It has other columns.
+        OSError: There is no room for them, or the file cannot be written.
+    """
     columns = ["gen", "mask", "seed", *TERMS, *_PLAIN_COLUMNS]
     rows = [
         {"gen": gen, "mask": e.mask, "seed": e.seed, **e.terms, **{name: getattr(e, name) for name in _PLAIN_COLUMNS}}
         for e in evaluations
     ]
+    drop_torn_line(path)  # rows must not run together
     new = not path.exists() or path.stat().st_size == 0
     if not new:
-        with path.open() as file:
-            header = file.readline().rstrip("\n").split(",")
+        header = read_bytes(path).partition(b"\n")[0].decode(errors="replace").split(",")
         if header != columns:
             raise InputError(f"{path} has the columns {header}, now they are {columns}; register the fitness terms as before.")
-    text = _csv_text(columns, rows, header=new)
-    with path.open("ab", buffering=0) as file:
-        file.write(text.encode())
-        os.fsync(file.fileno())
-
-
-def drop_torn_row(path: Path) -> None:
-    """Cuts off what a process left of a row when it was killed while writing."""
-    if path.exists() and not (content := path.read_bytes()).endswith(b"\n"):
-        write_atomically(path, content[: content.rfind(b"\n") + 1])
+    append(path, _csv_text(columns, rows, header=new).encode())
 
 
 def _evaluation(row: Mapping[str, str]) -> tuple[int, Evaluation]:

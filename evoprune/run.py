@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import load_file
 from torch import Tensor
 
 from evoprune import checkpoint, records
 from evoprune.brief import Evaluation
 from evoprune.errors import InputError, InUseError
+from evoprune.files import drop_torn_line, remove_temporaries, require_own
 from evoprune.identity import VERSION, differing
 from evoprune.problem import Problem
 from evoprune.usercode import RECORDED
@@ -87,8 +87,9 @@ class Run:
         Raises:
             InputError: The folder holds another run, or something else, or cannot be read.
         """
-        run = cls(Path(folder), method, json.loads(json.dumps(settings)), dict(execution or {}), force=force)
-        before = records.read_json(run.folder / "config.json")
+        run = cls(Path(folder).absolute(), method, json.loads(json.dumps(settings)), dict(execution or {}), force=force)
+        require_own(run.folder)
+        before = _read_config(run.folder)
         if before is None:
             if not force and run.folder.is_dir() and any(not path.name.startswith(".") for path in run.folder.iterdir()):
                 raise InputError(f"{folder} holds files but no run; choose another --out, or --force to use it.")
@@ -143,13 +144,15 @@ class Run:
     def __enter__(self) -> Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            require_own(self.folder)
             self._lock = FileLock(self.folder / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise InUseError(f"{self.folder} is in use by another process; wait for it, or choose another --out.") from error
         except OSError as error:
             raise InputError(f"cannot write to {self.folder}: {error}; choose another --out.") from error
-        before = records.read_json(self.folder / "config.json")
+        remove_temporaries(self.folder)
+        before = _read_config(self.folder)
         other = before is None or bool(_difference(before, self)) or before["identity"] != self.identity
         if other and before is not None and not self.force:
             self._lock.release()
@@ -224,7 +227,7 @@ class Run:
         folder = self.checkpoint
         facts = records.read_json(folder / f"{name}.json")
         if facts is not None:
-            return facts, load_file(folder / f"{name}.safetensors")
+            return facts, records.load_tensors(folder / f"{name}.safetensors")
         folder.mkdir(exist_ok=True)
         facts, tensors = compute()
         records.save_tensors(folder / f"{name}.safetensors", tensors)
@@ -271,13 +274,15 @@ class Run:
         for name in files:
             (self.folder / name).unlink(missing_ok=True)
         for folder in (self.checkpoint, self.folder / "hall_of_fame"):
-            if folder.exists():
+            if folder.is_symlink():
+                folder.unlink()
+            elif folder.exists():
                 shutil.rmtree(folder)
         (self.folder / "config.json").unlink(missing_ok=True)
 
     def _read_evaluations(self) -> None:
         path = self.folder / "evaluations.csv"
-        records.drop_torn_row(path)
+        drop_torn_line(path)
         rows = records.read_evaluations(self.folder) if path.exists() else []
         self.evaluations = {e.mask: e for _, e in rows}
         self.generations = {e.mask: gen for gen, e in rows}
@@ -314,6 +319,18 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _read_config(folder: Path) -> dict[str, Any] | None:
+    config = records.read_json(folder / "config.json")
+    if config is not None and config.get("schema") == SCHEMA:
+        kinds = {
+            "method": str, "settings": dict, "execution": dict, "divisors": dict, "identity_version": int, "identity": dict,
+        }  # fmt: skip
+        wrong = [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]
+        if wrong:
+            raise InputError(f"{folder / 'config.json'} lacks {', '.join(wrong)}; remove the folder, or choose another --out.")
+    return config
 
 
 def _difference(config: Mapping[str, Any], run: Run) -> str:

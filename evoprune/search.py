@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from evoprune.errors import InputError, RunError
 from evoprune.evaluate import Evaluator, Workers
 from evoprune.final import FinalTraining, train_from_w0, train_fully
 from evoprune.generations import evaluate_generation, log_generation, require_a_survivor, write_generations
+from evoprune.importing import require_main_guard
 from evoprune.mask import Mask
 from evoprune.problem import Problem
 from evoprune.result import Result, describe_problem, describe_training, rank_correlation, save, trained_model
@@ -63,6 +65,11 @@ class Where:
     force: bool
     progress: bool
     evaluation_timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        require_main_guard()
+        if self.out is not None:
+            object.__setattr__(self, "out", Path(self.out).absolute())  # before code of the user's may change the folder
 
     @property
     def evaluating(self) -> dict[str, Any]:

@@ -2,16 +2,78 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
+
+INTERRUPTED = 128 + signal.SIGINT
+STOPPED = "interrupted"
+RESUMES = "interrupted; what is finished is on disk, and the same command resumes"
 
 
 class Terminated(KeyboardInterrupt):
     """The process was asked to end, by SIGTERM."""
+
+
+def end_at_once(message: str = "") -> None:
+    """Lets Ctrl-C end the process from now on, at once, with a message and status 130.
+
+    For the time in which there is nothing to save: while modules are imported, where ``KeyboardInterrupt`` shows a traceback
+    or is swallowed, and when the process is ending anyway. Where Ctrl-C is ignored, as in a shell's background, it stays so.
+    """
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        with contextlib.suppress(OSError):
+            os.write(2, f"{message}\n".encode() if message else b"")
+        os._exit(INTERRUPTED)
+
+    _on_interrupt(end)
+
+
+@contextmanager
+def nothing_begun() -> Iterator[None]:
+    """Lets Ctrl-C end the process at once while options are read and modules imported; see :func:`end_at_once`."""
+    before = signal.getsignal(signal.SIGINT)
+    end_at_once(STOPPED)
+    try:
+        yield
+    finally:
+        _on_interrupt(before)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raises ``KeyboardInterrupt`` at the first Ctrl-C, so that things are saved and closed; the second ends at once.
+
+    So does one that comes after this was left by the first.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        end_at_once(RESUMES)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    _on_interrupt(interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        _on_interrupt(before)
+        raise
+    _on_interrupt(before)
+
+
+def _on_interrupt(handler: Callable[[int, FrameType | None], object] | int | None) -> None:
+    """Sets what Ctrl-C does; off the main thread, where Python allows no handlers, and where it is ignored, nothing."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evoprune import records
 from evoprune.compare import Cell, Comparison, run_cell, split_control
 from evoprune.errors import InputError, InUseError, RunError, WorkersError
 from evoprune.evaluate import Workers
+from evoprune.files import plain_name, write_atomically
 from evoprune.mask import Mask
 from evoprune.parallel import RunTasks
 
@@ -138,4 +138,4 @@ def mask_path(cell: Cell, folder: Path) -> Path:
 def _write(folder: Path, content: dict[str, bytes]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in sorted(content, key=lambda name: _ORDER.get(name, 1)):
-        records.write_atomically(folder / name, content[name])
+        write_atomically(folder / plain_name(name, "a worker"), content[name])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from evoprune.baselines import BASELINES, dense
 from evoprune.dissipation import Dissipation
 from evoprune.errors import InputError, RunError, look_up
 from evoprune.evolution import RANDOM, Evolution
+from evoprune.files import require_own
 from evoprune.final import FinalTraining, train_fully
 from evoprune.initialize import survivors_of
 from evoprune.mask import Mask, distinct
@@ -79,9 +79,11 @@ def given_masks(problem: Problem, evolution: Evolution, sparsity: float) -> list
     for name in evolution.start:
         if name in (RANDOM, DISSIPATE, *NAMED):
             continue
-        path = Path(name)
+        path = evolution.place(name)
         if not path.exists():
             look_up("start", name, dict.fromkeys((RANDOM, DISSIPATE, *NAMED, "the path of a mask or a run folder"), True))
+        if path.is_dir():
+            require_own(path)
         for file in [path / "mask.npz", *sorted(path.glob("hall_of_fame/*.npz"))] if path.is_dir() else [path]:
             mask = Mask.load(file, problem)
             if not least <= mask.survivors <= most:

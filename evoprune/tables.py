@@ -13,12 +13,18 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from evoprune import records
 from evoprune.errors import InputError
+from evoprune.files import require_own, write_atomically
 
 COLUMNS = (
     "method", "data", "model", "sparsity", "seed", "survivors", "test_accuracy", "search_epochs", "total_epochs",
     "multiply_adds", "seconds", "test_loss", "validation_accuracy", "validation_loss", "budget", "note",
+)  # fmt: skip
+# of the tables beside cells.csv
+LAYERS = ("method", "data", "model", "sparsity", "seed", "budget", "layer", "survivors", "size")
+OVERLAPS = ("data", "model", "sparsity", "seed", "a", "b", "iou", "expected")
+MOVEMENT = (
+    "method", "data", "model", "sparsity", "seed", "budget", "movement", "epoch", "low", "high", "kept", "removed", "cut",
 )  # fmt: skip
 TEXT = ("method", "data", "model", "note")
 COSTS = ("search_epochs", "total_epochs", "multiply_adds", "survivors", "seconds")
@@ -282,6 +288,7 @@ def write_tables(folder: Path) -> Path:
     Raises:
         InputError: ``cells.csv`` cannot be read or used.
     """
+    require_own(folder)
     lines = ["# Comparison"]
     for (data, model), group in read_cells(folder / "cells.csv").groupby(["data", "model"]):
         lines.append(f"## {data}, {model}")
@@ -296,7 +303,7 @@ def write_tables(folder: Path) -> Path:
             if not pairs.empty:
                 lines.append(pairs_table(pairs))
     path = folder / "table.md"
-    records.write_atomically(path, ("\n\n".join(lines) + "\n").encode())
+    write_atomically(path, ("\n\n".join(lines) + "\n").encode())
     return path
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from matplotlib.figure import Figure
 from scipy.optimize import nnls
 from torch import nn
@@ -295,4 +294,4 @@ def main(options: BenchmarkOptions) -> None:
 
 
 if __name__ == "__main__":
-    cli.guard(lambda: main(tyro.cli(BenchmarkOptions, description=__doc__)))
+    cli.guard(lambda: main(cli.parse(BenchmarkOptions, __doc__)))

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
 import evoprune as ep
@@ -179,5 +178,4 @@ def main(options: WorkerOptions) -> None:
 
 
 if __name__ == "__main__":
-    chosen = tyro.cli(WorkerOptions, description=__doc__)
-    cli.guard(lambda: main(chosen))
+    cli.guard(lambda: main(cli.parse(WorkerOptions, __doc__)))

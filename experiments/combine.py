@@ -1,9 +1,12 @@
 """Combination: k-starts to a first sparsity, then dissipating gradients to the final one (arXiv:2209.02201)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 
-from evoprune import Problem, Result, cli, combine
+import evoprune as ep
+from evoprune import cli
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,9 @@ class CombineOptions(cli.DissipationOptions, cli.StartOptions):
     """When to choose: start (before anything dissipates) or end (among the masks that dissipated during the brief training)."""
 
 
-def search(problem: Problem, options: CombineOptions, folder: Path) -> Result:
+def search(problem: ep.Problem, options: CombineOptions, folder: Path) -> ep.Result:
     """Runs the combination with the script's options."""
-    return combine(problem, **cli.arguments(combine, options), out=folder, progress=True)
+    return ep.combine(problem, **cli.arguments(ep.combine, options), out=folder, progress=True)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,13 @@
 Running again does only what is missing; under `python -m evoprune.scoop -n N`, or with --workers, it is spread over workers.
 """
 
+from __future__ import annotations
+
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
-from evoprune import cli
-from evoprune.compare import Comparison, make_cells
+from evoprune import cli, drawing, signals
 
 
 @dataclass(frozen=True)
@@ -60,26 +59,40 @@ class CompareOptions(cli.ProblemOptions):
 SEARCH = ("k", "fitness", "fitness_epochs", "first_sparsity", "dissipate_epochs")
 
 
-def run(options: CompareOptions) -> None:
+def run() -> None:
     """Does what is missing, and writes tables and figures."""
-    from evoprune import cells, plot_compare, tables  # no worker needs them
+    with signals.nothing_begun():
+        options = cli.parse(CompareOptions, __doc__)
+        from evoprune import cells, tables
+        from evoprune.compare import Comparison, make_cells
 
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
     problem, recipe = cli.problem_arguments(options)
+    model = problem.pop("model")
     search = {name: values[name] for name in SEARCH if values[name] is not None}
     comparison = Comparison(problem, recipe, search, options.engine, options.threads)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    wanted = make_cells(options.methods, options.data, problem.pop("model"), options.sparsities, seeds, options.budget)
+    wanted = make_cells(options.methods, options.data, model, options.sparsities, seeds, options.budget)
     print("\n".join(f"{name:20} {value}" for name, value in values.items()), end="\n\n", flush=True)
-    left = cells.compare(comparison, wanted, options.out, options.workers)
+    folder = options.out.absolute()
+    left = cells.compare(comparison, wanted, folder, options.workers)
     if left:
         print(f"{len(left)} of {len(wanted)} cells are another process's; run again when it has finished")
-    table = tables.write_tables(options.out)
-    figures = plot_compare.save_compare_figures(options.out)
-    print(table.read_text())
-    print(f"written to {options.out}: cells.csv, {table.name}, {', '.join(path.name for path in figures)}")
+    table = tables.write_tables(folder)
+    print(table.read_text(encoding="utf-8"))
+    print(f"written to {options.out}: {', '.join(['cells.csv', table.name, *draw_figures(folder)])}")
+
+
+def draw_figures(folder: Path) -> list[str]:
+    """Draws the figures, and returns the names of their files; what fails is a warning."""
+    try:
+        with drawing.importing_matplotlib():
+            from evoprune import plot_compare
+        return [path.name for path in plot_compare.save_compare_figures(folder)]
+    except Exception as error:  # noqa: BLE001 - the results are there
+        drawing.warn("the figures", error)
+        return []
 
 
 if __name__ == "__main__":
-    chosen = tyro.cli(CompareOptions, description=__doc__)
-    cli.guard(lambda: run(chosen))
+    cli.guard(run)

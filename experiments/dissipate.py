@@ -1,9 +1,12 @@
 """Dissipating gradients: train the dense network, and remove in its first epochs what barely moved (arXiv:2209.02201)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 
-from evoprune import Problem, Result, cli, dissipate
+import evoprune as ep
+from evoprune import cli
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,9 @@ class DissipateOptions(cli.DissipationOptions, cli.Options):
     """Train what is left from the initial weights with another order of the batches, instead of going on from where it is."""
 
 
-def search(problem: Problem, options: DissipateOptions, folder: Path) -> Result:
+def search(problem: ep.Problem, options: DissipateOptions, folder: Path) -> ep.Result:
     """Dissipates with the script's options."""
-    return dissipate(problem, **cli.arguments(dissipate, options), out=folder, progress=True)
+    return ep.dissipate(problem, **cli.arguments(ep.dissipate, options), out=folder, progress=True)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """Evolution: sparse masks over generations, by mutation, crossover and selection; the fittest is trained fully."""
 
+from __future__ import annotations
+
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from evoprune import Evolution, Problem, Result, TensorBoard, cli, evolve
+import evoprune as ep
+from evoprune import cli
 
 
 @dataclass(frozen=True)
-class EvolveOptions(Evolution, cli.Options):
-    """Options of an evolution."""
+class SearchOptions(cli.Options):
+    """Options of an evolution, but for those of its course, which take seconds to import."""
 
     sparsity: float = 0.9
     """Fraction of the prunable weights to remove, at least 0 and below 1."""
@@ -43,13 +46,23 @@ class EvolveOptions(Evolution, cli.Options):
     """Folder to write the generations' statistics to, for TensorBoard (an optional extra). None: do not."""
 
 
-def search(problem: Problem, options: EvolveOptions, folder: Path) -> Result:
+def options() -> type[SearchOptions]:
+    """Returns the class of all options."""
+
+    @dataclass(frozen=True)
+    class EvolveOptions(ep.Evolution, SearchOptions):
+        """Options of an evolution."""
+
+    return EvolveOptions
+
+
+def search(problem: ep.Problem, options: SearchOptions, folder: Path) -> ep.Result:
     """Evolves masks with the script's options."""
-    evolution = Evolution(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Evolution)})
-    callbacks = [] if options.tensorboard is None else [TensorBoard(options.tensorboard)]
-    arguments = cli.arguments(evolve, options)
-    return evolve(problem, evolution, **arguments, callbacks=callbacks, out=folder, progress=True)
+    evolution = ep.Evolution(**{field.name: getattr(options, field.name) for field in dataclasses.fields(ep.Evolution)})
+    callbacks = [] if options.tensorboard is None else [ep.TensorBoard(options.tensorboard)]
+    arguments = cli.arguments(ep.evolve, options)
+    return ep.evolve(problem, evolution, **arguments, callbacks=callbacks, out=folder, progress=True)
 
 
 if __name__ == "__main__":
-    cli.main("evolve", EvolveOptions, search, __doc__)
+    cli.main("evolve", options, search, __doc__)

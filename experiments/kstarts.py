@@ -1,9 +1,12 @@
 """k-starts: train k random sparse networks briefly, and the fittest fully (arXiv:2209.02201)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 
-from evoprune import Problem, Result, cli, k_starts
+import evoprune as ep
+from evoprune import cli
 
 
 @dataclass(frozen=True)
@@ -14,9 +17,9 @@ class KStartsOptions(cli.StartOptions):
     """Fraction of the prunable weights to remove, at least 0 and below 1."""
 
 
-def search(problem: Problem, options: KStartsOptions, folder: Path) -> Result:
+def search(problem: ep.Problem, options: KStartsOptions, folder: Path) -> ep.Result:
     """Runs k-starts with the script's options."""
-    return k_starts(problem, **cli.arguments(k_starts, options), out=folder, progress=True)
+    return ep.k_starts(problem, **cli.arguments(ep.k_starts, options), out=folder, progress=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from deap import base
 from matplotlib.figure import Figure
 
@@ -313,5 +312,4 @@ def main(options: SimulationOptions) -> None:
 
 
 if __name__ == "__main__":
-    chosen = tyro.cli(SimulationOptions, description=__doc__)
-    cli.guard(lambda: main(chosen))
+    cli.guard(lambda: main(cli.parse(SimulationOptions, __doc__)))

@@ -1,26 +1,31 @@
 """Figures and table of a comparison: reads its folder (cells.csv and the CSV files beside it) only, and writes into it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
-from evoprune import cli, plot_compare, tables
+from evoprune import cli, drawing, signals
 
 
 @dataclass(frozen=True)
 class Options:
     """Options of the script."""
 
-    folder: tyro.conf.Positional[Path]
+    folder: Path
     """Folder of the comparison."""
 
 
 def main() -> None:
     """Redraws every figure, writes the table again, and says where they are."""
-    folder = tyro.cli(Options, description=__doc__).folder
-    cli.guard(lambda: print(tables.write_tables(folder), *plot_compare.save_compare_figures(folder), sep="\n"))
+    with signals.nothing_begun():
+        import tyro
+
+        folder = cli.parse(Options, __doc__, config=(tyro.conf.PositionalRequiredArgs,)).folder
+        with drawing.importing_matplotlib():
+            from evoprune import plot_compare, tables
+    print(tables.write_tables(folder), *plot_compare.save_compare_figures(folder, strict=True), sep="\n")
 
 
 if __name__ == "__main__":
-    main()
+    cli.guard(main)

@@ -98,15 +98,64 @@ def test_the_bits_given_are_copied():
     assert mask.survivors == 0
 
 
-@pytest.mark.parametrize("bits", [np.zeros(7, bool), np.zeros(8), np.zeros((2, 4), bool), np.zeros(8, int), [0] * 8])
+@pytest.mark.parametrize("bits", [np.zeros(7, bool), np.zeros((2, 4), bool), np.zeros((8, 1)), [0] * 7, torch.zeros(9)])
 def test_bits_that_do_not_fit_are_refused(bits):
     with pytest.raises(InputError, match=r"expected bool \(8,\)"):
         Mask(bits, TWO)
 
 
-def test_layers_that_are_not_boolean_are_refused():
-    with pytest.raises(InputError, match="bits are float32"):
-        Mask.from_layers({"w": torch.ones(2, 2)})
+# how other codes have them: torch.nn.utils.prune, SNIP, GraSP and SynFlow floats, some as parameters; OpenLTH integers
+ZERO_OR_ONE = {
+    "float32": lambda bits: bits.float(),
+    "float64": lambda bits: bits.double(),
+    "float16": lambda bits: bits.half(),
+    "bfloat16": lambda bits: bits.bfloat16(),
+    "int32": lambda bits: bits.int(),
+    "int64": lambda bits: bits.long(),
+    "uint8": lambda bits: bits.byte(),
+    "bool": lambda bits: bits,
+    "parameter": lambda bits: nn.Parameter(bits.float()),
+    "sparse": lambda bits: bits.float().to_sparse(),
+    "strided": lambda bits: torch.stack([bits, ~bits], -1)[..., 0].float(),
+    "numpy": lambda bits: bits.numpy().astype(np.float32),
+    "numpy float16": lambda bits: bits.numpy().astype(np.float16),
+    "minus zero": lambda bits: torch.where(bits, 1.0, -0.0),
+    "lists": lambda bits: bits.int().tolist(),
+}
+NEITHER = {
+    "weights": torch.tensor([0.0, 0.3]),
+    "nan": torch.tensor([1.0, math.nan]),
+    "infinite": np.array([1.0, math.inf]),
+    "two": torch.tensor([0, 2]),
+    "minus one": np.array([-1, 1]),
+    "complex": torch.ones(2, dtype=torch.complex64),
+    "text": np.array(["1", "0"]),
+    "objects": np.array([True, None]),
+    "ragged": [[1, 0], [1]],
+    "meta": torch.ones(2, device="meta"),
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("kind", ZERO_OR_ONE)
+def test_zeros_and_ones_of_other_codes_are_taken(kind):
+    bits = torch.tensor([[True, False, False], [False, True, True]])
+    mask = Mask.from_layers({"w": ZERO_OR_ONE[kind](bits)})
+    assert mask.bits.dtype == np.bool_
+    assert mask == Mask(bits.flatten().numpy(), {"w": (2, 3)})
+    assert Mask(ZERO_OR_ONE[kind](bits.flatten()), {"w": (2, 3)}) == mask
+
+
+@pytest.mark.parametrize("kind", NEITHER)
+def test_anything_else_is_refused_with_the_cure(kind):
+    for make in (lambda: Mask.from_layers({"w": NEITHER[kind]}), lambda: Mask(NEITHER[kind], {"w": (2,)})):
+        with pytest.raises(InputError, match=r"expected booleans, or 0 and 1 .*weights != 0"):
+            make()
+
+
+def test_no_layers_are_refused():
+    with pytest.raises(InputError, match="no layers"):
+        Mask.from_layers({})
 
 
 # A sequence that DEAP's operators can work on

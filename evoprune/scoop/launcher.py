@@ -25,6 +25,7 @@ from evoprune.errors import EvopruneError, InputError
 from evoprune.scoop.broker import Broker, Keys
 from evoprune.scoop.options import Options, is_local, parse
 from evoprune.scoop.process import Orders
+from evoprune.streams import open_standard_streams
 
 SCOOP = "0.7.2.0"
 # Seconds.
@@ -273,16 +274,6 @@ def say(text: str) -> None:
     with contextlib.suppress(OSError):  # who read it may have gone, as of `2>&1 | head`; the run goes on
         start = "\r\x1b[K" if sys.stderr.isatty() else ""
         print(f"{start}evoprune.scoop: {text}", file=sys.stderr, flush=True)
-
-
-def open_standard_streams() -> None:
-    """Opens those of the standard streams that are closed, so that nothing else gets their numbers."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115 - as long as the process lives
 
 
 def check_versions() -> None:

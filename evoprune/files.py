@@ -1,0 +1,142 @@
+"""Files, written so that nothing is torn and no symbolic link is followed, and read as if a stranger had written them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import stat
+from pathlib import Path
+
+from evoprune.errors import InputError
+
+# 0 where the system lacks them
+_NO_LINK, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
+_PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+# Folders in those of runs and comparisons.
+_FOLDERS = ("checkpoint", "hall_of_fame", "cells")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replaces a file's content: after a crash it is the old or the new one.
+
+    What is written first has a name that nobody can foresee, and is gone after an error. A link in the file's place is
+    replaced, not followed.
+    """
+    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _PLAIN, 0o666)
+    try:
+        try:
+            _write_all(descriptor, content)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what killed processes left in a run's folder of files that they were writing; nobody else may write there."""
+    for place in (folder, *(folder / name for name in _FOLDERS)):
+        for path in place.glob(".*.tmp" if place == folder else "**/.*.tmp"):
+            if re.search(r"\.[0-9a-f]{8}\.tmp$", path.name):
+                path.unlink(missing_ok=True)
+
+
+def append(path: Path, content: bytes) -> None:
+    """Appends to a file, all or nothing; it is on disk when this returns.
+
+    Raises:
+        OSError: It cannot be written whole, such as on a full disk; the file is cut back to what it was.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_LINK | _NO_WAIT | _PLAIN, 0o666)
+    try:
+        before = os.fstat(descriptor).st_size
+        try:
+            _write_all(descriptor, content)
+            os.fsync(descriptor)
+        except BaseException:
+            with contextlib.suppress(OSError):  # where that fails, too, a torn row is left
+                os.ftruncate(descriptor, before)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def drop_torn_line(path: Path) -> None:
+    """Cuts off a last line without an end, in place, for which a full disk has room; a missing file stays so."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | _NO_LINK | _NO_WAIT | _PLAIN)
+    except FileNotFoundError:
+        return
+    with os.fdopen(descriptor, "rb+", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        if size == 0:
+            return
+        file.seek(size - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+            os.fsync(descriptor)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns a file's content.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file: one that is a pipe would never end.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | _NO_WAIT | _PLAIN), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(f"{path} is no regular file")
+        return file.read()
+
+
+def require_own(folder: Path) -> None:
+    """Checks that nothing in the folder of a run or comparison leads out of it, before anything is read or written there.
+
+    Of folders within it, only those that evoprune makes are looked into. The folder itself may be a link.
+
+    Raises:
+        InputError: A symbolic link leads out of it, or something is neither a file nor a folder.
+    """
+    places = [folder]
+    top = os.path.realpath(folder)
+    while places:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(places.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    target = os.path.realpath(entry.path)
+                    if os.path.commonpath([top, target]) != top:
+                        raise InputError(f"{entry.path} is a symbolic link to {target}, outside {folder}; remove the link.")
+                elif entry.is_dir():
+                    places += [Path(entry.path)] * (Path(entry.path).parent != folder or entry.name in _FOLDERS)
+                elif not entry.is_file():
+                    raise InputError(f"{entry.path} is neither a file nor a folder; remove it.")
+
+
+def plain_name(name: str, where: str) -> str:
+    """Returns a name that was read, if it names a file in the folder where it is used and nothing else.
+
+    Args:
+        name: The name.
+        where: Where it was read, for the message.
+
+    Raises:
+        InputError: It is empty, hidden or long, or holds more than letters, digits, spaces and ``._+=,()@-``.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[\w+=,()@-][\w .+=,()@-]{0,199}", name):
+        raise InputError(f"{where} names a file {name!r}; expected a plain name of letters, digits, dots and dashes.")
+    return name
+
+
+def _write_all(descriptor: int, content: bytes) -> None:
+    """Writes all bytes: a single write may take fewer, without an error, where a disk or a quota is almost full."""
+    left = memoryview(content)
+    while left:
+        left = left[os.write(descriptor, left) :]
