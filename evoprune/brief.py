@@ -29,6 +29,7 @@ from evoprune.train import Measured, Trained, measure, train
 
 T = TypeVar("T")
 
+UNKNOWN_COLLAPSE = "collapse not known"
 STATUSES = OK, NO_BETTER_THAN_CHANCE, FAILURE = "ok", "no better than chance", "failed"
 
 
@@ -222,7 +223,7 @@ def collapse_note(problem: Problem, mask: Mask) -> str:
     try:
         return str(mask.collapse(problem))
     except Exception as error:  # noqa: BLE001 - a module that the report cannot follow was trained all the same
-        return f"collapse not known: {_reason(error)}"
+        return f"{UNKNOWN_COLLAPSE}: {_reason(error)}"
 
 
 def _reason(error: Exception) -> str:
