@@ -1,30 +1,36 @@
 """Baselines: published ways to a mask, which the searches are measured against, and sanity checks of masks.
 
 Each returns a mask with exactly ``round((1 - sparsity) * n)`` survivors. Scores are compared over all prunable weights at
-once. Problem and global random states stay as they were.
+once; scores that are all equal are refused, since they rank nothing, and scores of zero among those kept are warned of, as is a
+mask that cuts off layers or outputs. Problem and global random states stay as they were.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ParamSpec
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evoprune import engines, seeds
-from evoprune.brief import torch_threads
+from evoprune.brief import UNKNOWN_COLLAPSE, collapse_note, torch_threads
 from evoprune.data import Pair, is_labels
-from evoprune.errors import InputError, RunError
+from evoprune.errors import CollapseWarning, EvopruneError, InputError, RunError
 from evoprune.initialize import random_mask, survivors_of
 from evoprune.mask import Bits, Mask
 from evoprune.problem import Problem
 from evoprune.seeds import noise
 from evoprune.train import train
+
+P = ParamSpec("P")
 
 EXAMPLES_PER_CLASS = 10
 EXAMPLES_WITHOUT_CLASSES = 100
@@ -35,6 +41,24 @@ SYNFLOW_ITERATIONS = 100
 ROUNDS = 5
 
 
+def _says_collapse(prune: Callable[P, Mask]) -> Callable[P, Mask]:
+    """Lets a baseline warn where its mask cuts off layers or outputs."""
+
+    @functools.wraps(prune)
+    def call(*arguments: P.args, **options: P.kwargs) -> Mask:
+        mask = prune(*arguments, **options)
+        problem = options.get("problem", arguments[0] if arguments else None)
+        assert isinstance(problem, Problem)
+        cut_off = collapse_note(problem, mask)
+        if cut_off and not cut_off.startswith(UNKNOWN_COLLAPSE):
+            text = f"the mask of {prune.__name__} cuts off: {cut_off}; lower the sparsity, or take another baseline."
+            warnings.warn(text, CollapseWarning, stacklevel=2)
+        return mask
+
+    return call
+
+
+@_says_collapse
 def random(problem: Problem, *, sparsity: float, seed: int | None = None) -> Mask:
     """Returns a random mask with the same density in every layer.
 
@@ -49,6 +73,7 @@ def random(problem: Problem, *, sparsity: float, seed: int | None = None) -> Mas
     return random_mask(problem.shapes, sparsity, seeds.generator(_seed(problem, seed), "masks"), "uniform")
 
 
+@_says_collapse
 def erk(problem: Problem, *, sparsity: float, seed: int | None = None) -> Mask:
     """Returns a random mask with the layer densities of ERK (Evci et al. 2020, arXiv:1911.11134, section 3).
 
@@ -68,6 +93,7 @@ def dense(problem: Problem) -> Mask:
     return Mask(np.ones(problem.prunable_count, bool), problem.shapes)
 
 
+@_says_collapse
 def magnitude(problem: Problem, *, sparsity: float) -> Mask:
     """Keeps the largest initial weights, by |W0|: a control of Frankle et al. 2021, arXiv:2009.08576.
 
@@ -79,9 +105,11 @@ def magnitude(problem: Problem, *, sparsity: float) -> Mask:
         InputError: The sparsity is out of range or keeps nothing.
     """
     count = survivors_of(sparsity, problem.prunable_count)
-    return Mask(top_scores(_flat([w.abs() for w in _prunable(problem, problem.network())]), count), problem.shapes)
+    scores = _flat([w.abs() for w in _prunable(problem, problem.network())])
+    return _keep_best(problem, "magnitude", scores, count)
 
 
+@_says_collapse
 def snip(problem: Problem, *, sparsity: float, examples: int | None = None, seed: int | None = None) -> Mask:
     """SNIP: keeps the weights to which the loss is most sensitive, |g * w| (Lee et al. 2019, arXiv:1810.02340, eq. 6).
 
@@ -101,14 +129,15 @@ def snip(problem: Problem, *, sparsity: float, examples: int | None = None, seed
     """
     count = survivors_of(sparsity, problem.prunable_count)
     x, target = _draw_examples(problem, examples, seed)
-    with _scoring(problem, seed):
+    with _scoring(problem, "snip", seed):
         network = problem.network()
         weights = _prunable(problem, network)
         gradients = torch.autograd.grad(problem.loss(network(x), target), weights, materialize_grads=True)
         scores = [(g * w).abs() for g, w in zip(gradients, weights, strict=True)]
-    return Mask(top_scores(_flat(scores), count), problem.shapes)
+    return _keep_best(problem, "snip", _flat(scores), count)
 
 
+@_says_collapse
 def grasp(
     problem: Problem,
     *,
@@ -142,7 +171,8 @@ def grasp(
     if not (math.isfinite(temperature) and temperature > 0):
         raise InputError(f"temperature is {temperature}; expected a positive number, such as {TEMPERATURE:g}.")
     x, target = _draw_examples(problem, examples, seed)
-    with _scoring(problem, seed):
+    # PyTorch's fused attention has no second derivative
+    with _scoring(problem, "grasp", seed), sdpa_kernel(SDPBackend.MATH):
         network = problem.network()
         weights = _prunable(problem, network)
         loss = problem.loss(network(x) / temperature, target)
@@ -151,15 +181,17 @@ def grasp(
         flow = torch.stack([(g * g.detach()).sum() for g in gradients]).sum()
         products = torch.autograd.grad(flow, weights, materialize_grads=True)
         scores = [w * product for w, product in zip(weights, products, strict=True)]
-    return Mask(top_scores(_flat(scores), count), problem.shapes)
+    return _keep_best(problem, "grasp", _flat(scores), count)
 
 
+@_says_collapse
 def synflow(problem: Problem, *, sparsity: float, iterations: int = SYNFLOW_ITERATIONS) -> Mask:
     """SynFlow: keeps the weights that carry most flow, without data (Tanaka et al. 2020, arXiv:2006.05467, algorithm 1).
 
     In each iteration the score is (dR/dw) * w, where R sums the outputs for an input of ones in a network of absolute
-    values, biases and buffers included as in the authors' code, in evaluation mode; density falls as d^(k / iterations). In
-    float64, since R is a product over the layers.
+    values, biases included, in evaluation mode; density falls as d^(k / iterations). In float64, since R is a product over the
+    layers. Buffers stay as they are, where the authors' code takes their absolute values, too: what a buffer holds, such as a
+    causal mask of minus infinity, is no weight.
 
     Args:
         problem: The problem; its data give one input's shape, no more. An input of an integer type is ones as well.
@@ -173,23 +205,25 @@ def synflow(problem: Problem, *, sparsity: float, iterations: int = SYNFLOW_ITER
     counts = _falling_counts(problem, sparsity, iterations, "iterations")
     network = problem.network().double().eval()
     with torch.no_grad():
-        for tensor in network.state_dict().values():
-            tensor.abs_()
+        for parameter in network.parameters():
+            parameter.abs_()
     weights = _prunable(problem, network)
     x = problem.data.train[0][:1]
     ones = torch.ones_like(x, dtype=torch.float64 if x.is_floating_point() else x.dtype)
-    kept = np.ones(problem.prunable_count, bool)
-    with _scoring(problem, None):
+    mask: Mask | None = None
+    with _scoring(problem, "synflow", None):
         for count in counts:
             gradients = torch.autograd.grad(network(ones).sum(), weights, materialize_grads=True)
             scores = _flat([g * w for g, w in zip(gradients, weights, strict=True)])
-            kept = top_scores(_below_survivors(scores, kept), count)
+            mask = _keep_best(problem, "synflow", scores, count, mask, count == counts[-1])
             with torch.no_grad():
-                for weight, layer in zip(weights, Mask(kept, problem.shapes).layers.values(), strict=True):
+                for weight, layer in zip(weights, mask.layers.values(), strict=True):
                     weight.mul_(torch.from_numpy(layer).to(weight.device))
-    return Mask(kept, problem.shapes)
+    assert mask is not None  # there is at least one iteration
+    return mask
 
 
+@_says_collapse
 def lottery_ticket(
     problem: Problem,
     *,
@@ -228,14 +262,15 @@ def lottery_ticket(
         if on_epoch is not None:
             on_epoch()
 
-    mask = dense(problem)
+    mask: Mask | None = None
     for count in counts:
         with torch_threads(threads):
-            population = build(problem, [mask])
+            population = build(problem, [dense(problem) if mask is None else mask])
             train(population, problem, problem.recipe.epochs, order, after_epoch)
         state = population.state(0)
         trained = _flat([state[name].abs() for name in problem.shapes])
-        mask = Mask(top_scores(_below_survivors(trained, mask.bits), count), problem.shapes)
+        mask = _keep_best(problem, "lottery_ticket", trained, count, mask, count == counts[-1])
+    assert mask is not None  # there is at least one round
     return mask
 
 
@@ -393,16 +428,70 @@ def _flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
-def _below_survivors(scores: Tensor, kept: Bits) -> Tensor:
-    """Puts what was removed before below every survivor, whose scores are not negative but may be zero."""
-    return scores.masked_fill(torch.from_numpy(~kept).to(scores.device), -1.0)
+def _keep_best(problem: Problem, name: str, scores: Tensor, count: int, mask: Mask | None = None, last: bool = True) -> Mask:
+    """Returns the mask of the best scores.
+
+    Args:
+        problem: The problem.
+        name: Name of the baseline.
+        scores: Scores of all prunable weights.
+        count: How many to keep.
+        mask: Those that are still there; None for all, in the first selection.
+        last: It is the last selection, so scores of zero that it keeps are warned of.
+
+    Raises:
+        RunError: The scores are not finite, all zero, or, in the first selection, all equal.
+    """
+    there = np.ones(len(scores), bool) if mask is None else mask.bits
+    values = scores.detach().cpu()[torch.from_numpy(there)]
+    best = top_scores(values, count)
+    # among the last few of several selections other scores than zero may be equal: those of a single path
+    if count < len(values) and values.min() == values.max() and (mask is None or not values.any()):
+        raise RunError(
+            f"all {len(values):,} scores of {name} are {float(values[0]):g}; they rank nothing{_blocked(problem, there)}. "
+            f"Expected initial weights, examples and activations that let a signal and its gradient through."
+        )
+    found = Mask(there, problem.shapes)
+    found.bits[there] = best
+    zero = Mask(there, problem.shapes)
+    zero.bits[there] = best & (values == 0).numpy()
+    if last and count < len(values) and zero.survivors:
+        layers = ", ".join(f"{layer.sum():,} in {layer_name}" for layer_name, layer in zero.layers.items() if layer.any())
+        warnings.warn(
+            f"{name}: of the {count:,} weights that it keeps {zero.survivors:,} have a score of zero ({layers}), which ranks "
+            f"nothing: the first by index are kept. Take a higher sparsity, or another baseline.",
+            stacklevel=4,
+        )
+    return found
+
+
+def _blocked(problem: Problem, there: Bits) -> str:
+    """Returns in words which layers let no signal through, and the cure."""
+    mask = Mask(there, problem.shapes)
+    emptied = [name for name, layer in mask.layers.items() if not layer.any()]
+    if emptied:
+        return f": nothing is left of {', '.join(emptied)}; lower the sparsity"
+    zero = [name for name, weight in problem.network().named_parameters() if weight.ndim > 1 and not weight.any()]
+    return f": the initial weights of {', '.join(zero)} are zero; initialise them" if zero else ""
 
 
 @contextmanager
-def _scoring(problem: Problem, seed: int | None) -> Iterator[None]:
-    """Takes gradients with one thread, so that their bits depend on no setting, and noise of the seed's own."""
-    with torch_threads(1), noise(seeds.integer(_seed(problem, seed), "masks"), 0):
-        yield
+def _scoring(problem: Problem, name: str, seed: int | None) -> Iterator[None]:
+    """Takes gradients with one thread, so that their bits depend on no setting, and noise of the seed's own.
+
+    Raises:
+        RunError: The network cannot be scored.
+    """
+    try:
+        with torch_threads(1), noise(seeds.integer(_seed(problem, seed), "masks"), 0):
+            yield
+    except (EvopruneError, MemoryError):
+        raise
+    except Exception as error:
+        raise RunError(
+            f"{name} cannot score this network: {type(error).__name__}: {error}".replace("\n", " ")
+            + "; expected a forward pass and derivatives that PyTorch has; take another baseline."
+        ) from error
 
 
 def _draw_examples(problem: Problem, examples: int | None, seed: int | None) -> Pair:

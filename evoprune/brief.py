@@ -12,19 +12,24 @@ from dataclasses import dataclass, field, replace
 from os import getpid
 from typing import TypeAlias, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from evoprune.dissipation import Dissipation, remover
 from evoprune.engines import ENGINES
+from evoprune.errors import RunError
 from evoprune.evidence import evidence_cost, take_evidence
-from evoprune.fitness import ACCURACY, TERMS
+from evoprune.fitness import ACCURACY, BUILT_IN_TERMS, TERMS
+from evoprune.forks import settle
 from evoprune.mask import Mask
 from evoprune.operators import Evidence
 from evoprune.problem import Problem
-from evoprune.train import measure, train
+from evoprune.train import Measured, Trained, measure, train
 
 T = TypeVar("T")
 
+UNKNOWN_COLLAPSE = "collapse not known"
 STATUSES = OK, NO_BETTER_THAN_CHANCE, FAILURE = "ok", "no better than chance", "failed"
 
 
@@ -41,6 +46,8 @@ class BriefTraining:
         dissipation: What is removed during the brief training; None for nothing.
         evidence: Fraction of the survivors that :func:`evoprune.evidence.take_evidence` names; 0 takes none.
         drop: What it ranks them by: ``absolute`` or ``relative`` movement, ``magnitude``, or ``random``.
+        terms: Fitness terms that are asked for. One of the user's own that fails is NaN, and fails a mask only where it is
+            among them; the built-in ones are always measured, and must be finite.
     """
 
     epochs: int
@@ -51,6 +58,7 @@ class BriefTraining:
     dissipation: Dissipation | None = None
     evidence: float = 0.0
     drop: str = "absolute"
+    terms: tuple[str, ...] = ()
 
     @property
     def chunk(self) -> int:
@@ -136,7 +144,12 @@ def failed(mask: Mask, brief: BriefTraining, note: str) -> Evaluation:
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """Lets torch use so many threads, and as many as before afterwards."""
+    """Lets torch use so many threads, and as many as before afterwards.
+
+    Raises:
+        InputError: Several, in a forked process.
+    """
+    settle(threads)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -161,12 +174,13 @@ def _train_group(problem: Problem, masks: Chunk, brief: BriefTraining) -> list[E
     prune = None if brief.dissipation is None else remover(problem, brief.dissipation, brief.seed)
     trained = train(population, problem, brief.epochs, brief.seed, prune=prune)
     validation = measure(population, problem, "validation")
-    by_name = {name: term(trained, validation) for name, term in TERMS.items()}
+    by_name = {name: _measure_term(name, trained, validation, brief) for name in TERMS}
     evaluations = []
     for k, mask in enumerate(masks):
         terms = {name: float(values[k]) for name, values in by_name.items()}
         loss, accuracy = float(validation.loss[k]), float(validation.accuracy[k])
-        status, note = _status(problem, trained.population.masks[k], {**terms, "validation loss": loss})
+        needed = {name: value for name, value in terms.items() if name in BUILT_IN_TERMS or name in brief.terms}
+        status, note = _status(problem, trained.population.masks[k], {**needed, "validation loss": loss})
         cost, evidence = float(trained.epoch_costs[:, k].sum()), None
         if brief.evidence and status != FAILURE:
             evidence = take_evidence(
@@ -177,6 +191,22 @@ def _train_group(problem: Problem, masks: Chunk, brief: BriefTraining) -> list[E
             Evaluation(mask.hash, brief.seed, terms, loss, accuracy, status, note, cost, worker_name(), 0.0, evidence)
         )
     return evaluations
+
+
+def _measure_term(name: str, trained: Trained, validation: Measured, brief: BriefTraining) -> NDArray[np.float64]:
+    """Returns a term's values [K]; NaN for one of the user's own that fails and that nobody asked for."""
+    expected = (trained.population.size,)
+    try:
+        values = np.asarray(TERMS[name](trained, validation), np.float64)
+        if values.shape != expected:
+            raise RunError(f"it returned values of shape {values.shape}; expected {expected}, a number for each mask")
+    except Exception as error:
+        if name in BUILT_IN_TERMS:
+            raise
+        if name in brief.terms:
+            raise RunError(f"the fitness term {name!r} failed: {_reason(error)}") from error
+        return np.full(expected, math.nan)
+    return values
 
 
 def _status(problem: Problem, mask: Mask, values: Mapping[str, float]) -> tuple[str, str]:
@@ -193,7 +223,7 @@ def collapse_note(problem: Problem, mask: Mask) -> str:
     try:
         return str(mask.collapse(problem))
     except Exception as error:  # noqa: BLE001 - a module that the report cannot follow was trained all the same
-        return f"collapse not known: {_reason(error)}"
+        return f"{UNKNOWN_COLLAPSE}: {_reason(error)}"
 
 
 def _reason(error: Exception) -> str:

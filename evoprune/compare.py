@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from evoprune import algorithms, seeds
 from evoprune.baselines import BASELINES, redrawn, shuffled
 from evoprune.dissipation import Dissipation
 from evoprune.engines import auto
-from evoprune.errors import InputError, RunError, look_up
+from evoprune.errors import CollapseWarning, InputError, RunError, look_up
 from evoprune.evaluate import Workers
 from evoprune.evidence import BATCH
 from evoprune.evolution import RANDOM, Evolution
@@ -330,7 +331,9 @@ def run_cell(
     options = {"engine": comparison.engine, "threads": comparison.threads, **options_of(comparison, cell.method)}
     if workers is not None and "workers" in options:
         options["workers"] = workers
-    METHODS[cell.method].search(problem, sparsity=cell.sparsity, out=folder, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollapseWarning)  # the cell's note says it
+        METHODS[cell.method].search(problem, sparsity=cell.sparsity, out=folder, **options)
 
 
 def _run_control(comparison: Comparison, cell: Cell, problem: Problem, mask: Mask, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -21,6 +22,11 @@ Values: TypeAlias = NDArray[np.floating[Any]]
 
 MOVEMENTS = ("absolute", "relative", "random")
 SCOPES = ("global", "layer")
+
+STILL = (
+    "all weights have moved alike, so that movement ranks none of them, and the smallest are removed; expected training that "
+    "moves weights: check the recipe's lr, and whether weights are frozen or get no gradient."
+)
 
 # Edges of the histograms of movement: log10 of the score; what lies outside is counted in the outermost bins.
 EDGES = np.linspace(-6.0, 2.0, 65)
@@ -204,6 +210,8 @@ def _still(
     if target is None:
         assert dissipation.fraction is not None
         return scores <= dissipation.fraction
+    if target < len(scores) and scores.min() == scores.max():
+        warnings.warn(STILL, UserWarning, stacklevel=3)
     removed = np.zeros(len(scores), bool)
     order = np.lexsort((np.abs(values), scores))
     if dissipation.scope == "global":

@@ -28,6 +28,10 @@ class RunError(EvopruneError, RuntimeError):
     """A run that could not go on; what it had finished is on disk."""
 
 
+class CollapseWarning(UserWarning):
+    """A mask that cuts off layers or outputs."""
+
+
 class WorkersError(RunError):
     """Workers that cannot go on, whatever the mask."""
 

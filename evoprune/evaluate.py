@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import pickle
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, repeat
 from typing import Any, Protocol
+
+import numpy as np
 
 from evoprune import engines, seeds
 from evoprune.brief import FAILURE, BriefTraining, Chunk, Evaluation, evaluate_chunk, split, worker_name
 from evoprune.dissipation import MOVEMENTS, Dissipation
 from evoprune.errors import InputError, look_up
 from evoprune.evidence import MAGNITUDE
-from evoprune.fitness import ACCURACY, FAILED, FITNESS, FitnessFunction, Term, registered_terms
+from evoprune.fitness import ACCURACY, FAILED, FITNESS, SPARSITY, FitnessFunction, Term, registered_terms
+from evoprune.forks import is_forked
 from evoprune.identity import Identified, differing, digest_of, identify
 from evoprune.importing import require_main_guard
-from evoprune.mask import Mask
+from evoprune.mask import Mask, Values
+from evoprune.operators import repair
 from evoprune.problem import Problem
 from evoprune.usercode import versions
 
@@ -58,13 +64,20 @@ class Evaluator:
         dissipation: What is removed during the brief training; None for nothing.
         evidence: See :class:`evoprune.brief.BriefTraining`.
         drop: Likewise.
+        survivors: Number of survivors that DEAP's masks are to have. One that comes with another number is warned of, once;
+            not where an operator of :mod:`evoprune.operators` gave it that on purpose, or ``sparsity`` is an objective. None:
+            any number.
+        repair: Mend such masks instead, before they are evaluated: :func:`evoprune.operators.repair`, with draws that depend on
+            the mask alone.
 
     Raises:
         InputError: A value out of range or an unknown name.
     """
 
     # no __dict__: Toolbox.register would copy it onto its partial, and every pickled task would carry it
-    __slots__ = ("_key", "_payload", "brief", "divisors", "known", "objectives", "problem")
+    __slots__ = (
+        "_key", "_payload", "_said", "brief", "copied", "divisors", "known", "objectives", "problem", "repair", "survivors",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -79,6 +92,8 @@ class Evaluator:
         dissipation: Dissipation | None = None,
         evidence: float = 0.0,
         drop: str = "absolute",
+        survivors: int | None = None,
+        repair: bool = False,
     ) -> None:
         for name, value in (("fitness_epochs", epochs), ("threads", threads), ("chunk_size", chunk_size)):
             if not isinstance(value, int) or value < 1:
@@ -95,11 +110,16 @@ class Evaluator:
         order = seeds.integer(problem.seed if seed is None else seed, "order")
         self.problem = problem
         self.objectives = find_objectives(fitness, problem)
-        self.brief = BriefTraining(epochs, order, engine, threads, chunk_size, dissipation, evidence, drop)
+        if repair and survivors is None:
+            raise InputError("repair is True, but survivors is None; expected the number to which masks are repaired.")
+        self.survivors, self.repair = survivors, repair
+        self.brief = BriefTraining(epochs, order, engine, threads, chunk_size, dissipation, evidence, drop, self.terms)
         self.known: dict[str, Evaluation] = {}
         self.divisors: dict[str, float] = {}
         self._payload: bytes | None = None
         self._key = ""
+        self.copied = False  # made in another process from a pickle
+        self._said = False
 
     def resume(self, known: Mapping[str, Evaluation], divisors: Mapping[str, float], threads: int, engine: str) -> None:
         """Goes on from what a run has recorded.
@@ -121,16 +141,69 @@ class Evaluator:
     def __call__(self, mask: Mask) -> tuple[float, ...]:
         """Returns the fitness of one mask, as DEAP wants it.
 
+        The mask is given its evidence, which also comes with the values: out of another process, where a mask is a copy, they
+        bring it to the mask whose fitness they become.
+
         Raises:
-            InputError: The fitness has several terms and no population was evaluated yet.
+            InputError: The fitness has several terms and no population was evaluated yet; or a mask that is to be repaired is
+                a copy in another process.
         """
         require_main_guard()
         if not self.divisors:
             for objective in self.objectives:
                 objective.require_divisors({})
+        self.check_survivors([mask], in_place=not (self.copied or is_forked()))
         if mask.hash not in self.known:
             self.known[mask.hash] = evaluate_chunk(self.problem, [mask], self.brief)[0]
-        return self.values(self.known[mask.hash])
+        return self.rate(mask, self.known[mask.hash])
+
+    def rate(self, mask: Mask, evaluation: Evaluation) -> tuple[float, ...]:
+        """Gives a mask its evidence, and returns its fitness: after a failure the worst there is under the mask's weights."""
+        mask.evidence = evaluation.evidence
+        values = self.values(evaluation)
+        if evaluation.status == FAILURE:
+            weights = chain(mask.fitness.weights, repeat(1.0))
+            return tuple(-value if weight < 0 else value for value, weight in zip(values, weights, strict=False))
+        if evaluation.evidence is None:
+            return values
+        bringing = Values(values)
+        bringing.evidence = evaluation.evidence
+        return bringing
+
+    def check_survivors(self, masks: Sequence[Mask], in_place: bool = True) -> None:
+        """Repairs masks that have another number of survivors than they should, or warns of the first.
+
+        Args:
+            masks: The masks, which a repair changes.
+            in_place: They are the population's own, not copies in another process.
+
+        Raises:
+            InputError: They are copies, which it is of no use to repair.
+        """
+        if self.survivors is None or (SPARSITY in self.terms and not self.repair):
+            return
+        for mask in masks:
+            expected, found = self.survivors if mask.meant is None else mask.meant, mask.survivors
+            if found == expected:
+                continue
+            if self.repair and not in_place:
+                raise InputError(
+                    f"a mask has {found:,} survivors in place of {expected:,}, and to repair it here is of no use, for this "
+                    f"process has a copy; decorate mate and mutate with ep.operators.keep_survivors(rng=...), or take the "
+                    f"toolbox's own map with workers=."
+                )
+            if self.repair:
+                repair(mask, rng=np.random.default_rng(int(mask.hash, 16)), survivors=expected)
+            elif not self._said:
+                self._said = True
+                # from a process that makes its evaluator anew for every call always the same words, which Python says once
+                has = "another number of survivors" if self.copied else f"{found:,} survivors"
+                warnings.warn(
+                    f"a mask with {has} is evaluated, where {expected:,} were expected: an operator does not keep the number. "
+                    f"Take those of ep.operators, decorate yours with ep.operators.keep_survivors(rng=...), or repair=True.",
+                    UserWarning,
+                    stacklevel=3,
+                )
 
     def evaluate(
         self,
@@ -229,7 +302,8 @@ class Evaluator:
         return self._payload
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickle, (self.key, self.payload, self.objectives, self.brief, self.divisors)
+        state = {name: getattr(self, name) for name in ("objectives", "brief", "divisors", "survivors", "repair")}
+        return _unpickle, (self.key, self.payload, state)
 
 
 def find_objectives(fitness: str | Sequence[str], problem: Problem) -> tuple[FitnessFunction, ...]:
@@ -314,9 +388,12 @@ def check_identity(identified: Mapping[str, str], problem: Problem, terms: Mappi
         )
 
 
-def _unpickle(key: str, payload: bytes, objectives: Any, brief: BriefTraining, divisors: Any) -> Evaluator:
+def _unpickle(key: str, payload: bytes, state: Mapping[str, Any]) -> Evaluator:
     problem = recall(key, payload)
     assert problem is not None
-    evaluator = Evaluator(problem, epochs=brief.epochs)
-    evaluator.objectives, evaluator.brief, evaluator.divisors = objectives, brief, divisors
+    evaluator = Evaluator.__new__(Evaluator)  # what it was made of was checked
+    for name, value in state.items():
+        setattr(evaluator, name, value)
+    evaluator.problem, evaluator._key, evaluator._payload = problem, key, payload
+    evaluator.known, evaluator.copied, evaluator._said = {}, True, False
     return evaluator

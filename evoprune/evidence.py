@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,6 +68,10 @@ def take_evidence(
         scores = movement_scores(problem, mask, values, Dissipation(1, fraction=0.0, movement=movement, scope=scope), [seed])
     still = survivors[_least(scores, few)]
     rank = -dense_gradient(problem, population.state(k), seed, batch)
+    ranked = {f"the {movement} scores of survivors": scores, "the dense gradients of removed weights": rank[removed]}
+    for what, keys in ranked.items():
+        if 0 < few < len(keys) and keys.min() == keys.max():
+            warnings.warn(f"{what} are all equal, so that they rank none, and evidence names the first by index.", stacklevel=2)
     noted = [removed[_least(rank[removed], few)]]
     # a mutation that keeps every layer's number grows in the layers that lose, wherever the largest gradients are
     for part in layer_slices(problem.shapes).values():

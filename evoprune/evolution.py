@@ -275,9 +275,10 @@ def register_operators(
     scope = {} if evolution.crossover == "layer" else {"scope": evolution.scope}
     toolbox.register("mate", CROSSOVERS[evolution.crossover], rng=rng, **scope)
     low, high = evolution.bounds(sparsity)
+    # silent: a child that equals a mask of an earlier generation is not evaluated again, and gets no evidence
     arguments: Mapping[str, dict[str, Any]] = {
         "swap": {"scope": evolution.scope},
-        "informed": {"scope": evolution.scope, "grow": evolution.grow, "among": evolution.among, "missing": "random"},
+        "informed": {"scope": evolution.scope, "grow": evolution.grow, "among": evolution.among, "missing": "silent"},
         "sparsity": {"low": low, "high": high},
     }
     mutations = [functools.partial(MUTATIONS[name], **arguments.get(name, {})) for name in evolution.mutation]
@@ -303,7 +304,7 @@ def vary(state: State, toolbox: base.Toolbox, evolution: Evolution, survivors: i
     """
     bound = copy.copy(toolbox)
     if survivors is not None:
-        bound.register("mutate", shrink, rng=state.variation, survivors=survivors, among=evolution.among, missing="random")
+        bound.register("mutate", shrink, rng=state.variation, survivors=survivors, among=evolution.among, missing="silent")
         with seeds.global_random(state.selection):
             return list(algorithms.varOr(state.population, bound, evolution.children, 0.0, 1.0))
     bound.register("mate", toolbox.mate, rng=state.variation)

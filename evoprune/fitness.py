@@ -107,6 +107,7 @@ def sparsity(trained: Trained, validation: Measured) -> NDArray[np.float64]:
 TERMS: dict[str, Term] = {"magnitude": magnitude, "gradient": gradient, "loss": loss, "sparsity": sparsity}
 # Measured beside the terms, for classification only.
 ACCURACY = "accuracy"
+SPARSITY = "sparsity"
 FITNESS: dict[str, FitnessFunction] = {
     "magnitude": FitnessFunction("magnitude", ("magnitude",)),
     "gradient": FitnessFunction("gradient", ("gradient",)),
@@ -122,6 +123,7 @@ RESERVED = (
     "gen", "mask", "seed", "validation_loss", "validation_accuracy", "status", "note", "multiply_adds", "worker", "seconds",
     "layers",
 )  # fmt: skip
+BUILT_IN_TERMS = frozenset(TERMS)
 _BUILT_IN = frozenset({*TERMS, *FITNESS})
 
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from operator import mul
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -33,27 +34,53 @@ MOST_DIMENSIONS = 32
 
 
 class Fitness(base.Fitness):  # type: ignore[misc]
-    """DEAP's fitness, of as many objectives as it is given values, each to be maximised."""
+    """DEAP's fitness, of as many objectives as it is given values, each to be maximised.
+
+    A subclass that declares ``weights`` keeps them, as DEAP's own does: ``weights = (-1.0,)`` minimises, and the number of
+    values is the number of weights.
+    """
 
     weights: tuple[float, ...] = (1.0,)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Fitness:
         copy = type(self)()
-        if self.wvalues:
-            copy.values = self.wvalues
+        copy.__dict__.update({name: value for name, value in self.__dict__.items() if name in _TRAVELS})
         return copy
 
-    def _get(self) -> tuple[float, ...]:
-        return tuple(self.wvalues)
-
     def _set(self, values: Iterable[float]) -> None:
-        self.wvalues = tuple(map(float, values))
-        self.weights = (1.0,) * len(self.wvalues)
+        numbers = tuple(map(float, values))
+        if len(numbers) != len(self.weights):
+            if type(self)._declared() or any(weight != 1 for weight in self.weights):
+                raise InputError(
+                    f"{len(numbers)} fitness values for the weights {self.weights} of {type(self).__name__}; expected as many: "
+                    f"a name in fitness= for each weight."
+                )
+            self.weights = (1.0,) * len(numbers)
+        self.wvalues = tuple(map(mul, numbers, self.weights))
+        evidence = getattr(values, "evidence", None)
+        if evidence is not None:
+            self.evidence = evidence
 
-    def _delete(self) -> None:
-        self.wvalues = ()
+    @classmethod
+    def _declared(cls) -> bool:
+        return next(each for each in cls.__mro__ if "weights" in vars(each)) is not Fitness
 
-    values = property(_get, _set, _delete, "One number an objective; empty where the fitness is not valid.")
+    values = property(
+        base.Fitness.getValues, _set, base.Fitness.delValues, "One number an objective; empty where the fitness is not valid."
+    )
+
+
+# What a copy of a fitness keeps; DEAP's own keeps the values alone.
+_TRAVELS = ("weights", "wvalues", "evidence")
+
+
+class Values(tuple[float, ...]):
+    """Fitness values that bring their mask's evidence along: a mask in a worker is a copy, and what is set there stays there.
+
+    A :class:`Fitness` that they are assigned to hands it to the mask that it belongs to; to all else they are a tuple.
+    """
+
+    evidence: Evidence | None = None
 
 
 class Mask:
@@ -71,13 +98,14 @@ class Mask:
         bits: The array [n] of booleans; operators may change it in place.
         shapes: Shape by parameter name, as in the network's ``state_dict``.
         fitness: A :class:`Fitness`, not valid until it is given values.
-        evidence: What its evaluation says about its weights, for the informed mutation; None for nothing.
+        meant: Number of survivors that an operator has given it on purpose; None for the number of its population.
 
     Raises:
         InputError: ``bits`` are neither booleans nor 0 and 1, or not as many as the shapes have elements.
     """
 
-    evidence: Evidence | None = None
+    meant: int | None = None
+    _evidence: Evidence | None = None
     __hash__ = None  # type: ignore[assignment]  # it is mutable, and == compares what it holds
 
     def __init__(self, bits: Bits, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -103,6 +131,19 @@ class Mask:
         arrays = {name: as_bits(name, layer) for name, layer in layers.items()}
         flat = [array.reshape(-1) for array in arrays.values()]
         return cls(np.concatenate(flat), {name: array.shape for name, array in arrays.items()})
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """What its evaluation says about its weights, for the informed mutation; None for nothing."""
+        # a fitness of another class brings none, and need not have a dictionary
+        arrived = getattr(self.fitness, "evidence", None)
+        return self._evidence if arrived is None else arrived
+
+    @evidence.setter
+    def evidence(self, evidence: Evidence | None) -> None:
+        if getattr(self.fitness, "evidence", None) is not None:
+            self.fitness.evidence = None
+        self._evidence = evidence
 
     @property
     def layers(self) -> dict[str, Bits]:

@@ -18,7 +18,9 @@ respectful recombination, ICGA), and what one child does not get the other does,
 
 from __future__ import annotations
 
+import functools
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -34,7 +36,11 @@ Indices: TypeAlias = NDArray[np.signedinteger[Any]]
 
 SCOPES = ("global", "layer")
 GROW = ("gradient", "random")
-MISSING = ("error", "random")
+MISSING = ("error", "random", "silent")
+NO_EVIDENCE = (
+    "a mask that was evaluated has no evidence, so chance decides in place of it; expected evidence= above 0 in make_toolbox, "
+    "and fitness values handed on as the evaluator returns them, or the toolbox's own map (workers=); missing='error' raises."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +148,8 @@ def informed(
         scope: What keeps its survivors: ``global``: the whole mask. ``layer``: every layer gets back what it loses, and loses
             no more than it can get back.
         missing: What to do with a mask that has no evidence, or another mask's: ``error``, or ``random``: :func:`swap`. DEAP's
-            ``varAnd`` mutates children of crossovers, which have none before they are evaluated.
+            ``varAnd`` mutates children of crossovers, which have none before they are evaluated. A mask that was evaluated and
+            has none all the same is warned of, for then all of the search may be random; not under ``silent``.
 
     Raises:
         InputError: A value out of range, an unknown name, or evidence that is missing, another mask's, or too little.
@@ -180,7 +187,7 @@ def shrink(mask: Mask, *, rng: np.random.Generator, survivors: int, among: float
         rng: Source of the draws, where something is left to chance.
         survivors: How many are left, at least 1; a mask that has no more stays as it is.
         among: Draws what goes among so many times as many of the first, as far as the evidence names them.
-        missing: See :func:`informed`; ``random`` removes random ones.
+        missing: See :func:`informed`; ``random`` and ``silent`` remove random ones.
 
     Raises:
         InputError: A value out of range, an unknown name, or evidence that is missing or another mask's.
@@ -199,6 +206,7 @@ def shrink(mask: Mask, *, rng: np.random.Generator, survivors: int, among: float
     gone = _first(named, first, among, rng) if first else named
     _set(mask, gone, False)
     _set(mask, rng.choice(np.flatnonzero(mask.bits), surplus - first, replace=False), False)
+    mask.meant = int(survivors)
     return (mask,)
 
 
@@ -227,9 +235,58 @@ def vary_sparsity(mask: Mask, *, rng: np.random.Generator, low: float, high: flo
     reach = np.arange(first, last + 1)
     reach = reach[reach != now]
     if reach.size:
-        change = int(rng.choice(reach)) - now
+        repair(mask, rng=rng, survivors=int(rng.choice(reach)))
+    mask.meant = mask.survivors
+    return (mask,)
+
+
+def repair(mask: Mask, *, rng: np.random.Generator, survivors: int) -> tuple[Mask]:
+    """Removes or adds random weights until a mask has so many survivors.
+
+    Args:
+        mask: The individual, which is changed; it is not where it has that number.
+        rng: Source of the draws.
+        survivors: How many it is to have, from 0 to all.
+
+    Raises:
+        InputError: The number is out of range.
+    """
+    if isinstance(survivors, bool) or not isinstance(survivors, (int, np.integer)) or not 0 <= survivors <= len(mask):
+        raise InputError(f"survivors are {survivors!r}; expected an integer from 0 to the {len(mask)} weights.")
+    change = int(survivors) - mask.survivors
+    if change:
         _set(mask, rng.choice(np.flatnonzero(mask.bits == (change < 0)), abs(change), replace=False), change > 0)
     return (mask,)
+
+
+def keep_survivors(*, rng: np.random.Generator) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Returns a decorator after which an operator keeps every mask's number of survivors: :func:`repair` mends what it changed.
+
+    For operators that know nothing of survivors, such as DEAP's own::
+
+        toolbox.register("mate", tools.cxTwoPoint)
+        toolbox.decorate("mate", operators.keep_survivors(rng=rng))
+
+    Args:
+        rng: Source of the draws.
+    """
+    return functools.partial(_KeepsSurvivors, rng)
+
+
+class _KeepsSurvivors:
+    """An operator that is repaired after; a class, so that a toolbox that has it pickles."""
+
+    __slots__ = ("operator", "rng")
+
+    def __init__(self, rng: np.random.Generator, operator: Callable[..., Any]) -> None:
+        self.rng, self.operator = rng, operator
+
+    def __call__(self, *individuals: Any, **options: Any) -> Any:
+        counts = [each.survivors for each in individuals if isinstance(each, Mask)]
+        children = self.operator(*individuals, **options)
+        for child, count in zip(children, counts, strict=True):
+            repair(child, rng=self.rng, survivors=count)
+        return children
 
 
 def uniform(a: Mask, b: Mask, *, rng: np.random.Generator, scope: str = "global") -> tuple[Mask, Mask]:
@@ -356,7 +413,11 @@ def _evidence(mask: Mask, missing: str) -> Evidence | None:
     """Returns the mask's evidence, if it was taken for what the mask is now; None where chance will do instead."""
     evidence = mask.evidence
     if evidence is None or evidence.mask != mask.hash:
-        if missing == "random":
+        if missing != "error":
+            # the child of a crossover has no fitness, a failure none that is finite: neither can have evidence
+            evaluated = mask.fitness.valid and all(map(math.isfinite, mask.fitness.values))
+            if evaluated and missing == "random":
+                warnings.warn(NO_EVIDENCE, UserWarning, stacklevel=3)
             return None
         raise InputError(
             "the mask has no evidence, or another mask's; set mask.evidence = take_evidence(...) after its evaluation, or use "

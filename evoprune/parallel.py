@@ -343,7 +343,6 @@ class ChunkedMap:
             return list(map(function, *iterables))
         (masks,) = iterables
         masks = list(masks)
+        evaluator.check_survivors(masks)
         evaluations = evaluator.evaluate(masks, self.workers)
-        for mask, evaluation in zip(masks, evaluations, strict=True):
-            mask.evidence = evaluation.evidence
-        return [evaluator.values(evaluation) for evaluation in evaluations]
+        return [evaluator.rate(mask, evaluation) for mask, evaluation in zip(masks, evaluations, strict=True)]

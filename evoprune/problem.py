@@ -22,6 +22,7 @@ from evoprune import data as datasets
 from evoprune import models, seeds
 from evoprune.data import Data, Pair
 from evoprune.errors import InputError, look_up
+from evoprune.forks import settle
 from evoprune.identity import Identified, digest_of, hash_of, identify
 from evoprune.recipe import Recipe
 from evoprune.rehearsal import rehearse
@@ -103,6 +104,7 @@ class Problem:
         ignore: str | Sequence[str] = (),
         identity: str | None = None,
     ) -> None:
+        settle()
         named = isinstance(model, str)
         if isinstance(model, str):
             look_up("model", model, models.MODELS)  # before the data are loaded
@@ -147,6 +149,7 @@ class Problem:
 
     def network(self) -> nn.Module:
         """Returns a new network at W0, its buffers afresh, in training mode, on the device."""
+        settle()
         return copy.deepcopy(self._template)
 
     def redrawn(self, weights_seed: int) -> Problem:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from evoprune import seeds
 from evoprune.arrays import is_labels, require_finite
 from evoprune.data import Data
 from evoprune.errors import InputError
@@ -18,6 +19,8 @@ from evoprune.recipe import MEASURE_BATCH
 if TYPE_CHECKING:
     from evoprune.problem import Problem
 
+# Calls that are compared: a network that draws rarely is found out all the same.
+REPEATS = 6
 BUILT_IN_LOSSES = ("cross-entropy", "mse", "reconstruction")
 
 
@@ -40,8 +43,8 @@ def rehearse(problem: Problem, given: Data) -> bool:
     for part in ("train", "validation", "test"):
         for x, target in _batches(problem, part):
             try:
-                with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(part == "train"):
-                    outputs = network.train(part == "train")(x)
+                with seeds.seeded(0), torch.set_grad_enabled(part == "train"):
+                    outputs = _require_tensor(network.train(part == "train")(x))
                     is_classification = is_classification or (part == "train" and _has_classes(problem, outputs))
                     _check_labels(problem, outputs)
                     _check_targets(problem, part, outputs, target)
@@ -58,7 +61,38 @@ def rehearse(problem: Problem, given: Data) -> bool:
         problem.recipe.make_optimizer(list(network.parameters())).step()
     except Exception as error:
         raise InputError(_failure(problem, "train", x, target, error)) from error
+    _require_repeatable(problem)
     return is_classification
+
+
+def _require_tensor(outputs: object) -> Tensor:
+    if isinstance(outputs, Tensor):
+        return outputs
+    which = f"outputs[{next(iter(outputs), '')!r}]" if isinstance(outputs, Mapping) else "outputs[0]"
+    raise InputError(
+        f"the network's forward returns {type(outputs).__name__}; expected one tensor [n, ...]: wrap it in a module whose "
+        f"forward returns the one that the loss compares, such as {which}."
+    )
+
+
+def _require_repeatable(problem: Problem) -> None:
+    """Checks that network and loss give the same again from the same seed: only the global generators can be seeded."""
+    for part, mode in (("train", "training"), ("validation", "evaluation")):
+        x, target = (tensor[:8] for tensor in problem.part(part))
+        found = []
+        for _ in range(REPEATS):
+            network = problem.network().train(mode == "training")
+            with seeds.seeded(0), torch.no_grad():
+                outputs = network(x)
+                found.append((outputs, problem.loss(outputs, target)))
+        for what, first, *others in zip(("outputs", "loss"), *found, strict=True):
+            if not all(torch.allclose(first, other, rtol=1e-4, atol=1e-6, equal_nan=True) for other in others):
+                raise InputError(
+                    f"the {what} in {mode} mode differ from one call to the next, from the same weights and seed: they depend "
+                    f"on a generator of their own, a counter or a clock, so no result could be repeated. Draw from torch's, "
+                    f"numpy's or Python's global generator, which are seeded, or keep the generator as an attribute of the "
+                    f"module, which every training copies."
+                )
 
 
 def _check_values(problem: Problem, given: Data) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from evoprune import seeds
 from evoprune.dissipation import Dissipation
 from evoprune.engines import auto
 from evoprune.evaluate import Evaluator, Workers
-from evoprune.initialize import layer_survivors, random_mask
+from evoprune.initialize import layer_survivors, random_mask, survivors_of
 from evoprune.mask import Mask
 from evoprune.parallel import ChunkedMap, choose_workers
 from evoprune.problem import Problem
@@ -36,12 +35,15 @@ def make_toolbox(
     dissipation: Dissipation | None = None,
     evidence: float = 0.0,
     drop: str = "absolute",
+    repair: bool = False,
 ) -> base.Toolbox:
     """Returns a ``deap.base.Toolbox`` with ``individual``, ``population``, ``evaluate``, ``map`` and ``select``.
 
     ``mate`` and ``mutate`` are for the caller to register; DEAP's algorithms then run on it unchanged. The map sends whole
     chunks of masks to the workers; another map (the built-in one, ``futures.map``, a pool's) may be registered in its place
-    and sends one mask a call.
+    and sends one mask a call; so does any map where ``evaluate`` is decorated. A process that was forked uses one thread.
+
+    The toolbox pickles, for whole algorithms in workers (with ``workers="serial"``); a copy draws from copies of its streams.
 
     Args:
         problem: The problem.
@@ -60,6 +62,9 @@ def make_toolbox(
         evidence: Fraction of the survivors that evidence for :func:`evoprune.operators.informed` is to name; the toolbox's own
             map sets it as ``mask.evidence``. 0 takes none.
         drop: What evidence ranks survivors by; see :class:`evoprune.brief.BriefTraining`.
+        repair: Mend masks whose number of survivors an operator has changed, such as DEAP's own, where they are evaluated; else
+            the first is warned of. See :class:`evoprune.evaluate.Evaluator`, and :func:`evoprune.operators.keep_survivors`,
+            which mends them where they are made.
 
     Raises:
         InputError: A value out of range or an unknown name.
@@ -77,6 +82,8 @@ def make_toolbox(
         dissipation=dissipation,
         evidence=evidence,
         drop=drop,
+        survivors=survivors_of(sparsity, problem.prunable_count),
+        repair=repair,
     )
     masks = seeds.generator(seed, "masks")
     selection = random.Random(seeds.integer(seed, "selection"))
@@ -85,19 +92,28 @@ def make_toolbox(
     toolbox.register("population", tools.initRepeat, list, toolbox.individual)
     toolbox.register("evaluate", evaluator)
     toolbox.register("map", ChunkedMap(choose_workers(workers, evaluation_timeout), isinstance(workers, str)))
-    toolbox.register("select", seeded(tools.selTournament, selection), tournsize=3)
+    toolbox.register("select", Seeded(tools.selTournament, selection), tournsize=3)
     return toolbox
 
 
-def seeded(operator: Callable[..., Any], stream: random.Random) -> Callable[..., Any]:
-    """Returns the operator, drawing from a stream where DEAP's draws from the global ``random``."""
+class Seeded:
+    """An operator that draws from a stream where DEAP's draws from the global ``random``.
 
-    @functools.wraps(operator)
-    def call(*arguments: Any, **options: Any) -> Any:
-        with seeds.global_random(stream):
-            return operator(*arguments, **options)
+    Args:
+        operator: The operator.
+        stream: The stream.
+    """
 
-    return call
+    # no __dict__: Toolbox.register would copy it onto its partial
+    __slots__ = ("operator", "stream")
+
+    def __init__(self, operator: Callable[..., Any], stream: random.Random) -> None:
+        self.operator, self.stream = operator, stream
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """Calls the operator."""
+        with seeds.global_random(self.stream):
+            return self.operator(*arguments, **options)
 
 
 def make_statistics() -> tools.Statistics:

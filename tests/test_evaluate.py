@@ -104,10 +104,10 @@ def test_threads_are_restored(digits: ep.Problem) -> None:
 
 def test_an_evaluator_pickles_without_its_records(digits: ep.Problem) -> None:
     (mask,) = population(digits, 1)
-    toolbox = ep.make_toolbox(digits, fitness_epochs=1)
+    toolbox = ep.make_toolbox(digits, sparsity=0.8, fitness_epochs=1)
     value = toolbox.evaluate(mask)
     content = pickle.dumps(toolbox.evaluate)
-    assert len(content) < 3000
+    assert len(content) < 4000  # half of it is the docstring that DEAP copies
     assert pickle.loads(content)(mask) == value
 
 

@@ -1,12 +1,21 @@
+import re
+from dataclasses import asdict
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 import evoprune as ep
 from evoprune import fitness as registry
-from evoprune.brief import torch_threads
+from evoprune import records
+from evoprune.brief import FAILURE, torch_threads
 from evoprune.engines.module import ModulePopulation
+from evoprune.evaluate import remember
 from evoprune.fitness import FITNESS, TERMS, FitnessFunction
-from evoprune.train import train
+from evoprune.parallel import evaluations_of, serial
+from evoprune.train import Trained, train
+from evoprune.worker import work
 
 
 def test_terms_by_hand(digits: ep.Problem) -> None:
@@ -80,3 +89,90 @@ def test_an_unknown_term_is_refused() -> None:
     with pytest.raises(ep.InputError, match=r"unknown fitness term 'gradiant'.*Did you mean 'gradient'"):
         ep.register_fitness("mine", ["gradiant", "magnitude"])
     assert "mine" not in FITNESS
+
+
+@pytest.fixture
+def registering(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a test register terms, and forgets them."""
+    for registered in (TERMS, FITNESS):
+        for name in registered:
+            monkeypatch.setitem(registered, name, registered[name])
+    yield
+    for name in registry.registered_terms():
+        del TERMS[name]
+        FITNESS.pop(name)
+
+
+def broken(trained: object, validation: object) -> np.ndarray:
+    raise KeyError("no such layer")
+
+
+FAILING = {
+    "raises": (broken, "KeyError: 'no such layer'"),
+    "accuracy of a regression": (lambda trained, validation: validation.accuracy, "is nan"),
+    "infinite": (lambda trained, validation: np.full(len(validation.loss), np.inf), "is inf"),
+    "a scalar": (lambda trained, validation: validation.loss.sum(), r"values of shape \(\); expected \(1,\)"),
+    "one too many": (lambda trained, validation: np.append(validation.loss, 1.0), r"shape \(2,\); expected \(1,\)"),
+    "nothing": (lambda trained, validation: None, r"shape \(\)"),
+    "text": (lambda trained, validation: ["good"] * len(validation.loss), "could not convert string"),
+}
+
+
+@pytest.fixture(scope="module")
+def regression(tensors: ep.Data) -> ep.Problem:
+    x, _ = tensors.train
+    return ep.Problem(torch.nn.Linear(6, 2), ep.Data(train=(x, x[:, :2])), recipe=ep.Recipe(epochs=1))
+
+
+@pytest.mark.parametrize("how", FAILING)
+def test_a_term_that_fails_fails_only_who_asks_for_it(how: str, regression: ep.Problem, engine: str, registering: None) -> None:
+    term, reason = FAILING[how]
+    rng = np.random.default_rng(0)
+    masks = [ep.random_mask(regression.shapes, 0.5, rng) for _ in range(3)]
+    before = ep.Evaluator(regression, fitness="loss", epochs=1, engine=engine)
+    expected = before.evaluate(masks, serial)
+    ep.register_fitness("mine", term)
+    ep.register_fitness("mixed", ["loss", "mine"])
+    evaluator = ep.Evaluator(regression, fitness="loss", epochs=1, engine=engine)
+    evaluations = evaluator.evaluate(masks, serial)
+    for evaluation, same in zip(evaluations, expected, strict=True):
+        assert (evaluation.status, evaluation.note) == (same.status, same.note)
+        assert {name: evaluation.terms[name] for name in same.terms} == same.terms
+        assert not np.isfinite(evaluation.terms["mine"])
+    for fitness in ("mine", "mixed", ("loss", "mine")):
+        asking = ep.Evaluator(regression, fitness=fitness, epochs=1, engine=engine)
+        for evaluation in asking.evaluate(masks, serial):
+            assert evaluation.status == FAILURE
+            assert re.search(f"mine.*{reason}", evaluation.note), evaluation.note
+
+
+def test_a_term_that_fails_for_one_mask_fails_that_mask_alone(digits: ep.Problem, registering: None) -> None:
+    def picky(trained: Trained, validation: object) -> np.ndarray:
+        return np.array([np.nan if mask.sparsity > 0.85 else 1.0 for mask in trained.population.masks])
+
+    ep.register_fitness("mine", picky)
+    masks = [ep.random_mask(digits.shapes, sparsity, np.random.default_rng(0)) for sparsity in (0.8, 0.9)]
+    for fitness, failures in (("loss", [False, False]), ("mine", [False, True])):
+        evaluations = ep.Evaluator(digits, fitness=fitness, epochs=1, engine="stacked").evaluate(masks, serial)
+        assert [e.status == FAILURE for e in evaluations] == failures
+
+
+def test_who_asks_travels_with_the_brief(regression: ep.Problem, registering: None) -> None:
+    ep.register_fitness("mine", broken)
+    mask = ep.random_mask(regression.shapes, 0.5, np.random.default_rng(0))
+    remember(regression)
+    for fitness, failed in (("loss", False), ("mine", True)):
+        brief = asdict(ep.Evaluator(regression, fitness=fitness, epochs=1).brief)
+        outcome, (fields,) = work(regression.hash, None, brief, [np.packbits(mask.bits).tobytes()], None)
+        assert outcome == "ok"
+        assert (fields["status"] == FAILURE) == failed
+        (evaluation,) = evaluations_of(outcome, [fields], [mask])
+        assert set(evaluation.terms) == set(TERMS)
+
+
+def test_a_failing_term_is_an_empty_cell(regression: ep.Problem, registering: None, tmp_path: Path) -> None:
+    ep.register_fitness("mine", broken)
+    result = ep.k_starts(regression, k=2, sparsity=0.5, fitness="loss", fitness_epochs=1, out=tmp_path / "run")
+    assert result.summary["failed"] == 0
+    rows = records.read_table(tmp_path / "run" / "evaluations.csv")
+    assert all(np.isnan(row["mine"]) and np.isfinite(row["loss"]) for row in rows)

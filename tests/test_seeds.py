@@ -1,3 +1,4 @@
+import itertools
 import random
 from collections.abc import Callable
 
@@ -160,3 +161,46 @@ def test_a_model_function_that_draws_from_numpy_draws_from_the_seed(tensors: ep.
     assert np.array_equal(a.w0, b.w0)
     assert not np.array_equal(a.w0, ep.Problem(model=of_numpy, data=tensors, seed=4).w0)
     assert not np.array_equal(a.w0, a.redrawn(4).w0)
+
+
+GENERATOR, CLOCK = np.random.default_rng(0), itertools.count()
+
+
+def by_a_global_generator() -> float:
+    return float(GENERATOR.random())
+
+
+def by_a_counter() -> float:
+    return 0.01 * next(CLOCK)
+
+
+def by_entropy() -> float:
+    return float(np.random.default_rng().random())
+
+
+@pytest.mark.parametrize("draw", [by_a_global_generator, by_a_counter, by_entropy])
+def test_what_no_seed_reaches_is_refused(draw: Callable[[], float], tensors: ep.Data) -> None:
+    with pytest.raises(InputError, match=r"outputs in training mode differ from one call to the next.*global generator"):
+        ep.Problem(model=Drawing(draw), data=tensors)
+    with pytest.raises(InputError, match="loss in training mode differ from one call to the next"):
+        ep.Problem(
+            model=nn.Linear(6, 3),
+            data=tensors,
+            loss=lambda outputs, targets: nn.functional.cross_entropy(outputs, targets) * (1 + draw()),
+        )
+
+
+class OwnGenerator(Drawing):
+    def __init__(self) -> None:
+        super().__init__(by_torch)
+        self.rng = np.random.default_rng(5)
+        self.draw = self.own
+
+    def own(self) -> float:
+        return float(self.rng.random())
+
+
+def test_a_generator_of_the_modules_own_begins_anew_in_every_training(tensors: ep.Data) -> None:
+    problem = ep.Problem(model=OwnGenerator(), data=tensors, recipe=ep.Recipe(epochs=1))
+    run = {"k": 2, "sparsity": 0.5, "fitness_epochs": 1}
+    assert len({ep.k_starts(problem, **run).summary["test_loss"] for _ in range(2)}) == 1

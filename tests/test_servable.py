@@ -180,3 +180,27 @@ def test_uses_count_whoever_takes_the_weight() -> None:
     inside = ["1.self_attn.out_proj.weight", "1.linear1.weight", "1.linear2.weight"]
     assert uses(encoder, inside, X[:1]) == dict.fromkeys(inside, 1)
     assert uses(Functional(), ["a.weight", "b.weight"], X[:1]) == {"a.weight": 2, "b.weight": 1}
+
+
+class Returning(nn.Module):
+    def __init__(self, make: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.layer, self.make = nn.Linear(6, 2), make
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.make(self.layer(x))
+
+
+RETURNED: dict[str, Callable[[torch.Tensor], object]] = {
+    "dict": lambda z: {"logits": z},
+    "tuple": lambda z: (z, z),
+    "list": lambda z: [z],
+    "None": lambda z: None,
+    "number": lambda z: 1.0,
+}
+
+
+@pytest.mark.parametrize("kind", RETURNED)
+def test_outputs_that_are_no_tensor_get_the_cure(kind: str) -> None:
+    with pytest.raises(ep.InputError, match="forward returns .*; expected one tensor .*wrap it in a module"):
+        ep.Problem(model=Returning(RETURNED[kind]), data=DATA)
