@@ -202,5 +202,5 @@ RETURNED: dict[str, Callable[[torch.Tensor], object]] = {
 
 @pytest.mark.parametrize("kind", RETURNED)
 def test_outputs_that_are_no_tensor_get_the_cure(kind: str) -> None:
-    with pytest.raises(ep.InputError, match="forward returns .*; expected one tensor .*wrap it in a module"):
+    with pytest.raises(ep.InputError, match=r"forward returns .*; expected one tensor .*wrap it in a module"):
         ep.Problem(model=Returning(RETURNED[kind]), data=DATA)
