@@ -36,6 +36,7 @@ def k_starts(
     engine: str = "auto",
     workers: str | Workers = "auto",
     evaluation_timeout: float | None = None,
+    retry_failed: bool = False,
     threads: int = 1,
     chunk_size: int | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -66,6 +67,8 @@ def k_starts(
         engine: See :data:`evoprune.engines.ENGINES`; ``auto`` chooses by measured costs. A resumed run keeps its own.
         workers: See :func:`evoprune.parallel.choose_workers`.
         evaluation_timeout: Likewise.
+        retry_failed: Go back to before the first mask that the machine failed, by a lack of memory or the like, and evaluate it
+            again; else it keeps the worst fitness, which the run has used.
         threads: Threads that torch uses in every process.
         chunk_size: Masks that are evaluated together where the engine takes several at a time. None: a quarter of the k, at
             most 8, so that four processes find work.
@@ -84,7 +87,7 @@ def k_starts(
         "sparsity": sparsity, "layer_densities": layer_densities, "fitness": fitness, "fitness_epochs": fitness_epochs,
         "seed": seed, "engine": engine, "chunk_size": chunk_size,
     }  # fmt: skip
-    where = Where(workers, threads, out, force, progress, evaluation_timeout)
+    where = Where(workers, threads, out, force, progress, evaluation_timeout, retry_failed)
     return search_starts(problem, Plan("kstarts", k, restart, controls), search, where)
 
 
@@ -107,6 +110,7 @@ def combine(
     engine: str = "auto",
     workers: str | Workers = "auto",
     evaluation_timeout: float | None = None,
+    retry_failed: bool = False,
     threads: int = 1,
     chunk_size: int | None = None,
     out: str | os.PathLike[str] | None = None,
@@ -143,6 +147,7 @@ def combine(
         engine: As above.
         workers: As above.
         evaluation_timeout: As above.
+        retry_failed: As above.
         threads: As above.
         chunk_size: As above.
         out: As above.
@@ -164,7 +169,7 @@ def combine(
         "sparsity": first_sparsity, "layer_densities": layer_densities, "fitness": fitness, "fitness_epochs": fitness_epochs,
         "seed": seed, "engine": engine, "chunk_size": chunk_size, "dissipation": dissipation if select == "end" else None,
     }  # fmt: skip
-    where = Where(workers, threads, out, force, progress, evaluation_timeout)
+    where = Where(workers, threads, out, force, progress, evaluation_timeout, retry_failed)
     # what repeats the brief training keeps its engine, bit for bit
     plan = Plan("combine", k, restart, controls, dissipation, fitness_epochs if engine == "auto" else None)
     return search_starts(problem, plan, search, where)
@@ -186,6 +191,7 @@ def evolve(
     engine: str = "auto",
     workers: str | Workers = "auto",
     evaluation_timeout: float | None = None,
+    retry_failed: bool = False,
     threads: int = 1,
     chunk_size: int = 8,
     out: str | os.PathLike[str] | None = None,
@@ -225,6 +231,8 @@ def evolve(
         engine: See :data:`evoprune.engines.ENGINES`; ``auto`` chooses by measured costs. A resumed run keeps its own.
         workers: See :func:`evoprune.parallel.choose_workers`.
         evaluation_timeout: Likewise.
+        retry_failed: Go back to before the first mask that the machine failed, by a lack of memory or the like, and evaluate it
+            again; else it keeps the worst fitness, which the run has used.
         threads: Threads that torch uses in every process.
         chunk_size: Masks that are evaluated together where the engine takes several at a time.
         out: Run folder to record in and, where it holds this run already, to resume from; None records nothing.
@@ -243,7 +251,7 @@ def evolve(
         "seed": seed, "engine": engine, "chunk_size": chunk_size,
     }  # fmt: skip
     evolution = Evolution() if evolution is None else evolution
-    where = Where(workers, threads, out, force, progress, evaluation_timeout)
+    where = Where(workers, threads, out, force, progress, evaluation_timeout, retry_failed)
     plan = Plan("evolve", evolution.k, restart, controls)
     return search_generations(problem, evolution, plan, search, trained_bests, callbacks, where)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from evoprune.dissipation import Dissipation, remover
 from evoprune.engines import ENGINES
-from evoprune.errors import RunError
+from evoprune.errors import RunError, is_of_the_machine
 from evoprune.evidence import evidence_cost, take_evidence
 from evoprune.fitness import ACCURACY, BUILT_IN_TERMS, TERMS
 from evoprune.forks import settle
@@ -30,7 +30,7 @@ from evoprune.train import Measured, Trained, measure, train
 T = TypeVar("T")
 
 UNKNOWN_COLLAPSE = "collapse not known"
-STATUSES = OK, NO_BETTER_THAN_CHANCE, FAILURE = "ok", "no better than chance", "failed"
+STATUSES = OK, NO_BETTER_THAN_CHANCE, FAILURE, MACHINE_FAILURE = "ok", "no better than chance", "failed", "machine failure"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,8 @@ class Evaluation:
         validation_loss: Mean loss on the validation set.
         validation_accuracy: From 0 to 1; NaN where accuracy is not defined.
         status: ``ok``, ``no better than chance`` (the validation loss is not below that of the best prediction that
-            ignores the input), or ``failed`` (something is not finite, or was raised).
+            ignores the input), ``failed`` (something is not finite, or was raised), or ``machine failure`` (there was no
+            memory, or the like: no fact about the mask, which may be tried again).
         note: Why it failed; else what the mask cuts off, if anything.
         multiply_adds: What it cost, see :func:`evoprune.train.multiply_adds`; NaN where a failure left it open.
         worker: Host and process that did it.
@@ -96,6 +97,11 @@ class Evaluation:
     worker: str
     seconds: float
     evidence: Evidence | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether there is nothing to judge the mask by."""
+        return self.status in (FAILURE, MACHINE_FAILURE)
 
     @property
     def values(self) -> dict[str, float]:
@@ -124,22 +130,24 @@ def evaluate_chunk(problem: Problem, masks: Chunk, brief: BriefTraining) -> list
                 if len(group) > 1:
                     evaluations += [e for mask in group for e in evaluate_chunk(problem, [mask], brief)]
                     continue
-                found = [failed(group[0], brief, _reason(error))]
+                status = MACHINE_FAILURE if is_of_the_machine(error) else FAILURE
+                found = [failed(group[0], brief, _reason(error), status)]
             seconds = (time.perf_counter() - start) / len(group)
             evaluations += [replace(evaluation, seconds=seconds) for evaluation in found]
     return evaluations
 
 
-def failed(mask: Mask, brief: BriefTraining, note: str) -> Evaluation:
+def failed(mask: Mask, brief: BriefTraining, note: str, status: str = FAILURE) -> Evaluation:
     """Returns the evaluation of a mask that could not be evaluated.
 
     Args:
         mask: The mask.
         brief: The brief training.
         note: Why.
+        status: Whether it was the mask's failure or the machine's.
     """
     terms = dict.fromkeys(TERMS, math.nan)
-    return Evaluation(mask.hash, brief.seed, terms, math.nan, math.nan, FAILURE, note, math.nan, worker_name(), 0.0)
+    return Evaluation(mask.hash, brief.seed, terms, math.nan, math.nan, status, note, math.nan, worker_name(), 0.0)
 
 
 @contextmanager

@@ -150,6 +150,14 @@ def load_evidence(folder: Path, gen: int) -> dict[str, Evidence]:
     return found
 
 
+def drop_after(folder: Path, gen: int) -> None:
+    """Removes the checkpoints and evidence of what came after a generation, and the trainings of generations' fittest masks."""
+    for path in [*folder.glob("generation-*"), *folder.glob("evidence-*"), *folder.glob("bests-*")]:
+        number = path.name.removesuffix(".damaged").removesuffix(path.suffix).partition("-")[2]
+        if path.name.startswith("bests-") or not number.isdecimal() or int(number) > gen:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def drop_evidence(folder: Path, before: int) -> None:
     """Removes the evidence of the generations before one."""
     for place in folder.glob("evidence-*"):

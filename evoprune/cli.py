@@ -109,6 +109,9 @@ class StartOptions(Options):
     evaluation_timeout: float | None = None
     """Seconds that the evaluation of a mask may take; one that takes longer is ended, and the mask gets the worst fitness.
     Needs `python -m evoprune.scoop`, or Dask. None: no limit."""
+    retry_failed: bool = False
+    """Go back to before the first mask that the machine failed, by a lack of memory or the like, and evaluate it again; else it
+    keeps the worst fitness."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class DissipationOptions:
     """global: one threshold for all layers; layer: every layer loses the same fraction of its survivors."""
 
 
-NOT_SETTINGS = ("workers", "evaluation_timeout", "threads", "data_dir", "out", "force", "tensorboard")
+NOT_SETTINGS = ("workers", "evaluation_timeout", "threads", "data_dir", "out", "force", "tensorboard", "retry_failed")
 OptionsT = TypeVar("OptionsT", bound=Options)
 T = TypeVar("T")
 BROKEN_PIPE = 141  # as a shell has it of a process that nobody reads from
@@ -232,7 +235,8 @@ def _experiment(
     facts = {name: resolved[name] for name in values if name in resolved}
     shown = {"method": method, **values, **facts, "out": shown_folder}
     print("\n".join(f"{name:20} {value}" for name, value in shown.items()), end="\n\n", flush=True)
-    finished = (folder / "result.json").exists() and not options.force
+    anew = options.force or getattr(options, "retry_failed", False)
+    finished = (folder / "result.json").exists() and not anew
     result = search(problem, options, folder)
     if finished:
         print(f"{shown_folder} is finished already:")
@@ -262,7 +266,11 @@ def _print_result(result: dict[str, Any]) -> None:
     for role, facts in {"winner": result, **result["controls"]}.items():
         numbers = [f"{name} {facts[f'test_{name}']:.4f}" for name in ("accuracy", "loss") if facts[f"test_{name}"] is not None]
         print(f"test set, {role:11} {', '.join(numbers) or 'diverged'}")
-    for count, what in (("failed", "failed; see evaluations.csv"), ("no_better_than_chance", "were no better than chance")):
+    for count, what in (
+        ("failed", "failed; see evaluations.csv"),
+        ("machine_failures", "were not judged, because the machine failed; --retry-failed evaluates them again"),
+        ("no_better_than_chance", "were no better than chance"),
+    ):
         if result.get(count):
             print(f"warning: {result[count]} of {result.get('evaluations', result['k'])} masks {what}")
     if result.get("winner_status", "ok") != "ok" or result["better_than_chance"] is False:

@@ -40,6 +40,22 @@ class LostTaskError(RunError):
     """A task that no worker could finish."""
 
 
+# What torch says when there is no memory, or no thread.
+_OF_THE_MACHINE = (
+    "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "alloc_failed", "start new thread",
+)  # fmt: skip
+
+
+def is_of_the_machine(error: BaseException | None) -> bool:
+    """Tells whether an error, or what caused it, is a failure of the machine: of memory, files, devices or the network."""
+    if error is None:
+        return False
+    is_such = isinstance(error, (MemoryError, OSError))
+    if isinstance(error, RuntimeError):
+        is_such = any(words in str(error).lower() for words in _OF_THE_MACHINE)
+    return is_such or is_of_the_machine(error.__cause__)
+
+
 def look_up(kind: str, name: str, registry: Mapping[str, T]) -> T:
     """Returns ``registry[name]``.
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from evoprune import engines, seeds
-from evoprune.brief import FAILURE, BriefTraining, Chunk, Evaluation, evaluate_chunk, split, worker_name
+from evoprune.brief import BriefTraining, Chunk, Evaluation, evaluate_chunk, split, worker_name
 from evoprune.dissipation import MOVEMENTS, Dissipation
 from evoprune.errors import InputError, look_up
 from evoprune.evidence import MAGNITUDE
@@ -161,7 +161,7 @@ class Evaluator:
         """Gives a mask its evidence, and returns its fitness: after a failure the worst there is under the mask's weights."""
         mask.evidence = evaluation.evidence
         values = self.values(evaluation)
-        if evaluation.status == FAILURE:
+        if evaluation.has_failed:
             weights = chain(mask.fitness.weights, repeat(1.0))
             return tuple(-value if weight < 0 else value for value, weight in zip(values, weights, strict=False))
         if evaluation.evidence is None:
@@ -242,18 +242,18 @@ class Evaluator:
             for e in evaluations:
                 self.known[e.mask] = replace(recorded[e.mask], evidence=e.evidence) if e.mask in recorded else e
         found = [self.known[h] for h in hashes]
-        usable = [evaluation.values for evaluation in found if evaluation.status != FAILURE]
+        usable = [evaluation.values for evaluation in found if not evaluation.has_failed]
         if not self.divisors and usable:
             self.divisors = {term: divisor for o in self.objectives for term, divisor in o.calibrate(usable).items()}
         return found
 
     def is_whole(self, evaluation: Evaluation) -> bool:
         """Tells whether a recorded evaluation has the evidence that is asked for."""
-        return not self.brief.evidence or evaluation.evidence is not None or evaluation.status == FAILURE
+        return not self.brief.evidence or evaluation.evidence is not None or evaluation.has_failed
 
     def values(self, evaluation: Evaluation) -> tuple[float, ...]:
         """Returns the fitness that an evaluation amounts to, one number an objective; -inf for a failure."""
-        if evaluation.status == FAILURE:
+        if evaluation.has_failed:
             return (FAILED,) * len(self.objectives)
         return tuple(objective.value(evaluation.values, self.divisors) for objective in self.objectives)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from deap import base, tools
 from tqdm import tqdm
 
-from evoprune.brief import FAILURE, Evaluation
+from evoprune.brief import MACHINE_FAILURE, Evaluation
 from evoprune.errors import RunError
 from evoprune.evaluate import Evaluator
 from evoprune.fitness import ACCURACY, TERMS
@@ -79,12 +79,12 @@ def require_a_survivor(evaluations: Sequence[Evaluation], run: Run | None) -> No
     Raises:
         RunError: Every evaluation failed.
     """
-    if all(evaluation.status == FAILURE for evaluation in evaluations):
+    if all(evaluation.has_failed for evaluation in evaluations):
         where = "" if run is None else f" The evaluations are recorded in {run.folder / 'evaluations.csv'}."
-        raise RunError(
-            f"all {len(evaluations)} evaluations failed; the first: {evaluations[0].note}. If training diverged, lower "
-            f"the learning rate.{where}"
-        )
+        cure = "If training diverged, lower the learning rate."
+        if all(evaluation.status == MACHINE_FAILURE for evaluation in evaluations):
+            cure = "That is the machine's failure, not the masks': retry_failed=True (--retry-failed) evaluates them again."
+        raise RunError(f"all {len(evaluations)} evaluations failed; the first: {evaluations[0].note}. {cure}{where}")
 
 
 def log_generation(

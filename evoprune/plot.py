@@ -16,7 +16,6 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import MaxNLocator
 
 from evoprune import drawing, records
-from evoprune.brief import FAILURE
 from evoprune.dissipation import EDGES
 from evoprune.errors import InputError
 from evoprune.files import require_own
@@ -69,7 +68,7 @@ def read_starts(folder: Path) -> Starts:
     """
     config, result = _config_and_result(folder)
     rows = [e for gen, e in records.read_evaluations(folder) if gen == 0]
-    usable = [e for e in rows if e.status != FAILURE]
+    usable = [e for e in rows if not e.has_failed]
     divisors = config["divisors"] or dict.fromkeys(config["settings"]["fitness_terms"], 1.0)
     is_accuracy = not all(math.isnan(e.validation_accuracy) for e in usable)
     position = {e.mask: i for i, e in enumerate(usable)}

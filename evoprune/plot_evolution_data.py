@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evoprune import records
-from evoprune.brief import FAILURE, Evaluation
+from evoprune.brief import Evaluation
 from evoprune.errors import InputError
 from evoprune.files import require_own
 from evoprune.fitness import FITNESS
@@ -155,7 +155,7 @@ def read_evaluated(folder: Path) -> Evaluated:
             f"give evolve several, or draw the fitness."
         )
     rows = records.read_evaluations(folder)
-    usable = [(gen, e) for gen, e in rows if e.status != FAILURE]
+    usable = [(gen, e) for gen, e in rows if not e.has_failed]
     values = [(gen, _objective(names[0], e, config), _objective(names[1], e, config)) for gen, e in usable]
     points = [(gen, x, y) for gen, x, y in values if math.isfinite(x + y)]
     if not points:

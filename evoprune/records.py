@@ -112,6 +112,11 @@ def read_evaluations(folder: Path) -> list[tuple[int, Evaluation]]:
         raise InputError(f"cannot read {path}: {error!r}; expected the records of a run of this version.") from error
 
 
+def rewrite_evaluations(path: Path, rows: Iterable[tuple[int, Evaluation]]) -> None:
+    """Writes ``evaluations.csv`` anew, atomically, each evaluation with its generation."""
+    write_atomically(path, _csv_text(_evaluation_columns(), [_evaluation_row(gen, e) for gen, e in rows]).encode())
+
+
 def append_evaluations(path: Path, gen: int, evaluations: Iterable[Evaluation]) -> None:
     """Appends rows to ``evaluations.csv``, all or none; they are on disk when this returns.
 
@@ -119,11 +124,7 @@ def append_evaluations(path: Path, gen: int, evaluations: Iterable[Evaluation]) 
         InputError: It has other columns.
         OSError: There is no room for them, or the file cannot be written.
     """
-    columns = ["gen", "mask", "seed", *TERMS, *_PLAIN_COLUMNS]
-    rows = [
-        {"gen": gen, "mask": e.mask, "seed": e.seed, **e.terms, **{name: getattr(e, name) for name in _PLAIN_COLUMNS}}
-        for e in evaluations
-    ]
+    columns, rows = _evaluation_columns(), [_evaluation_row(gen, e) for e in evaluations]
     drop_torn_line(path)  # rows must not run together
     new = not path.exists() or path.stat().st_size == 0
     if not new:
@@ -131,6 +132,14 @@ def append_evaluations(path: Path, gen: int, evaluations: Iterable[Evaluation]) 
         if header != columns:
             raise InputError(f"{path} has the columns {header}, now they are {columns}; register the fitness terms as before.")
     append(path, _csv_text(columns, rows, header=new).encode())
+
+
+def _evaluation_columns() -> list[str]:
+    return ["gen", "mask", "seed", *TERMS, *_PLAIN_COLUMNS]
+
+
+def _evaluation_row(gen: int, e: Evaluation) -> dict[str, Any]:
+    return {"gen": gen, "mask": e.mask, "seed": e.seed, **e.terms, **{name: getattr(e, name) for name in _PLAIN_COLUMNS}}
 
 
 def _evaluation(row: Mapping[str, str]) -> tuple[int, Evaluation]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +14,7 @@ from deap import tools
 from torch import nn
 
 from evoprune import records
-from evoprune.brief import FAILURE, Evaluation, collapse_note
+from evoprune.brief import FAILURE, MACHINE_FAILURE, Evaluation, collapse_note
 from evoprune.final import HISTORY_COLUMNS, FinalTraining
 from evoprune.mask import Mask
 from evoprune.problem import Problem
@@ -96,6 +98,18 @@ def describe_training(problem: Problem, start: Mask, training: FinalTraining) ->
     }
 
 
+def count_failures(evaluations: Iterable[Evaluation]) -> dict[str, int]:
+    """Returns how many masks failed, and how many the machine failed; warns of these, for they were not judged."""
+    status = Counter(evaluation.status for evaluation in evaluations)
+    if count := status[MACHINE_FAILURE]:
+        warnings.warn(
+            f"{count} masks were not judged, because the machine failed (see the notes in evaluations.csv); they counted as "
+            f"least fit. retry_failed=True (--retry-failed) evaluates them again.",
+            stacklevel=2,
+        )
+    return {"failed": status[FAILURE], "machine_failures": count}
+
+
 def rank_correlation(population: Sequence[Mask], evaluations: Sequence[Evaluation]) -> float:
     """Returns Spearman's rho between fitness and validation accuracy (minus the loss, where there is no accuracy).
 
@@ -104,7 +118,7 @@ def rank_correlation(population: Sequence[Mask], evaluations: Sequence[Evaluatio
     pairs = [
         (fitness_of(mask), -e.validation_loss if math.isnan(e.validation_accuracy) else e.validation_accuracy)
         for mask, e in zip(population, evaluations, strict=True)
-        if e.status != FAILURE
+        if not e.has_failed
     ]
     values = np.array(pairs).T
     if len(pairs) < 3 or np.ptp(values, axis=1).min() == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import platform
@@ -21,7 +22,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from evoprune import checkpoint, records
-from evoprune.brief import Evaluation
+from evoprune.brief import MACHINE_FAILURE, Evaluation
 from evoprune.errors import InputError, InUseError
 from evoprune.files import drop_torn_line, remove_temporaries, require_own
 from evoprune.identity import VERSION, differing
@@ -50,6 +51,7 @@ class Run:
         problem_hash: The problem's hash.
         device: Where networks are trained.
         force: Start over where the folder holds another run.
+        retry_failed: See :meth:`plan`.
     """
 
     folder: Path
@@ -63,6 +65,7 @@ class Run:
     problem_hash: str = ""
     device: str = "cpu"
     force: bool = False
+    retry_failed: bool = False
 
     @classmethod
     def plan(
@@ -72,6 +75,7 @@ class Run:
         settings: Mapping[str, Any],
         execution: Mapping[str, Any] | None = None,
         force: bool = False,
+        retry_failed: bool = False,
     ) -> Run:
         """Returns the run of a folder, new or to be resumed, without writing anything.
 
@@ -83,11 +87,13 @@ class Run:
             settings: All that decides the result, as JSON values.
             execution: What does not.
             force: Start over where the folder holds a run with other settings, or on another problem.
+            retry_failed: Go back to before the first mask that the machine failed, such as by a lack of memory.
 
         Raises:
             InputError: The folder holds another run, or something else, or cannot be read.
         """
         run = cls(Path(folder).absolute(), method, json.loads(json.dumps(settings)), dict(execution or {}), force=force)
+        run.retry_failed = retry_failed
         require_own(run.folder)
         before = _read_config(run.folder)
         if before is None:
@@ -161,6 +167,8 @@ class Run:
             self.divisors = {}
             self._clear()
         self._read_evaluations()
+        if self.retry_failed:
+            self._go_back()
         if not self.finished:
             self._save_config()
             self._save_environment(is_resumed=not other)
@@ -279,6 +287,24 @@ class Run:
             elif folder.exists():
                 shutil.rmtree(folder)
         (self.folder / "config.json").unlink(missing_ok=True)
+
+    def _go_back(self) -> None:
+        """Goes back to before the first mask that the machine failed: whatever came of it is done again."""
+        failed = [mask for mask, evaluation in self.evaluations.items() if evaluation.status == MACHINE_FAILURE]
+        if not failed:
+            return
+        (self.folder / "result.json").unlink(missing_ok=True)  # first: the run is no longer finished
+        first = min(self.generations[mask] for mask in failed)
+        checkpoint.drop_after(self.checkpoint, first)
+        rows = [(self.generations[mask], evaluation) for mask, evaluation in self.evaluations.items()]
+        kept = [row for row in rows if row[0] <= first and row[1].mask not in failed]
+        if self.settings.get("steady_state"):  # what was bred after it may come of it
+            kept = list(itertools.takewhile(lambda row: row[1].mask not in failed, rows))
+        records.rewrite_evaluations(self.folder / "evaluations.csv", kept)
+        self.evaluations = {evaluation.mask: evaluation for _, evaluation in kept}
+        self.generations = {evaluation.mask: gen for gen, evaluation in kept}
+        if first == 0:
+            self.divisors = {}  # of the whole first generation
 
     def _read_evaluations(self) -> None:
         path = self.folder / "evaluations.csv"

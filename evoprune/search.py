@@ -18,17 +18,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evoprune import seeds
-from evoprune.brief import FAILURE, NO_BETTER_THAN_CHANCE, Evaluation
+from evoprune.brief import NO_BETTER_THAN_CHANCE, Evaluation
 from evoprune.dissipation import Dissipation
 from evoprune.engines import auto
-from evoprune.errors import InputError, RunError
+from evoprune.errors import InputError, RunError, is_of_the_machine
 from evoprune.evaluate import Evaluator, Workers
 from evoprune.final import FinalTraining, train_from_w0, train_fully
 from evoprune.generations import evaluate_generation, log_generation, require_a_survivor, write_generations
 from evoprune.importing import require_main_guard
 from evoprune.mask import Mask
 from evoprune.problem import Problem
-from evoprune.result import Result, describe_problem, describe_training, rank_correlation, save, trained_model
+from evoprune.result import Result, count_failures, describe_problem, describe_training, rank_correlation, save, trained_model
 from evoprune.run import Run
 from evoprune.toolbox import fitness_of, make_toolbox
 from evoprune.train import multiply_adds
@@ -65,6 +65,7 @@ class Where:
     force: bool
     progress: bool
     evaluation_timeout: float | None = None
+    retry_failed: bool = False
 
     def __post_init__(self) -> None:
         require_main_guard()
@@ -130,7 +131,7 @@ def search_starts(problem: Problem, plan: Plan, search: Mapping[str, Any], where
         selected = "start" if evaluator.brief.dissipation is None else "end"
         settings |= {"dissipation": asdict(plan.dissipation), "select": selected}
     execution = {**where.recorded, "engine": evaluator.brief.engine}
-    run = None if where.out is None else Run.plan(where.out, plan.method, settings, execution, where.force)
+    run = None if where.out is None else Run.plan(where.out, plan.method, settings, execution, where.force, where.retry_failed)
     with nullcontext() if run is None else run.of(problem, evaluator.identify_terms()), toolbox.map.func:
         if run is not None:
             evaluator.resume({}, run.divisors, run.execution["threads"], run.execution["engine"])
@@ -167,7 +168,7 @@ def _search_starts(problem: Problem, toolbox: base.Toolbox, plan: Plan, seed: in
         "winner_status": winner.status,
         **_cost(problem, plan, evaluations, winner, trainings["winner"], brief.epochs),
         "spearman_rho": rank_correlation(population, evaluations),
-        "failed": sum(e.status == FAILURE for e in evaluations),
+        **count_failures(evaluations),
         "no_better_than_chance": sum(e.status == NO_BETTER_THAN_CHANCE for e in evaluations),
         "controls": described,
     }
@@ -303,9 +304,17 @@ def train_chosen(
             bar.update()
 
         def train_mask(mask: Mask) -> FinalTraining:
-            if plan.restart:
-                return train_from_w0(problem, mask, engine, orders, threads, advance, plan.dissipation, plan.free_after)
-            return train_fully(problem, mask, engine, order, threads, advance, plan.dissipation, free_after=plan.free_after)
+            try:
+                if plan.restart:
+                    return train_from_w0(problem, mask, engine, orders, threads, advance, plan.dissipation, plan.free_after)
+                return train_fully(problem, mask, engine, order, threads, advance, plan.dissipation, free_after=plan.free_after)
+            except Exception as error:
+                if not is_of_the_machine(error):
+                    raise
+                raise RunError(
+                    f"the machine failed in the final training of mask {mask.hash[:12]}: {type(error).__name__}: {error}; what "
+                    f"was found before is on disk, where out= was given, and the same command resumes."
+                ) from error
 
         for role, mask in chosen.items():
             bar.set_postfix_str(role)
@@ -337,7 +346,7 @@ def _require_convergence(problem: Problem, plan: Plan, mask: Mask, training: Fin
 
 
 def _winner_and_controls(population: list[Mask], evaluations: list[Evaluation], seed: int) -> dict[str, Mask]:
-    usable = [(mask, e) for mask, e in zip(population, evaluations, strict=True) if e.status != FAILURE]
+    usable = [(mask, e) for mask, e in zip(population, evaluations, strict=True) if not e.has_failed]
     drawn = int(seeds.generator(seed, "selection").integers(len(usable)))
     return {
         "winner": tools.selBest([mask for mask, _ in usable], 1)[0],

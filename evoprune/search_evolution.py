@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evoprune import checkpoint, seeds
-from evoprune.brief import FAILURE, NO_BETTER_THAN_CHANCE, BriefTraining, split
+from evoprune.brief import NO_BETTER_THAN_CHANCE, BriefTraining, split
 from evoprune.callbacks import Callback
 from evoprune.checkpoint import State
 from evoprune.engines import auto
@@ -31,7 +31,7 @@ from evoprune.generations import evaluate_generation, log_generation, require_a_
 from evoprune.mask import Mask
 from evoprune.parallel import count_workers, require_a_count
 from evoprune.problem import Problem
-from evoprune.result import MEASURED, Result, describe_problem, describe_training, save, trained_model
+from evoprune.result import MEASURED, Result, count_failures, describe_problem, describe_training, save, trained_model
 from evoprune.run import Run
 from evoprune.search import Plan, Where, train_chosen
 from evoprune.signals import save_on_signals
@@ -113,7 +113,7 @@ def search_generations(
         "trained_bests": trained_bests,
     }
     execution = {**where.recorded, "engine": evaluator.brief.engine}
-    run = None if where.out is None else Run.plan(where.out, plan.method, settings, execution, where.force)
+    run = None if where.out is None else Run.plan(where.out, plan.method, settings, execution, where.force, where.retry_failed)
     latest = Latest(run)
     with (
         nullcontext() if run is None else run.of(problem, evaluator.identify_terms()),
@@ -359,7 +359,7 @@ def _result(
         "stopped_by": reason_to_stop(state, evolution),
         "hall_of_fame": len(state.hall_of_fame),
         **_cost(problem, evaluator, plan, starts, training),
-        "failed": sum(e.status == FAILURE for e in known.values()),
+        **count_failures(known.values()),
         "no_better_than_chance": sum(e.status == NO_BETTER_THAN_CHANCE for e in known.values()),
         "controls": {"start": describe_training(problem, first, trainings["start"])} if plan.controls else {},
     }

@@ -42,6 +42,9 @@ class SearchOptions(cli.Options):
     evaluation_timeout: float | None = None
     """Seconds that the evaluation of a mask may take; one that takes longer is ended, and the mask gets the worst fitness.
     Needs `python -m evoprune.scoop`, or Dask. None: no limit."""
+    retry_failed: bool = False
+    """Go back to before the first mask that the machine failed, by a lack of memory or the like, and evaluate it again; else it
+    keeps the worst fitness."""
     tensorboard: Path | None = None
     """Folder to write the generations' statistics to, for TensorBoard (an optional extra). None: do not."""
 
