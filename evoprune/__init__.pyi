@@ -1,6 +1,6 @@
 from . import baselines, operators, parallel
 from ._version import __version__
-from .algorithms import baseline, combine, dissipate, evolve, k_starts
+from .algorithms import baseline, combine, dissipate, evolve, k_starts, train_mask
 from .brief import Evaluation
 from .callbacks import Callback, TensorBoard
 from .data import Data
@@ -49,4 +49,5 @@ __all__ = [
     "parallel",
     "random_mask",
     "register_fitness",
+    "train_mask",
 ]

@@ -1,19 +1,21 @@
-"""The searches: k-starts, dissipating gradients, their combination; and the training of a baseline's mask."""
+"""The searches: k-starts, dissipating gradients, their combination; and the training of a baseline's, or of any, mask."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from evoprune import baselines, seeds
 from evoprune.baselines import BASELINES
 from evoprune.callbacks import Callback
 from evoprune.dissipation import Dissipation
-from evoprune.errors import look_up
+from evoprune.errors import InputError, look_up
 from evoprune.evaluate import Workers
 from evoprune.evolution import Evolution
 from evoprune.initialize import survivors_of
+from evoprune.mask import Mask
 from evoprune.problem import Problem
 from evoprune.result import Result
 from evoprune.search import Found, Plan, Where, search_starts, train_found
@@ -60,7 +62,7 @@ def k_starts(
         sparsity: Fraction of the prunable weights to remove, in [0, 1).
         fitness: See :data:`evoprune.fitness.FITNESS`.
         layer_densities: See :func:`evoprune.initialize.layer_survivors`.
-        fitness_epochs: Epochs of the brief training.
+        fitness_epochs: Epochs of the brief training; 0 judges the untrained masked networks, by loss, accuracy or magnitude.
         restart: Train winner and controls from W0 for all epochs with another order of the batches, for comparison.
         controls: Train the two controls.
         seed: Seed of the run; None takes the problem's.
@@ -135,7 +137,7 @@ def combine(
         sparsity: Sparsity at the end.
         fitness: See :data:`evoprune.fitness.FITNESS`.
         layer_densities: Of the starts; see :func:`evoprune.initialize.layer_survivors`.
-        fitness_epochs: Epochs of the brief training.
+        fitness_epochs: Epochs of the brief training; 0 judges the untrained masked networks, by loss, accuracy or magnitude.
         dissipate_epochs: Number of removals. The first is at the end of the brief training's last epoch
             (``select="start"``), or of the first epoch (``"end"``).
         movement: See :class:`evoprune.dissipation.Dissipation`.
@@ -162,7 +164,9 @@ def combine(
         RunError: Every evaluation failed, or the winner's final training diverged.
     """
     look_up("select", select, dict.fromkeys(SELECT, True))
-    first = fitness_epochs if select == "start" else 1
+    if select == "end" and fitness_epochs == 0:
+        raise InputError("select is 'end' with fitness_epochs 0, in which nothing dissipates; expected at least 1.")
+    first = max(1, fitness_epochs) if select == "start" else 1
     dissipation = Dissipation(dissipate_epochs, sparsity, None, movement, scope, first)
     dissipation.require(problem, first_sparsity)
     search = {
@@ -220,7 +224,7 @@ def evolve(
         fitness: See :data:`evoprune.fitness.FITNESS`. Several names are as many objectives, all maximised (NSGA-II, Deb et al.
             2002); then the fittest is the one of the Pareto front with the largest first objective.
         layer_densities: Of random masks; see :func:`evoprune.initialize.layer_survivors`.
-        fitness_epochs: Epochs of the brief training.
+        fitness_epochs: Epochs of the brief training; 0 judges the untrained masked networks, by loss, accuracy or magnitude.
         restart: Train the fittest mask and its control from W0 with another order of the batches, for comparison.
         controls: Also train the fittest mask of the first generation, which k-starts would have chosen; where sparsity rises,
             of the first one at the asked sparsity.
@@ -345,6 +349,8 @@ def baseline(
         InputError: A value out of range, an unknown name, or an ``out`` that holds another run or cannot be written.
         RunError: The final training diverged.
     """
+    if isinstance(method, Mask):
+        raise InputError("method is a mask; expected the name of a baseline. To train a mask: ep.train_mask(problem, mask).")
     known = look_up("baseline", method, BASELINES)
     seed = problem.seed if seed is None else seeds.check_seed(seed)
     survivors_of(sparsity, problem.prunable_count)  # refuses bad values now
@@ -357,3 +363,51 @@ def baseline(
     settings = {"sparsity": float(sparsity)}
     where = Where("serial", threads, out, force, progress)
     return train_found(problem, Plan(method, 1), find, settings, seed, engine, where)
+
+
+def train_mask(
+    problem: Problem,
+    mask: Mask | str | os.PathLike[str],
+    *,
+    seed: int | None = None,
+    engine: str = "auto",
+    threads: int = 1,
+    out: str | os.PathLike[str] | None = None,
+    force: bool = False,
+    progress: bool = False,
+) -> Result:
+    """Trains a mask that was found elsewhere, fully from W0, with records and all.
+
+    Args:
+        problem: The problem.
+        mask: The mask, of any number of survivors, or the path of one that :meth:`evoprune.mask.Mask.save` wrote, or of a run
+            folder. Of arrays of zeros and ones it is ``ep.Mask.from_layers({"fc1.weight": array, ...})``.
+        seed: Seed of the run; None takes the problem's.
+        engine: See :data:`evoprune.engines.ENGINES`; ``auto`` chooses by measured costs.
+        threads: Threads that torch uses.
+        out: Run folder to record in and, where it holds this run already, to resume from; None records nothing.
+        force: Start over where ``out`` holds a run with other settings.
+        progress: Show progress bars on standard error.
+
+    Returns:
+        The mask, its trained network and the records; what it took to find the mask is not known, and not counted.
+
+    Raises:
+        InputError: The mask does not fit the network, or keeps nothing; or a value is out of range, or ``out`` cannot be used.
+        RunError: The training diverged.
+    """
+    if not isinstance(mask, Mask):
+        if not isinstance(mask, (str, os.PathLike)):
+            raise InputError(
+                f"mask is {type(mask).__name__}; expected ep.Mask, such as ep.Mask.from_layers({{'fc1.weight': array, ...}}), "
+                f"or the path of one."
+            )
+        path = Path(mask).expanduser().absolute()
+        mask = Mask.load(path / "mask.npz" if path.is_dir() else path)
+    mask.require(problem.shapes)
+    if not mask.survivors:
+        raise InputError("the mask keeps no weights; expected at least one.")
+    found = Found(Mask(mask.bits, mask.shapes))
+    settings = {"of": mask.hash, "sparsity": mask.sparsity}
+    where = Where("serial", threads, out, force, progress)
+    return train_found(problem, Plan("train", 1), lambda: found, settings, seed, engine, where)

@@ -38,7 +38,7 @@ class BriefTraining:
     """All that an evaluation depends on beside problem and mask.
 
     Attributes:
-        epochs: Epochs of the brief training: the first of the recipe's.
+        epochs: Epochs of the brief training: the first of the recipe's; 0 judges untrained networks.
         seed: Seeds batches and noise; one a run, the same for every individual.
         engine: Name of the engine.
         threads: Threads that torch uses.
@@ -188,7 +188,7 @@ def _train_group(problem: Problem, masks: Chunk, brief: BriefTraining) -> list[E
         terms = {name: float(values[k]) for name, values in by_name.items()}
         loss, accuracy = float(validation.loss[k]), float(validation.accuracy[k])
         needed = {name: value for name, value in terms.items() if name in BUILT_IN_TERMS or name in brief.terms}
-        status, note = _status(problem, trained.population.masks[k], {**needed, "validation loss": loss})
+        status, note = _status(problem, trained.population.masks[k], {**needed, "validation loss": loss}, brief.epochs)
         cost, evidence = float(trained.epoch_costs[:, k].sum()), None
         if brief.evidence and status != FAILURE:
             evidence = take_evidence(
@@ -217,11 +217,11 @@ def _measure_term(name: str, trained: Trained, validation: Measured, brief: Brie
     return values
 
 
-def _status(problem: Problem, mask: Mask, values: Mapping[str, float]) -> tuple[str, str]:
+def _status(problem: Problem, mask: Mask, values: Mapping[str, float], epochs: int) -> tuple[str, str]:
     wrong = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
     if wrong:
         return FAILURE, "; ".join(wrong)
-    chance = problem.chance_loss
+    chance = problem.chance_loss if epochs else None  # untrained networks are not expected to be better
     status = NO_BETTER_THAN_CHANCE if chance is not None and values["validation loss"] >= chance else OK
     return status, collapse_note(problem, mask)
 

@@ -92,7 +92,7 @@ class StartOptions(Options):
     steps and the survivors of |g|), combined (both, each divided by its mean over the initial population), or loss (minus the
     validation loss: the control)."""
     fitness_epochs: int = 2
-    """Epochs of the brief training: the first of --epochs."""
+    """Epochs of the brief training: the first of --epochs. 0 judges untrained networks, by loss, accuracy or magnitude."""
     layer_densities: str = "varied"
     """How the survivors of a random mask spread over the layers: uniform (the same density everywhere, the plainest reading
     of the paper), erk (Erdős-Rényi-Kernel), or varied (ERK's densities times random factors drawn for each start)."""

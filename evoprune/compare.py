@@ -239,10 +239,10 @@ def _cost_of_evolution(problem: Problem, evolution: Evolution, brief: int, spars
     briefs = evolution.first * (1 - evolution.begin(sparsity)) + evolution.children * sum(densities)
     evidence = min(BATCH, n) / n if evolution.evidence(sparsity) else 0.0
     search = (briefs - density) * brief + evolution.most_evaluations * evidence
-    baselines = [BASELINES[name] for name in evolution.start if name in BASELINES and name != RANDOM]
+    baselines = [BASELINES[name] for name in evolution.names if name in BASELINES and name != RANDOM]
 
     def cost(epochs: int) -> float:
-        removals = min(DISSIPATE_EPOCHS, epochs) if DISSIPATE in evolution.start else 0
+        removals = min(DISSIPATE_EPOCHS, epochs) if DISSIPATE in evolution.names else 0
         begin = evolution.begin(sparsity)
         starts = [(1 - begin) ** (i / removals) for i in range(removals)]
         starts += [baseline.search_cost(problem, begin, epochs) for baseline in baselines]
@@ -300,7 +300,7 @@ def check_cells(comparison: Comparison, cells: Sequence[Cell]) -> list[Cell]:
             names = ("fitness", "layer_densities", "fitness_epochs")
             make_toolbox(problem, sparsity=first, **{name: options[name] for name in names}, workers="serial")
         if "dissipate_epochs" in options:
-            start = options["fitness_epochs"] if options.get("select") == "start" else 1
+            start = max(1, options["fitness_epochs"]) if options.get("select") == "start" else 1
             rest = {name: options[name] for name in ("movement", "scope") if name in options}
             Dissipation(options["dissipate_epochs"], cell.sparsity, first=start, **rest).require(problem, first)
     return [cell for cell in cells if kind(cell) in fitting]

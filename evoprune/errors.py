@@ -67,7 +67,7 @@ def look_up(kind: str, name: str, registry: Mapping[str, T]) -> T:
     Raises:
         InputError: The name is unknown; the message lists the known ones and the nearest.
     """
-    if name in registry:
+    if isinstance(name, str) and name in registry:
         return registry[name]
     near = difflib.get_close_matches(str(name), registry, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""

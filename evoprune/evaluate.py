@@ -55,7 +55,7 @@ class Evaluator:
     Args:
         problem: The problem.
         fitness: Name of the fitness, see :data:`evoprune.fitness.FITNESS`; several names for as many objectives.
-        epochs: Epochs of the brief training.
+        epochs: Epochs of the brief training; 0 judges the untrained masked networks, which have no gradients.
         engine: Name of the engine, see :data:`evoprune.engines.ENGINES`.
         threads: Threads that torch uses in every evaluating process. Results may differ in their last bits between
             numbers of threads.
@@ -95,9 +95,9 @@ class Evaluator:
         survivors: int | None = None,
         repair: bool = False,
     ) -> None:
-        for name, value in (("fitness_epochs", epochs), ("threads", threads), ("chunk_size", chunk_size)):
-            if not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; expected a positive integer.")
+        for name, value, least in (("fitness_epochs", epochs, 0), ("threads", threads, 1), ("chunk_size", chunk_size, 1)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InputError(f"{name} is {value!r}; expected an integer of at least {least}.")
         if epochs > problem.recipe.epochs:
             raise InputError(
                 f"fitness_epochs is {epochs}, but the recipe has {problem.recipe.epochs} epochs; a brief training is "
@@ -112,6 +112,8 @@ class Evaluator:
         self.objectives = find_objectives(fitness, problem)
         if repair and survivors is None:
             raise InputError("repair is True, but survivors is None; expected the number to which masks are repaired.")
+        if epochs == 0:
+            self._require_untrained(fitness, evidence, drop)
         self.survivors, self.repair = survivors, repair
         self.brief = BriefTraining(epochs, order, engine, threads, chunk_size, dissipation, evidence, drop, self.terms)
         self.known: dict[str, Evaluation] = {}
@@ -120,6 +122,19 @@ class Evaluator:
         self._key = ""
         self.copied = False  # made in another process from a pickle
         self._said = False
+
+    def _require_untrained(self, fitness: str | Sequence[str], evidence: float, drop: str) -> None:
+        """Refuses what untrained networks do not have."""
+        if "gradient" in self.terms:
+            raise InputError(
+                f"fitness is {fitness!r} with fitness_epochs 0, but untrained networks have no accumulated gradient; take "
+                f"loss, accuracy or magnitude, or fitness_epochs of at least 1."
+            )
+        if evidence and drop in ("absolute", "relative"):
+            raise InputError(
+                f"drop is {drop!r} with fitness_epochs 0, but untrained weights have not moved; take drop='magnitude', or "
+                f"fitness_epochs of at least 1."
+            )
 
     def resume(self, known: Mapping[str, Evaluation], divisors: Mapping[str, float], threads: int, engine: str) -> None:
         """Goes on from what a run has recorded.

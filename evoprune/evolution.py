@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,10 @@ class Evolution:
     patience: int | None = None
     """Stop after so many generations without a fitter mask, or, with several objectives, a change of the Pareto front. None: no
     limit."""
-    start: tuple[str, ...] = ("random",)
+    start: tuple[str | Mask, ...] = ("random",)
     """The first generation: random (random masks), the name of a baseline (snip, grasp, synflow, magnitude, erk, ...),
-    dissipate (the mask that dissipating gradients leave), or the path of a mask.npz or of a run folder. Several may be given,
-    and random ones fill up. What it took to find masks that are given by path is not counted."""
+    dissipate (the mask that dissipating gradients leave), or the path of a mask.npz or of a run folder; in Python also a mask.
+    Several may be given, and random ones fill up. What it took to find masks that are given is not counted."""
     starts: int | None = None
     """Masks in the first generation, to which random ones fill up. None: as many as there are offspring."""
     algorithm: str = "mu+lambda"
@@ -116,8 +117,8 @@ class Evolution:
     @property
     def first(self) -> int:
         """Masks in the first generation; more where a run folder that is given holds more, fewer where masks are equal."""
-        named = len({name for name in self.start if name != RANDOM})
-        return max(named, self.starts or self.children) if RANDOM in self.start else named
+        named = len([name for name in self.names if name != RANDOM]) + len(self.masks)
+        return max(named, self.starts or self.children) if RANDOM in self.names else named
 
     def evidence(self, sparsity: float) -> float:
         """Returns the fraction of the survivors that evidence has to name; 0 for none."""
@@ -145,10 +146,25 @@ class Evolution:
     def __post_init__(self) -> None:
         for name in ("start", "mutation"):
             value = getattr(self, name)
-            values = (value,) if isinstance(value, (str, os.PathLike)) else tuple(value)
+            values = (value,) if isinstance(value, (str, os.PathLike, Mask)) else tuple(value)
             object.__setattr__(self, name, tuple(os.fspath(v) if isinstance(v, os.PathLike) else v for v in values))
         # the setting keeps its text; where it leads does not depend on a later working folder
         object.__setattr__(self, "_places", {name: Path(name).absolute() for name in self.start if isinstance(name, str)})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The starts that are names or paths, each once."""
+        return tuple(dict.fromkeys(start for start in self.start if isinstance(start, str)))
+
+    @property
+    def masks(self) -> tuple[Mask, ...]:
+        """The starts that are masks."""
+        return tuple(start for start in self.start if isinstance(start, Mask))
+
+    def to_settings(self) -> dict[str, Any]:
+        """Returns the options as JSON values; a mask is named by its hash."""
+        start = [f"mask {s.hash}" if isinstance(s, Mask) else s for s in self.start]
+        return {**asdict(dataclasses.replace(self, start=())), "start": start}
 
     def place(self, name: str) -> Path:
         """Returns the path that a start names, as it was when the options were made."""
@@ -189,7 +205,13 @@ class Evolution:
         if self.evaluations is not None and self.evaluations < least:
             until = "in the first generation" if self.first_sparsity is None else "until sparsity has risen"
             raise InputError(f"evaluations are {self.evaluations}, but there are {least} {until}; expected at least as many.")
-        if self.starts is not None and RANDOM not in self.start:
+        wrong = [start for start in self.start if not isinstance(start, (str, Mask))]
+        if wrong:
+            raise InputError(
+                f"start has {wrong[0]!r}; expected names, paths and masks (ep.Mask; of arrays of zeros and ones: "
+                f"ep.Mask.from_layers)."
+            )
+        if self.starts is not None and RANDOM not in self.names:
             raise InputError(f"starts are {self.starts}, but start is {self.start}; expected random among them, to fill up.")
         for name, value, known in (
             ("algorithm", self.algorithm, ALGORITHMS), ("crossover", self.crossover, CROSSOVERS), ("grow", self.grow, GROW),

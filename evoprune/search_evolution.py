@@ -6,9 +6,10 @@ import copy
 import math
 import random
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from dataclasses import replace as replace_fields
 from typing import Any
 
@@ -88,6 +89,13 @@ def search_generations(
     names = [search["fitness"]] if isinstance(search["fitness"], str) else list(search["fitness"])
     sparsity = float(search["sparsity"])
     evolution.require(sparsity, problem.prunable_count, len(names))
+    if search["fitness_epochs"] == 0 and evolution.drop in ("absolute", "relative") and evolution.evidence(sparsity):
+        warnings.warn(
+            f"networks that are not trained (fitness_epochs 0) have not moved: survivors are dropped by magnitude, and not by "
+            f"{evolution.drop} movement.",
+            stacklevel=3,
+        )
+        evolution = replace_fields(evolution, drop="magnitude")
     begin, evidence = evolution.begin(sparsity), evolution.evidence(sparsity)
     engine = auto.resolve(search["engine"], problem, sparsity, search["chunk_size"])
     search = {**search, "fitness": names, "sparsity": sparsity, "seed": seed}
@@ -105,7 +113,7 @@ def search_generations(
     settings = {
         "problem": problem.config(),
         **search,
-        **asdict(evolution),
+        **evolution.to_settings(),
         "given": [mask.hash for mask in given],
         "fitness_terms": list(evaluator.terms),
         "restart": plan.restart,

@@ -68,15 +68,17 @@ class How:
 
 
 def given_masks(problem: Problem, evolution: Evolution, sparsity: float) -> list[Mask]:
-    """Reads the masks that ``start`` names by their paths; of a run folder its mask, and its hall of fame.
+    """Returns the masks that ``start`` has, or names by their paths; of a run folder its mask, and its hall of fame.
 
     Raises:
         InputError: A name that is neither known nor a path, or a mask that does not fit.
     """
     low, high = evolution.bounds(sparsity)
     least, most = (survivors_of(s, problem.prunable_count) for s in (high, low))
-    masks = []
-    for name in evolution.start:
+    masks = [_require_survivors(mask, "a mask of start", sparsity, least, most) for mask in evolution.masks]
+    for mask in masks:
+        mask.require(problem.shapes)
+    for name in evolution.names:
         if name in (RANDOM, DISSIPATE, *NAMED):
             continue
         path = evolution.place(name)
@@ -85,12 +87,18 @@ def given_masks(problem: Problem, evolution: Evolution, sparsity: float) -> list
         if path.is_dir():
             require_own(path)
         for file in [path / "mask.npz", *sorted(path.glob("hall_of_fame/*.npz"))] if path.is_dir() else [path]:
-            mask = Mask.load(file, problem)
-            if not least <= mask.survivors <= most:
-                expected = least if least == most else f"{least} to {most}"
-                raise InputError(f"{file} keeps {mask.survivors} weights; expected {expected} for sparsity {sparsity}.")
-            masks.append(mask)
-    return distinct(masks)
+            masks.append(_require_survivors(Mask.load(file, problem), str(file), sparsity, least, most))
+    return distinct(Mask(mask.bits, mask.shapes) for mask in masks)
+
+
+def _require_survivors(mask: Mask, what: str, sparsity: float, least: int, most: int) -> Mask:
+    if least <= mask.survivors <= most:
+        return mask
+    expected = least if least == most else f"{least} to {most}"
+    raise InputError(
+        f"{what} keeps {mask.survivors} weights; expected {expected} for sparsity {sparsity}. Pass sparsity={mask.sparsity!r} "
+        f"to search with as many, or train the mask as it is by ep.train_mask(problem, mask) or experiments/train.py."
+    )
 
 
 def first_masks(
@@ -117,7 +125,7 @@ def first_masks(
     def find() -> tuple[dict[str, Any], dict[str, Tensor]]:
         began, found = time.perf_counter(), list(given)
         dense_epoch, search_epochs, cost = multiply_adds(problem, dense(problem)), 0.0, 0.0
-        for name in dict.fromkeys(evolution.start):
+        for name in evolution.names:
             if progress and name in (DISSIPATE, *NAMED):
                 tqdm.write(f"first masks: {name}")
             if name == DISSIPATE:
@@ -139,7 +147,7 @@ def first_masks(
     facts, tensors = find() if run is None else run.step("starts", find)
     rows = np.unpackbits(tensors["bits"].numpy(), axis=1, count=problem.prunable_count).astype(bool)
     masks = {mask.hash: mask for mask in (Mask(bits, problem.shapes) for bits in rows)}
-    if RANDOM in evolution.start:
+    if RANDOM in evolution.names:
         for _ in range(100 * evolution.first):  # a small network may have fewer masks than are wanted
             if len(masks) >= evolution.first:
                 break

@@ -51,7 +51,7 @@ def make_toolbox(
         layer_densities: See :func:`evoprune.initialize.layer_survivors`.
         fitness: See :data:`evoprune.fitness.FITNESS`; several names for as many objectives. One of several terms needs the
             toolbox's own map, which sees the initial population as a whole.
-        fitness_epochs: Epochs of the brief training.
+        fitness_epochs: Epochs of the brief training; 0 judges untrained networks, by loss, accuracy or magnitude.
         seed: Seed of the run; None takes the problem's.
         engine: See :data:`evoprune.engines.ENGINES`; ``auto`` chooses by measured costs.
         workers: See :func:`evoprune.parallel.choose_workers`.

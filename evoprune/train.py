@@ -73,7 +73,7 @@ def train(
             changed. None keeps the engine.
     """
     optimizer = problem.recipe.make_optimizer(list(population.parameters()))
-    gradients: list[Tensor] = []
+    gradients = [] if epochs else [torch.zeros_like(weight) for weight in population.weights]
     train_loss = np.full(population.size, np.nan)
     costs = np.zeros((epochs, population.size))
     pruned = False

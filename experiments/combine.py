@@ -16,7 +16,7 @@ class CombineOptions(cli.DissipationOptions, cli.StartOptions):
     k: int = 2
     """Number of random masks. More of them cost more than they were seen to gain; see RESULTS.md."""
     fitness_epochs: int = 1
-    """Epochs of the brief training: the first of --epochs."""
+    """Epochs of the brief training: the first of --epochs. 0 judges untrained networks, by loss, accuracy or magnitude."""
     first_sparsity: float = 0.5
     """Sparsity of the random masks."""
     sparsity: float = 0.9

@@ -14,6 +14,10 @@ from evoprune import cli
 class SearchOptions(cli.Options):
     """Options of an evolution, but for those of its course, which take seconds to import."""
 
+    start: tuple[str, ...] = ("random",)
+    """The first generation: random (random masks), the name of a baseline (snip, grasp, synflow, magnitude, erk, ...),
+    dissipate (the mask that dissipating gradients leave), or the path of a mask.npz or of a run folder. Several may be given,
+    and random ones fill up. What it took to find masks that are given by path is not counted."""
     sparsity: float = 0.9
     """Fraction of the prunable weights to remove, at least 0 and below 1."""
     fitness: tuple[str, ...] = ("loss",)
@@ -22,7 +26,7 @@ class SearchOptions(cli.Options):
     divided by its mean over the first generation), or sparsity. Several are as many objectives, such as accuracy and sparsity
     (with the mutation sparsity)."""
     fitness_epochs: int = 1
-    """Epochs of the brief training: the first of --epochs."""
+    """Epochs of the brief training: the first of --epochs. 0 judges untrained networks, by loss, accuracy or magnitude."""
     layer_densities: str = "varied"
     """How the survivors of a random mask spread over the layers: uniform, erk, or varied (ERK's, times random factors)."""
     restart: bool = False
