@@ -210,7 +210,7 @@ def synflow(problem: Problem, *, sparsity: float, iterations: int = SYNFLOW_ITER
     weights = _prunable(problem, network)
     x = problem.data.train[0][:1]
     ones = torch.ones_like(x, dtype=torch.float64 if x.is_floating_point() else x.dtype)
-    mask: Mask | None = None
+    mask = dense(problem)
     with _scoring(problem, "synflow", None):
         for count in counts:
             gradients = torch.autograd.grad(network(ones).sum(), weights, materialize_grads=True)
@@ -219,7 +219,6 @@ def synflow(problem: Problem, *, sparsity: float, iterations: int = SYNFLOW_ITER
             with torch.no_grad():
                 for weight, layer in zip(weights, mask.layers.values(), strict=True):
                     weight.mul_(torch.from_numpy(layer).to(weight.device))
-    assert mask is not None  # there is at least one iteration
     return mask
 
 
@@ -262,15 +261,14 @@ def lottery_ticket(
         if on_epoch is not None:
             on_epoch()
 
-    mask: Mask | None = None
+    mask = dense(problem)
     for count in counts:
         with torch_threads(threads):
-            population = build(problem, [dense(problem) if mask is None else mask])
+            population = build(problem, [mask])
             train(population, problem, problem.recipe.epochs, order, after_epoch)
         state = population.state(0)
         trained = _flat([state[name].abs() for name in problem.shapes])
         mask = _keep_best(problem, "lottery_ticket", trained, count, mask, count == counts[-1])
-    assert mask is not None  # there is at least one round
     return mask
 
 
@@ -436,20 +434,20 @@ def _keep_best(problem: Problem, name: str, scores: Tensor, count: int, mask: Ma
         name: Name of the baseline.
         scores: Scores of all prunable weights.
         count: How many to keep.
-        mask: Those that are still there; None for all, in the first selection.
+        mask: Those that are still there; None for all.
         last: It is the last selection, so scores of zero that it keeps are warned of.
 
     Raises:
-        RunError: The scores are not finite, all zero, or, in the first selection, all equal.
+        RunError: The scores are not finite, all zero, or, as long as all weights are there, all equal.
     """
     there = np.ones(len(scores), bool) if mask is None else mask.bits
     values = scores.detach().cpu()[torch.from_numpy(there)]
     best = top_scores(values, count)
-    # among the last few of several selections other scores than zero may be equal: those of a single path
-    if count < len(values) and values.min() == values.max() and (mask is None or not values.any()):
+    # of the last few weights of several selections other scores than zero may be equal: those of a single path
+    if count < len(values) and values.min() == values.max() and (there.all() or not values.any()):
         raise RunError(
-            f"all {len(values):,} scores of {name} are {float(values[0]):g}; they rank nothing{_blocked(problem, there)}. "
-            f"Expected initial weights, examples and activations that let a signal and its gradient through."
+            f"all {len(values):,} scores of {name} are {values.max() + 0.0:g}; they rank nothing{_blocked(problem, there)}. "
+            f"Expected initial weights, examples and activations that let signals and gradients through."
         )
     found = Mask(there, problem.shapes)
     found.bits[there] = best

@@ -1,4 +1,5 @@
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -210,9 +211,13 @@ def test_recorded_runs_come_back(digits: ep.Problem, tmp_path: Path, method: str
 @pytest.mark.parametrize("name", sorted(BASELINES))
 def test_masks_at_three_nines_reach_every_output_or_say_so(name: str) -> None:
     problem = ep.Problem("lenet-300-100", recipe=ep.Recipe(epochs=1))
-    summary = ep.baseline(problem, name, sparsity=0.999).summary
-    mask = BASELINES[name].prune(problem, sparsity=0.999, seed=0)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        summary = ep.baseline(problem, name, sparsity=0.999).summary
+        mask = BASELINES[name].prune(problem, sparsity=0.999, seed=0)
     assert summary["collapse"] == str(mask.collapse(problem))
+    assert len(said) == (2 if summary["collapse"] else 0)
+    assert all(f"cuts off: {summary['collapse']};" in str(warning.message) for warning in said)
 
 
 @pytest.mark.parametrize("method", ["k_starts", "combine"])

@@ -1,6 +1,8 @@
 import copy
+import functools
 import math
 import random
+import warnings
 from functools import partial
 
 import numpy as np
@@ -11,12 +13,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evoprune import baselines, seeds
 from evoprune.baselines import BASELINES, default_examples, redrawn, shuffled, top_scores
 from evoprune.data import Data
 from evoprune.engines import ENGINES
-from evoprune.errors import InputError, RunError
+from evoprune.errors import CollapseWarning, InputError, RunError
 from evoprune.initialize import random_mask, survivors_of
 from evoprune.problem import Problem
 from evoprune.recipe import Recipe
@@ -551,3 +554,261 @@ def test_scores_that_are_not_finite_are_refused(bad):
 def test_a_count_out_of_range_is_refused(count):
     with pytest.raises(InputError, match="expected from 0 to n"):
         top_scores(torch.zeros(3), count)
+
+
+# Scores that rank nothing
+
+
+def data_of(x):
+    return Data(train=(x, (x.flatten(1)[:, 0] > 0).long()))
+
+
+def two_layers(zero, inputs=None, middle=nn.ReLU, excluded=(), **options):
+    """20 inputs, 16 neurons, 2 outputs; the weights that are named are zero."""
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 20, generator=draws) if inputs is None else inputs
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        network = nn.Sequential(nn.Linear(20, 16), middle(), nn.Linear(16, 2))
+    with torch.no_grad():
+        for name in zero:
+            network.get_parameter(name).zero_()
+    data = Data(train=(x, torch.arange(len(x)) % 2))
+    return Problem(network, data, recipe=Recipe(epochs=1), exclude=list(excluded), **options)
+
+
+class Dead(nn.Module):
+    def forward(self, x):
+        return torch.relu(-1.0 - x.abs())
+
+
+ALL_ZERO = ("0.weight", "2.weight", "0.bias", "2.bias")
+SALIENCIES = ["snip", "grasp", "synflow"]
+RANKED = sorted(set(LEARNED) - {"random", "erk"})
+# Networks in which signal or gradient is cut off; the baselines of which no score can be told from another
+NOTHING_RANKED = {
+    "zero head": (lambda: two_layers(["2.weight", "2.bias"]), {"snip", "synflow"}, "2.weight are zero"),
+    "zero head, excluded": (lambda: two_layers(["2.weight"], excluded=["2"]), {*SALIENCIES}, "2.weight are zero"),
+    "zero first layer": (lambda: two_layers(["0.weight", "0.bias"]), {*SALIENCIES}, "0.weight are zero"),
+    "zero W0": (lambda: two_layers(ALL_ZERO), set(RANKED), "0.weight, 2.weight are zero"),
+    "zero inputs": (lambda: two_layers(["0.bias"], torch.zeros(300, 20)), {"snip", "grasp"}, ""),
+    "dead neurons": (lambda: two_layers([], middle=Dead), {*SALIENCIES}, ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NOTHING_RANKED)
+@pytest.mark.parametrize("ranked", RANKED)
+def test_scores_that_rank_nothing_are_refused(case, ranked):
+    make, refused, cause = NOTHING_RANKED[case]
+    problem = make()
+    if ranked in refused:
+        what = ranked.removesuffix("-5").replace("-", "_")
+        with pytest.raises(RunError, match=f"scores of {what} are 0; they rank nothing.*{cause}"):
+            BASELINES[ranked].prune(problem, sparsity=0.9, seed=0)
+        return
+    mask = BASELINES[ranked].prune(problem, sparsity=0.9, seed=0)
+    assert not np.array_equal(np.flatnonzero(mask.bits), np.arange(mask.survivors))
+
+
+@pytest.mark.parametrize("ranked", ["magnitude", "synflow"])
+def test_scores_that_are_all_equal_are_refused(ranked):
+    problem = Problem(nn.Linear(6, 3, bias=False), tiny_problem(True).data)
+    with torch.no_grad():
+        problem._template.weight.fill_(0.5)
+    with pytest.raises(RunError, match=r"all 18 scores of .* are 0.5; they rank nothing"):
+        BASELINES[ranked].prune(problem, sparsity=0.5)
+
+
+@pytest.mark.parametrize("ranked", RANKED)
+def test_nothing_need_be_ranked_where_nothing_is_removed(ranked):
+    assert BASELINES[ranked].prune(two_layers(ALL_ZERO), sparsity=0.0, seed=0).bits.all()
+
+
+# Half of the inputs are zero, and so is the half of W0 that they meet: whose scores are zero
+HALF = torch.cat([torch.randn(300, 10, generator=torch.Generator().manual_seed(0)), torch.zeros(300, 10)], 1)
+
+
+def half_dead():
+    problem = two_layers([], HALF)
+    with torch.no_grad():
+        problem._template[0].weight[:, 10:] = 0
+    return problem
+
+
+@pytest.mark.parametrize("ranked", RANKED)
+def test_scores_of_zero_that_are_kept_are_said(ranked):
+    problem = half_dead()
+    kept = problem.prunable_count - 40
+    with pytest.warns(UserWarning, match=rf"of the {kept} weights that it keeps \d+ have a score of zero \(.* in 0.weight"):
+        mask = BASELINES[ranked].prune(problem, sparsity=40 / problem.prunable_count, seed=0)
+    assert mask.survivors == kept
+    if ranked == "magnitude":
+        with pytest.warns(UserWarning, match=rf"{ranked}: of the {kept} weights that it keeps 120 have .*\(120 in 0.weight\)"):
+            BASELINES[ranked].prune(problem, sparsity=40 / problem.prunable_count)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", CollapseWarning)
+        BASELINES[ranked].prune(problem, sparsity=0.9, seed=0)
+
+
+# A collapsed mask
+
+
+@pytest.mark.parametrize("collapsing", LEARNED)
+def test_a_mask_that_cuts_off_is_said(collapsing):
+    problem = Problem("mlp", "digits", widths=(24, 16), recipe=Recipe(epochs=1))
+    for sparsity in (0.3, 0.999):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            mask = BASELINES[collapsing].prune(problem, sparsity=sparsity, seed=0)
+        expected = [str(mask.collapse(problem))] if mask.collapse(problem) else []
+        texts = [str(warning.message) for warning in said if warning.category is CollapseWarning]
+        assert [text.split("cuts off: ")[1].split("; lower")[0] for text in texts] == expected
+        assert bool(expected) == (sparsity == 0.999)
+
+
+def test_functions_say_it_like_the_registry(digits):
+    with pytest.warns(CollapseWarning, match="the mask of magnitude cuts off: no survivors in"):
+        baselines.magnitude(digits, sparsity=0.999)
+    with pytest.warns(CollapseWarning, match="the mask of magnitude cuts off: no survivors in"):
+        baselines.magnitude(problem=digits, sparsity=0.999)
+
+
+# Buffers, attention, and networks that cannot be scored
+
+
+class Attention(nn.Module):
+    """Four tokens of five numbers, with a causal mask as a buffer of whichever kind."""
+
+    def __init__(self, kind):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.q, self.k, self.v, self.o = nn.Linear(5, 8), nn.Linear(5, 8), nn.Linear(5, 8), nn.Linear(8, 2)
+        causal = torch.triu(torch.ones(4, 4), 1).bool()
+        self.kind = kind
+        self.register_buffer("steps", torch.arange(4))  # an integer
+        self.register_buffer("mask", {
+            "bool": ~causal, "inf": torch.zeros(4, 4).masked_fill(causal, -math.inf), "negative": -1e9 * causal.float(),
+        }[kind])  # fmt: skip
+
+    def forward(self, x):
+        x = x.view(len(x), 4, 5) + self.steps[:, None]
+        a = self.q(x) @ self.k(x).transpose(1, 2)
+        a = a.masked_fill(~self.mask, -math.inf) if self.kind == "bool" else a + self.mask
+        return self.o((a.softmax(-1) @ self.v(x)).mean(1))
+
+
+class Fused(nn.Module):
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.i, self.o = nn.Linear(5, 8), nn.Linear(8, 2)
+            self.e = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=dropout)
+
+    def forward(self, x):
+        return self.o(self.e(self.i(x.view(len(x), 4, 5))).mean(1))
+
+
+class Scaled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.i, self.o = nn.Linear(5, 24), nn.Linear(8, 2)
+
+    def forward(self, x):
+        q, k, v = self.i(x.view(len(x), 4, 5)).view(len(x), 4, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        return self.o(F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2).mean(1))
+
+
+ATTENTION = {
+    **{f"{kind} buffer": functools.partial(Attention, kind) for kind in ("bool", "inf", "negative")},
+    "transformer": Fused,
+    "transformer with dropout": functools.partial(Fused, 0.2),
+    "scaled dot product": Scaled,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", ATTENTION)
+@pytest.mark.parametrize("saliency", ["snip", "grasp", "synflow"])
+def test_attention_is_scored(kind, saliency, dtype):
+    x = torch.randn(120, 20, generator=torch.Generator().manual_seed(0))
+    problem = Problem(ATTENTION[kind](), data_of(x), dtype=dtype)
+    mask = BASELINES[saliency].prune(problem, sparsity=0.8, seed=0)
+    assert mask.survivors == survivors_of(0.8, problem.prunable_count)
+    assert BASELINES[saliency].prune(problem, sparsity=0.8, seed=0) == mask
+
+
+def test_synflow_leaves_buffers_as_they_are():
+    """The masked weights' absolute values under the mask as it is, by hand."""
+    x = torch.randn(120, 20, generator=torch.Generator().manual_seed(0))
+    problem = Problem(Attention("inf"), data_of(x), dtype="float64")
+    network = problem.network().eval()
+    for parameter in network.parameters():
+        parameter.data.abs_()
+    assert network.mask.min() == -math.inf
+    network(torch.ones(1, 20, dtype=torch.float64)).sum().backward()
+    scores = torch.cat([(w.detach() * w.grad).flatten() for w in map(network.get_parameter, problem.shapes)])
+    mask = baselines.synflow(problem, sparsity=0.5, iterations=1)
+    assert np.array_equal(mask.bits, largest(scores, mask.survivors))
+
+
+def test_synflow_brings_nothing_back_where_scores_are_negative():
+    class Difference(nn.Module):
+        def __init__(self):
+            super().__init__()
+            with torch.random.fork_rng():
+                torch.manual_seed(1)
+                self.a, self.b = nn.Linear(6, 5), nn.Linear(6, 5)
+
+        def forward(self, x):
+            return 100 * (self.a(x) - 3 * self.b(x))
+
+    x = torch.randn(100, 6, generator=torch.Generator().manual_seed(0))
+    problem = Problem(Difference(), Data(train=(x, torch.arange(100) % 5)))
+    few = baselines.synflow(problem, sparsity=0.8, iterations=20)
+    many = baselines.synflow(problem, sparsity=0.2, iterations=20)
+    assert few.survivors == 12
+    assert not (few.bits & ~many.bits).any()
+    assert not few.layers["b.weight"].any()
+
+
+class Odd(nn.Module):
+    """Serves training, and not what a baseline does."""
+
+    def __init__(self, kind):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.layer = nn.Linear(20, 2)
+        self.kind = kind
+        self.scale = torch.ones(20)  # no buffer, which stays of its type
+
+    def forward(self, x):
+        if self.kind == "once differentiable":
+            q = self.layer(x)[:, None, None]
+            with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+                return F.scaled_dot_product_attention(q, q, q).flatten(1)
+        if self.kind == "one type":
+            return self.layer(torch.mv(x, self.scale)[:, None] + x)
+        if len(x) == 1 and bool((x == 1).all()):
+            raise ValueError("inputs of ones")
+        return self.layer(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "saliency", "cause"),
+    [
+        ("once differentiable", "grasp", "(NotImplemented|Runtime)Error: .*derivative for aten::.*flash_attention"),
+        ("one type", "synflow", "RuntimeError: .*dtype"),
+        ("ones", "synflow", "ValueError: inputs of ones"),
+    ],
+)
+def test_a_network_that_cannot_be_scored_is_named_with_the_cause(kind, saliency, cause):
+    x = torch.randn(120, 20, generator=torch.Generator().manual_seed(0))
+    problem = Problem(Odd(kind), data_of(x))
+    with pytest.raises(RunError, match=f"{saliency} cannot score this network: {cause}"):
+        BASELINES[saliency].prune(problem, sparsity=0.5)

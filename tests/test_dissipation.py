@@ -1,6 +1,7 @@
 """Dissipating gradients against what one computes by hand."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -251,3 +252,16 @@ def test_bad_values_are_refused(wide: ep.Problem, options: dict[str, object], me
 def test_a_first_sparsity_above_the_last_is_refused(wide: ep.Problem) -> None:
     with pytest.raises(ep.InputError, match=r"from sparsity 0.95 to 0.9"):
         ep.combine(wide, first_sparsity=0.95, sparsity=0.9, dissipate_epochs=2)
+
+
+@pytest.mark.parametrize("movement", MOVEMENTS)
+def test_weights_that_never_moved_are_said(movement: str) -> None:
+    problem = ep.Problem(model="mlp", widths=(12,), data="digits", recipe=ep.Recipe(epochs=2, lr=1e-30))
+    options = {"sparsity": 0.8, "dissipate_epochs": 2, "movement": movement, "engine": "module"}
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        result = ep.dissipate(problem, **options)
+    assert result.mask.survivors == round(0.2 * result.mask.bits.size)
+    texts = [str(warning.message) for warning in said if "moved alike" in str(warning.message)]
+    assert len(texts) == (0 if movement == "random" else 1)
+    assert all("check the recipe's lr" in text for text in texts)

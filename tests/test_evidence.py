@@ -182,3 +182,20 @@ def test_what_cannot_be_served_is_refused(digits, bad):
     population = ENGINES["module"].build(digits, [mask])
     with pytest.raises(ep.InputError, match="expected"):
         take_evidence(digits, population, 0, seed=SEED, **bad)
+
+
+@pytest.mark.parametrize(
+    ("lr", "zero", "said"),
+    [
+        (1e-30, (), "the absolute scores of survivors are all equal"),
+        # no signal reaches the second layer, and no gradient comes back through it
+        (0.1, ("fc1.weight", "fc1.bias", "fc2.weight"), "the dense gradients of removed weights are all equal"),
+    ],
+)
+def test_evidence_that_ranks_nothing_is_said(lr, zero, said):
+    problem = ep.Problem(model="mlp", widths=(12,), data="digits", recipe=ep.Recipe(epochs=1, lr=lr))
+    population = trained(problem, "module")
+    for name in zero:
+        population.network.get_parameter(name).data.zero_()
+    with pytest.warns(UserWarning, match=said):
+        take_evidence(problem, population, 0, seed=SEED)
