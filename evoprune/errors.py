@@ -6,6 +6,7 @@ Scripts print these without a traceback; anything else is a defect of the progra
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -32,12 +33,27 @@ class CollapseWarning(UserWarning):
     """A mask that cuts off layers or outputs."""
 
 
+class SurvivorsWarning(UserWarning):
+    """A mask with another number of survivors than was asked for is evaluated.
+
+    All that follows means something else, so a filter for warnings of every kind (``python -W ignore``) does not hide it; one for
+    this category does.
+    """
+
+
 class WorkersError(RunError):
     """Workers that cannot go on, whatever the mask."""
 
 
 class LostTaskError(RunError):
     """A task that no worker could finish."""
+
+
+def warn_in_spite_of_blanket_filters(message: str, category: type[Warning], stacklevel: int) -> None:
+    """Warns, unless the user has a filter for this category: one that ignores every warning does not count."""
+    with warnings.catch_warnings():
+        warnings.filters[:] = [entry for entry in warnings.filters if entry[:3] != ("ignore", None, Warning)]  # type: ignore[index]
+        warnings.warn(message, category, stacklevel=stacklevel + 1)
 
 
 # What torch says when there is no memory, or no thread.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import uuid
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, repeat
@@ -15,7 +14,7 @@ import numpy as np
 from evoprune import engines, seeds
 from evoprune.brief import BriefTraining, Chunk, Evaluation, evaluate_chunk, split, worker_name
 from evoprune.dissipation import MOVEMENTS, Dissipation
-from evoprune.errors import InputError, look_up
+from evoprune.errors import InputError, SurvivorsWarning, look_up, warn_in_spite_of_blanket_filters
 from evoprune.evidence import MAGNITUDE
 from evoprune.fitness import ACCURACY, FAILED, FITNESS, SPARSITY, FitnessFunction, Term, registered_terms
 from evoprune.forks import is_forked
@@ -213,10 +212,10 @@ class Evaluator:
                 self._said = True
                 # from a process that makes its evaluator anew for every call always the same words, which Python says once
                 has = "another number of survivors" if self.copied else f"{found:,} survivors"
-                warnings.warn(
+                warn_in_spite_of_blanket_filters(
                     f"a mask with {has} is evaluated, where {expected:,} were expected: an operator does not keep the number. "
                     f"Take those of ep.operators, decorate yours with ep.operators.keep_survivors(rng=...), or repair=True.",
-                    UserWarning,
+                    SurvivorsWarning,
                     stacklevel=3,
                 )
 

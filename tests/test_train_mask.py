@@ -32,7 +32,7 @@ def test_a_mask_is_trained_as_its_method_would_train_it(digits: ep.Problem, mask
     again = ep.train_mask(digits, tmp_path / "own.npz", out=tmp_path / "run")  # the same run, finished
     assert again.summary["test_loss"] == expected.summary["test_loss"]
     assert ep.train_mask(digits, tmp_path / "run").mask == mask  # of a run folder
-    other = ep.baselines.erk(digits, sparsity=0.9)
+    other = ep.random_mask(digits.shapes, 0.9, np.random.default_rng(0))
     with pytest.raises(ep.InputError, match="holds another run: of was"):
         ep.train_mask(digits, other, out=tmp_path / "run")
 
