@@ -102,6 +102,7 @@ REFUSED_INPUTS: dict[str, tuple[Any, str]] = {
     "masked": (np.ma.masked_less(X, -2), r"masked values.*x.filled\(...\)"),
     "datetimes": (np.full((60, 6), np.datetime64("2020")), "datetime64"),
     "series": (FRAME.a, r"inputs \(60,\).*a single feature is x\[:, None\]"),
+    "no columns": (FRAME[[]], r"inputs \(60, 0\).*n > 0"),
     "dictionary": ({"a": X}, "train inputs are dict; expected a tensor, array, data frame or list"),
     "generator": ((row for row in X), "train inputs are generator"),
     "large uint64": (np.full((60, 6), 2**63, np.uint64), "which no 64-bit integer holds"),

@@ -54,7 +54,7 @@ BUILT_IN: dict[str, tuple[Tensor, str, nn.Module, str]] = {
         LABELS[:, None],
         "mse",
         network(),
-        r"targets are integers, the loss is 'mse'; expected floats: give y.float\(\)",
+        r"are integers, the loss is 'mse'; expected floats: give y.float\(\)",
     ),
     "float labels": (LABELS.float(), "cross-entropy", network(2), r"for classes give integers, y.long\(\)"),
     "regression": (X[:, :2], "cross-entropy", network(2), "not negative and sum to 1.*for regression loss='mse'"),
