@@ -124,10 +124,6 @@ def _check_targets(problem: Problem, part: str, outputs: Tensor, target: Tensor)
         given, wanted = tuple(target.shape), tuple(outputs.shape)
         if given != wanted:
             raise InputError(f"{part} outputs are {wanted}, targets {given}; expected the same: {_reshaped(outputs, target)}.")
-        if is_labels(target):
-            raise InputError(
-                f"{part} targets are integers, the loss is {problem.loss_name!r}; expected floats: give y.float()."
-            )
     elif problem.loss_name == "cross-entropy" and not is_labels(target):
         _check_probabilities(part, outputs, target)
     elif problem.loss_name == "cross-entropy":
@@ -205,9 +201,13 @@ def _change(values: list[float]) -> float:
 
 
 def _failure(problem: Problem, part: str, x: Tensor, target: Tensor, error: Exception) -> str:
-    cure = ""
+    cure, types = "", ("dtype", "scalar type", "Long", "Float")
     if is_labels(x):
-        cure = "; the inputs are integers: give x.float() (x.astype('float32')), unless the network embeds them."
+        cure = "; the inputs are integers: give x.float() (x.astype('float32')), unless the network embeds them"
+    elif is_labels(target) and any(word in str(error) for word in types):
+        cure = "; the targets are integers: give y.float() (y.astype('float32')), unless they are class labels"
+    elif not is_labels(target) and any(word in str(error) for word in types) and not bool((target % 1).any()):
+        cure = "; the targets are whole numbers of a float type: give y.long() (y.astype(int)), if they are class labels"
     return (
         f"one training step failed on {part} inputs {tuple(x.shape)} ({x.dtype}) and targets {tuple(target.shape)} "
         f"({target.dtype}) with loss {problem.loss_name!r}: {type(error).__name__}: {error}{cure}"
