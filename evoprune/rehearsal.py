@@ -75,13 +75,12 @@ def _batches(problem: Problem, part: str) -> Iterator[tuple[Tensor, Tensor]]:
     The smallest of an epoch is the last, and a last batch of one example is what batch normalisation refuses.
     """
     x, target = problem.part(part)
-    train = problem.recipe.batch_size
-    size = MEASURE_BATCH if part != "train" and problem.loss_name not in BUILT_IN_LOSSES else train
-    sizes = {len(x) % size or size}
-    if problem.loss_name not in BUILT_IN_LOSSES:
-        sizes.add(min(size, len(x)))
-    elif part != "train":
-        sizes = {len(problem.part("train")[0]) % train or train}
+    batch = problem.recipe.batch_size
+    if problem.loss_name in BUILT_IN_LOSSES:
+        sizes = {len(problem.part("train")[0]) % batch or batch}
+    else:
+        size = batch if part == "train" else MEASURE_BATCH
+        sizes = {min(size, len(x)), len(x) % size or size}
     # in an order of chance, as training has them: missing targets may lie together
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(x))) if part == "train" else torch.arange(len(x))
     for size in sorted(sizes):
@@ -95,6 +94,8 @@ def _loss(problem: Problem, part: str, outputs: Tensor, target: Tensor) -> Tenso
         try:
             loss = problem.loss(outputs, target)
         except UserWarning as warning:
+            if "Using a target size" not in str(warning):
+                raise
             raise InputError(
                 f"the loss broadcasts {part} outputs {tuple(outputs.shape)} against targets {tuple(target.shape)}; expected "
                 f"the same shape: {_reshaped(outputs, target)}."
