@@ -510,7 +510,9 @@ def _require_fitting(pairs: Mapping[str, Pair]) -> None:
             )
         facts = [f"{'labels' if is_labels(t) else 'floats'} [n{''.join(f', {i}' for i in t.shape[1:])}]" for t in (y, y0)]
         if facts[0] != facts[1]:
-            raise InputError(f"{part} has targets that are {facts[0]}, train has {facts[1]}; expected the same.")
+            same = is_labels(y) == is_labels(y0) and y[0].numel() == y0[0].numel()
+            cure = f": give y.reshape({', '.join(map(str, (-1, *y0.shape[1:])))})" if same else ""
+            raise InputError(f"{part} has targets that are {facts[0]}, train has {facts[1]}; expected the same{cure}.")
 
 
 def _split_indices(y: Tensor, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
