@@ -113,7 +113,8 @@ class Data:
         train: Inputs [n, ...] and targets [n, ...], as tensors, numpy arrays, pandas data frames or lists. Targets of an
             integer type are class labels, those of a float type regression targets (or probabilities of classes). Words,
             True and False, and the values of object or categorical columns are labels, too, which are encoded. A data frame
-            of inputs becomes floats; integers that a network embeds are to be given as an array.
+            of inputs becomes floats (integers that a network embeds are to be given as an array); one of a single column of
+            labels gives targets [n].
         validation: Likewise, or None: split off from ``train``.
         test: Likewise, or None: split off from ``train``.
         name: What records call it.
@@ -220,8 +221,11 @@ def load(
     Returns:
         Float32 images [n, 1, height, width] and int64 labels [n].
 
+    Warns:
+        UserWarning: The content is unknown: not that which is published under the name.
+
     Raises:
-        InputError: An unknown name, or a file that is missing, truncated or foreign.
+        InputError: An unknown name, or a file that is missing, truncated or foreign, or another published data set's.
     """
     raw, white = load_raw(name, data_dir)
     return prepare(raw, white, seed, validation_fraction, test_fraction, normalize)
@@ -381,9 +385,10 @@ def _require_content(name: str, arrays: Mapping[str, np.ndarray[Any, Any]], path
         if holds is None:
             unknown.append(part)
         elif holds != (name, part):
+            other = f"ask for {holds[0]}, or " if holds[0] in _PUBLISHED and holds[0] != name else ""
             raise InputError(
                 f"{paths[part]} holds the {holds[1]} of {holds[0]}, expected the {part} of {name}: the data sets' files have "
-                f"the same names; ask for {holds[0]}, or name the folder of {name} with --data-dir or EVOPRUNE_DATA."
+                f"the same names; {other}name the folder of {name} with --data-dir or EVOPRUNE_DATA."
             )
     if np.array_equal(arrays["train images"], arrays["test images"]):
         raise InputError(f"{paths['test images']} has the same images as {paths['train images'].name}; fetch both anew.")
@@ -491,7 +496,7 @@ def _unpack(pair: Any, part: str) -> tuple[Any, Any]:
 def _require_fitting(pairs: Mapping[str, Pair]) -> None:
     """Checks that inputs and targets have the same length, and all parts the same shapes and kinds."""
     for part, (x, y) in pairs.items():
-        if x.ndim < 2 or y.ndim < 1 or len(x) != len(y) or len(x) == 0:
+        if x.ndim < 2 or y.ndim < 1 or len(x) != len(y) or not x.numel() or not y.numel():
             raise InputError(
                 f"{part} has inputs {tuple(x.shape)} and targets {tuple(y.shape)}; expected [n, ...] and [n, ...] "
                 f"with the same n > 0{'; a single feature is x[:, None]' if x.ndim == 1 else ''}."
@@ -505,7 +510,9 @@ def _require_fitting(pairs: Mapping[str, Pair]) -> None:
             )
         facts = [f"{'labels' if is_labels(t) else 'floats'} [n{''.join(f', {i}' for i in t.shape[1:])}]" for t in (y, y0)]
         if facts[0] != facts[1]:
-            raise InputError(f"{part} has targets that are {facts[0]}, train has {facts[1]}; expected the same.")
+            same = is_labels(y) == is_labels(y0) and y[0].numel() == y0[0].numel()
+            cure = f": give y.reshape({', '.join(map(str, (-1, *y0.shape[1:])))})" if same else ""
+            raise InputError(f"{part} has targets that are {facts[0]}, train has {facts[1]}; expected the same{cure}.")
 
 
 def _split_indices(y: Tensor, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

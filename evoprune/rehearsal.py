@@ -109,13 +109,12 @@ def _batches(problem: Problem, part: str) -> Iterator[tuple[Tensor, Tensor]]:
     The smallest of an epoch is the last, and a last batch of one example is what batch normalisation refuses.
     """
     x, target = problem.part(part)
-    train = problem.recipe.batch_size
-    size = MEASURE_BATCH if part != "train" and problem.loss_name not in BUILT_IN_LOSSES else train
-    sizes = {len(x) % size or size}
-    if problem.loss_name not in BUILT_IN_LOSSES:
-        sizes.add(min(size, len(x)))
-    elif part != "train":
-        sizes = {len(problem.part("train")[0]) % train or train}
+    batch = problem.recipe.batch_size
+    if problem.loss_name in BUILT_IN_LOSSES:
+        sizes = {len(problem.part("train")[0]) % batch or batch}
+    else:
+        size = batch if part == "train" else MEASURE_BATCH
+        sizes = {min(size, len(x)), len(x) % size or size}
     # in an order of chance, as training has them: missing targets may lie together
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(x))) if part == "train" else torch.arange(len(x))
     for size in sorted(sizes):
@@ -129,6 +128,8 @@ def _loss(problem: Problem, part: str, outputs: Tensor, target: Tensor) -> Tenso
         try:
             loss = problem.loss(outputs, target)
         except UserWarning as warning:
+            if "Using a target size" not in str(warning):
+                raise
             raise InputError(
                 f"the loss broadcasts {part} outputs {tuple(outputs.shape)} against targets {tuple(target.shape)}; expected "
                 f"the same shape: {_reshaped(outputs, target)}."
@@ -158,10 +159,6 @@ def _check_targets(problem: Problem, part: str, outputs: Tensor, target: Tensor)
         given, wanted = tuple(target.shape), tuple(outputs.shape)
         if given != wanted:
             raise InputError(f"{part} outputs are {wanted}, targets {given}; expected the same: {_reshaped(outputs, target)}.")
-        if is_labels(target):
-            raise InputError(
-                f"{part} targets are integers, the loss is {problem.loss_name!r}; expected floats: give y.float()."
-            )
     elif problem.loss_name == "cross-entropy" and not is_labels(target):
         _check_probabilities(part, outputs, target)
     elif problem.loss_name == "cross-entropy":
@@ -239,9 +236,13 @@ def _change(values: list[float]) -> float:
 
 
 def _failure(problem: Problem, part: str, x: Tensor, target: Tensor, error: Exception) -> str:
-    cure = ""
+    cure, types = "", ("dtype", "scalar type", "Long", "Float")
     if is_labels(x):
-        cure = "; the inputs are integers: give x.float() (x.astype('float32')), unless the network embeds them."
+        cure = "; the inputs are integers: give x.float() (x.astype('float32')), unless the network embeds them"
+    elif is_labels(target) and any(word in str(error) for word in types):
+        cure = "; the targets are integers: give y.float() (y.astype('float32')), unless they are class labels"
+    elif not is_labels(target) and any(word in str(error) for word in types) and not bool((target % 1).any()):
+        cure = "; the targets are whole numbers of a float type: give y.long() (y.astype(int)), if they are class labels"
     return (
         f"one training step failed on {part} inputs {tuple(x.shape)} ({x.dtype}) and targets {tuple(target.shape)} "
         f"({target.dtype}) with loss {problem.loss_name!r}: {type(error).__name__}: {error}{cure}"

@@ -102,6 +102,7 @@ REFUSED_INPUTS: dict[str, tuple[Any, str]] = {
     "masked": (np.ma.masked_less(X, -2), r"masked values.*x.filled\(...\)"),
     "datetimes": (np.full((60, 6), np.datetime64("2020")), "datetime64"),
     "series": (FRAME.a, r"inputs \(60,\).*a single feature is x\[:, None\]"),
+    "no columns": (FRAME[[]], r"inputs \(60, 0\).*n > 0"),
     "dictionary": ({"a": X}, "train inputs are dict; expected a tensor, array, data frame or list"),
     "generator": ((row for row in X), "train inputs are generator"),
     "large uint64": (np.full((60, 6), 2**63, np.uint64), "which no 64-bit integer holds"),
@@ -233,7 +234,7 @@ def test_classes_are_numbered_over_all_parts() -> None:
         ({"validation": [0, 1]}, "validation targets are numbers, those of train are words"),
         ({"train": Y, "test": ["ant", "bee"]}, "train targets are numbers, those of test are words"),
         ({"train": Y, "test": np.zeros(9)}, r"test has targets that are floats \[n\], train has labels \[n\]"),
-        ({"train": X[:, :1], "test": X[:, 0]}, r"test has targets that are floats \[n\], train has floats \[n, 1\]"),
+        ({"train": X[:, :1], "test": X[:, 0]}, r"test .* floats \[n\], train has floats \[n, 1\].*give y.reshape\(-1, 1\)"),
     ],
 )
 def test_parts_of_different_kinds_are_refused(parts: dict[str, Any], said: str) -> None:

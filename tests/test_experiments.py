@@ -298,7 +298,7 @@ def test_kstarts_on_mnist_under_scoop(mnist: Path, mnist_dir: Path, tmp_path: Pa
 
 def test_a_winner_no_better_than_chance_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    code, output = python(KSTARTS, "--lr", 10, "--out", folder)
+    code, output = python(KSTARTS, "--lr", 4, "--out", folder)
     assert code == 0, output
     assert "the winner is no better than chance" in output
     facts = result(folder)

@@ -50,12 +50,6 @@ BUILT_IN: dict[str, tuple[Tensor, str, nn.Module, str]] = {
     "mse [n, 1] for [n]": (Y[:, None], "mse", flat(), r"outputs are \(8,\), targets \(8, 1\).*give y.reshape\(-1\)"),
     "mse other width": (X, "mse", network(3), "expected the same: change the network's outputs or the targets"),
     "mse float classes": (LABELS.float(), "mse", network(2), "expected the same: for classes give integers"),
-    "mse labels": (
-        LABELS[:, None],
-        "mse",
-        network(),
-        r"targets are integers, the loss is 'mse'; expected floats: give y.float\(\)",
-    ),
     "float labels": (LABELS.float(), "cross-entropy", network(2), r"for classes give integers, y.long\(\)"),
     "regression": (X[:, :2], "cross-entropy", network(2), "not negative and sum to 1.*for regression loss='mse'"),
     "weights": (X[:, :2].abs(), "cross-entropy", network(2), "not negative and sum to 1"),
@@ -79,6 +73,7 @@ def test_targets_that_do_not_fit_a_known_loss_are_refused_with_the_cure(
 SERVED: dict[str, tuple[Tensor, str | None, nn.Module]] = {
     "mse": (Y[:, None], None, network()),
     "mse [n]": (Y, None, flat()),
+    "mse of counts": (LABELS[:, None], "mse", network()),
     "labels": (LABELS, None, network(2)),
     "labels of places": (torch.stack([LABELS, LABELS], 1), None, nn.Sequential(network(4), nn.Unflatten(1, (2, 2)))),
     "probabilities": (F.one_hot(LABELS).float() * 0.9 + 0.05, "cross-entropy", network(2)),
@@ -305,6 +300,20 @@ def test_integers_stay_integers_for_an_embedding_and_are_explained_to_others() -
         assert problem(LABELS, None, embedding, words).data.train[0].dtype == torch.int64
     with pytest.raises(InputError, match=r"same dtype.*the inputs are integers: give x.float\(\)"):
         problem(LABELS, None, network(2), words)
+
+
+@pytest.mark.parametrize(
+    ("y", "loss", "outputs", "said"),
+    [
+        (LABELS.float(), nn.CrossEntropyLoss(), 2, r"whole numbers of a float type: give y.long\(\)"),
+        (LABELS.float(), nn.NLLLoss(), 2, r"whole numbers of a float type: give y.long\(\)"),
+        (LABELS[:, None], nn.BCEWithLogitsLoss(), 1, r"targets are integers: give y.float\(\)"),
+    ],
+)
+def test_targets_of_the_wrong_type_for_a_loss_of_ones_own_name_the_cure(y: Tensor, loss: Any, outputs: int, said: str) -> None:
+    with pytest.raises(InputError, match=said) as error:
+        problem(y, loss, network(outputs))
+    assert "\n" not in str(error.value)
 
 
 def test_labels_that_a_loss_of_ones_own_ignores_pass() -> None:
