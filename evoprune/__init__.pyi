@@ -5,7 +5,7 @@ from .brief import Evaluation
 from .callbacks import Callback, TensorBoard
 from .data import Data
 from .dissipation import Dissipation
-from .errors import EvopruneError, InputError, RunError
+from .errors import CollapseWarning, EvopruneError, InputError, RunError, SurvivorsWarning, UnprunableWarning
 from .evaluate import Evaluator
 from .evolution import Evolution
 from .fitness import register_fitness
@@ -20,6 +20,7 @@ from .toolbox import make_statistics, make_toolbox
 __all__ = [
     "Callback",
     "Collapse",
+    "CollapseWarning",
     "Data",
     "Dissipation",
     "Evaluation",
@@ -34,7 +35,9 @@ __all__ = [
     "Result",
     "Run",
     "RunError",
+    "SurvivorsWarning",
     "TensorBoard",
+    "UnprunableWarning",
     "__version__",
     "baseline",
     "baselines",

@@ -33,11 +33,15 @@ class CollapseWarning(UserWarning):
     """A mask that cuts off layers or outputs."""
 
 
+class UnprunableWarning(UserWarning):
+    """A network with weights that look like a layer's but are not prunable, and stay dense."""
+
+
 class SurvivorsWarning(UserWarning):
     """A mask with another number of survivors than was asked for is evaluated.
 
-    All that follows means something else, so a filter for warnings of every kind (``python -W ignore``) does not hide it; one for
-    this category does.
+    All that follows means something else, so a filter for warnings of every kind (``python -W ignore``) does not hide it; one
+    for this category does.
     """
 
 

@@ -41,15 +41,12 @@ _BUILTINS = (
     types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType, types.MethodWrapperType,
     types.ClassMethodDescriptorType,
 )  # fmt: skip
+_WRAPPED = (functools.partial, functools.partialmethod, staticmethod, classmethod, property, functools.cached_property)
 # Descriptors of slots, and of attributes that are C's: their values are found in the objects.
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
-# What classes have without their own doing, and what does not touch an object once it is made.
-_NOT_OF_A_CLASS = frozenset(
-    ("__module__", "__dict__", "__weakref__", "__doc__", "__qualname__", "__annotations__", "__slots__", "__abstractmethods__",
-     "_abc_impl", "__orig_bases__", "__parameters__", "__firstlineno__", "__static_attributes__", "__annotate__",
-     "__annotate_func__", "__annotations_cache__", "__dataclass_fields__", "__dataclass_params__", "__match_args__",
-     "__repr__", "__str__", "extra_repr", "__del__")
-)  # fmt: skip
+# Methods that do not touch what an object computes. Other names with two underscores on each side are of interest only if they
+# are methods: data under such names is Python's own, some of it set when a class is first pickled.
+_NOT_OF_A_CLASS = ("__repr__", "__str__", "extra_repr", "__del__", "_abc_impl")
 _CONSTRUCTORS = ("__init__", "__new__", "__init_subclass__", "__post_init__")
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
@@ -430,6 +427,8 @@ def _add_class(walk: _Walk, kind: type, role: str) -> None:
 def _is_of_class(kind: type, name: str, value: Any) -> bool:
     if name in _NOT_OF_A_CLASS or isinstance(value, _SLOTS):
         return False
+    if name.startswith("__") and name.endswith("__") and not isinstance(value, (types.FunctionType, *_WRAPPED)):
+        return False
     is_generated = isinstance(value, types.FunctionType) and value.__code__.co_filename == "<string>"
     return not (is_generated and hasattr(kind, "__dataclass_fields__"))
 
@@ -533,7 +532,6 @@ def _add_reduced(walk: _Walk, thing: Any) -> None:
     walk.add(list(pairs or ()))
 
 
-_WRAPPED = (functools.partial, functools.partialmethod, staticmethod, classmethod, property, functools.cached_property)
 _KINDS: list[tuple[Callable[[Any], bool], Callable[[_Walk, Any], None]]] = [
     (lambda thing: isinstance(thing, Tensor), _add_tensor),
     (lambda thing: isinstance(thing, (np.ndarray, np.generic)), _add_array),

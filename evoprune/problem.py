@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from evoprune import data as datasets
 from evoprune import models, seeds
 from evoprune.data import Data, Pair
-from evoprune.errors import InputError, look_up
+from evoprune.errors import InputError, UnprunableWarning, look_up
 from evoprune.forks import settle
 from evoprune.identity import Identified, digest_of, hash_of, identify
 from evoprune.recipe import Recipe
@@ -444,6 +444,7 @@ def _warn_of_unprunable(shapes: Mapping[str, torch.Size]) -> None:
     warnings.warn(
         f"not prunable, and so dense: {named}. Sparsity is of the weights of linear and convolutional layers alone; "
         f"exclude the others by name if that is meant.",
+        UnprunableWarning,
         stacklevel=3,
     )
 

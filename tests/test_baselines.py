@@ -67,10 +67,6 @@ def batchnorm_and_dropout(**options):
     return Problem(network, "digits", recipe=Recipe(epochs=1), **options)
 
 
-def fresh_hash(problem):
-    return Problem.hash.func(problem)  # the property keeps its first answer
-
-
 def w0(problem):
     return torch.cat([problem.network().state_dict()[name].flatten() for name in problem.shapes])
 
@@ -116,14 +112,14 @@ def test_the_same_seed_gives_the_same_mask(name, digits):
 @pytest.mark.parametrize("make", [None, batchnorm_and_dropout], ids=["mlp", "dropout"])
 def test_problem_and_global_states_stay_as_they_were(name, make, digits):
     problem = make() if make else digits
-    problem_hash, state, threads = fresh_hash(problem), problem.network().state_dict(), torch.get_num_threads()
+    problem_hash, state, threads = problem.hash, problem.network().state_dict(), torch.get_num_threads()
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     first = BASELINES[name].prune(problem, sparsity=0.9, seed=2)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
     assert random.getstate() == before[2]
     assert torch.get_num_threads() == threads
-    assert fresh_hash(problem) == problem_hash
+    assert problem.hash == problem_hash
     assert all(torch.equal(tensor, state[key]) for key, tensor in problem.network().state_dict().items())
     assert BASELINES[name].prune(problem, sparsity=0.9, seed=2) == first
 
@@ -490,10 +486,10 @@ def halved(outputs, target):
 def test_a_redrawn_problem_differs_in_w0_alone(model, options):
     x = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
     problem = Problem(model, **{"data": Data(train=(x, torch.arange(60) % 3)), "seed": 3} | options)
-    before, state = fresh_hash(problem), torch.get_rng_state()
+    before, state = problem.hash, torch.get_rng_state()
     other = redrawn(problem, 8)
     assert torch.equal(torch.get_rng_state(), state)
-    assert fresh_hash(problem) == before != other.hash
+    assert problem.hash == before != other.hash
     assert other.shapes == problem.shapes
     for part, pair in problem.data.parts().items():
         assert all(torch.equal(a, b) for a, b in zip(pair, other.data.parts()[part], strict=True))
@@ -731,6 +727,7 @@ ATTENTION = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::evoprune.errors.UnprunableWarning")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", ATTENTION)
 @pytest.mark.parametrize("saliency", ["snip", "grasp", "synflow"])

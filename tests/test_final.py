@@ -35,6 +35,7 @@ METHODS: dict[str, Callable[..., ep.Result]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::evoprune.errors.CollapseWarning")
 @pytest.mark.parametrize("name", METHODS)
 def test_a_winner_that_diverges_ends_with_an_error_and_keeps_what_was_found(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -59,6 +60,7 @@ def test_a_winner_that_diverges_ends_with_an_error_and_keeps_what_was_found(
     assert str(again.value) == str(error.value)
 
 
+@pytest.mark.filterwarnings("ignore::evoprune.errors.CollapseWarning")
 def test_without_a_folder_the_cure_is_one() -> None:
     with pytest.raises(RunError, match=r"lower lr\. Nothing is recorded; with out="):
         ep.baseline(problem(1000.0), "random")

@@ -160,10 +160,11 @@ def test_a_term_that_fails_for_one_mask_fails_that_mask_alone(digits: ep.Problem
 def test_who_asks_travels_with_the_brief(regression: ep.Problem, registering: None) -> None:
     ep.register_fitness("mine", broken)
     mask = ep.random_mask(regression.shapes, 0.5, np.random.default_rng(0))
-    remember(regression)
     for fitness, failed in (("loss", False), ("mine", True)):
-        brief = asdict(ep.Evaluator(regression, fitness=fitness, epochs=1).brief)
-        outcome, (fields,) = work(regression.hash, None, brief, [np.packbits(mask.bits).tobytes()], None)
+        evaluator = ep.Evaluator(regression, fitness=fitness, epochs=1)
+        remember(evaluator.key, regression)
+        brief = asdict(evaluator.brief)
+        outcome, (fields,) = work(evaluator.key, None, brief, [np.packbits(mask.bits).tobytes()], None)
         assert outcome == "ok"
         assert (fields["status"] == FAILURE) == failed
         (evaluation,) = evaluations_of(outcome, [fields], [mask])

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -449,6 +450,13 @@ def test_tied_weights_differ_from_equal_ones() -> None:
         return plain(change, loss=nn.CrossEntropyLoss()).hash
 
     assert made(tied) != made(equal)
+
+
+def test_pickling_a_class_for_the_first_time_changes_nothing(edited: Any) -> None:
+    problem = edited()
+    before = problem.hash
+    pickle.dumps(problem)
+    assert problem.hash == before
 
 
 def test_a_method_of_an_installed_class_that_the_user_replaced_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,7 @@ def test_weights_that_are_not_prunable_are_named_once(kind: str) -> None:
     make, expected = UNPRUNABLE[kind]
     model = nn.Sequential(make(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
     names = {f"0.{name}" for name in expected}
-    with pytest.warns(UserWarning, match="not prunable, and so dense: 0") as said:
+    with pytest.warns(ep.errors.UnprunableWarning, match="not prunable, and so dense: 0") as said:
         problem = ep.Problem(model=model, data=DATA, recipe=ep.Recipe(epochs=1))
     assert [str(warning.message).count("0.") for warning in said] == [len(names)]
     assert set(problem.unprunable) == names
