@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import inspect
 import sys
@@ -190,6 +191,7 @@ def parse(kind: type[T], description: str | None, **how: Any) -> T:
 def guard(script: Callable[[], None]) -> None:
     """Runs a script; an error that a user can mend, and Ctrl-C, end the process with one message and a status."""
     streams.prepare()
+    atexit.register(signals.ignore_interrupts)
     try:
         try:
             with signals.interruptible():
