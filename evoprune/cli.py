@@ -219,11 +219,11 @@ def _experiment(
     description: str | None,
 ) -> None:
     with signals.nothing_begun():
+        wanted: type[OptionsT] = kind if isinstance(kind, type) else kind()
+        options = parse(wanted, description)
         from evoprune import records
         from evoprune.run import settings_hash
 
-        wanted: type[OptionsT] = kind if isinstance(kind, type) else kind()
-        options = parse(wanted, description)
         values = dataclasses.asdict(options)
         settings = {name: value for name, value in values.items() if name not in NOT_SETTINGS}
         shown_folder = options.out or Path("runs", f"{method}-{options.data}-{settings_hash(settings)}")
