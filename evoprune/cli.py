@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import inspect
 import sys
@@ -193,6 +194,7 @@ def parse(kind: type[T], description: str | None, **how: Any) -> T:
 def guard(script: Callable[[], None]) -> None:
     """Runs a script; an error that a user can mend, and Ctrl-C, end the process with one message and a status."""
     streams.prepare()
+    atexit.register(signals.ignore_interrupts)
     try:
         try:
             with signals.interruptible():
@@ -220,11 +222,11 @@ def _experiment(
     description: str | None,
 ) -> None:
     with signals.nothing_begun():
+        wanted: type[OptionsT] = kind if isinstance(kind, type) else kind()
+        options = parse(wanted, description)
         from evoprune import records
         from evoprune.run import settings_hash
 
-        wanted: type[OptionsT] = kind if isinstance(kind, type) else kind()
-        options = parse(wanted, description)
         values = dataclasses.asdict(options)
         settings = {name: value for name, value in values.items() if name not in NOT_SETTINGS}
         shown_folder = options.out or Path("runs", f"{method}-{options.data}-{settings_hash(settings)}")

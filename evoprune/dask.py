@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import logging
 import pickle
@@ -14,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
+from multiprocessing import resource_tracker
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,13 +24,16 @@ import dask
 import numpy as np
 from distributed import Client, LocalCluster, Security, Worker, WorkerPlugin, as_completed
 from distributed.client import FutureCancelledError
+from distributed.deploy.spec import close_clusters
 from distributed.scheduler import KilledWorker
+from distributed.utils import LoopRunner
 from tqdm import tqdm
 
 from evoprune.brief import Chunk, Evaluation, failed, torch_threads, worker_name
 from evoprune.errors import InputError, LostTaskError, WorkersError
 from evoprune.evaluate import Evaluator, check_identity, check_versions
 from evoprune.fitness import Term, only_terms, registered_terms
+from evoprune.importing import MISSING_GUARD, is_unguarded
 from evoprune.mask import Mask
 from evoprune.parallel import evaluations_of, share_out
 from evoprune.problem import Problem
@@ -230,10 +235,18 @@ class DaskWorkers:
             ) from error
 
     def _start(self) -> Client:
+        if is_unguarded():
+            sys.exit(f"error: {MISSING_GUARD}")
         self._resources.enter_context(dask.config.set(LOCAL_CONFIG))  # some of it is read later
+        runner = LoopRunner()
+        resource_tracker.ensure_running()  # which unblocks Ctrl-C in the thread that starts it
+        with without_interrupts():  # in the thread that starts workers, and so in them: Ctrl-C is the main process's
+            runner.start()
+        self._resources.callback(runner.stop)
         try:
             cluster = LocalCluster(
                 n_workers=int(self.where.removeprefix(LOCAL)),
+                loop=runner.loop,
                 threads_per_worker=1,
                 host="127.0.0.1",
                 # any free port, on which nothing is served; else it is 8787, which may be in use
@@ -242,11 +255,16 @@ class DaskWorkers:
                 security=True,  # keys of its own: without, whoever is on this machine could run code
                 silence_logs=logging.CRITICAL,
             )
+        except KeyboardInterrupt:
+            # of a cluster that is half started it fails, and so do its tasks, with tracebacks; the processes end with this one
+            atexit.unregister(close_clusters)
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+            raise
         except RuntimeError as error:
             raise InputError(
                 f"{self.where} cannot be started: {error} Expected a script whose work is under if __name__ == '__main__':, "
                 f"because every worker imports it."
-            ) from error
+            ) from None
         client = Client(self._resources.enter_context(cluster), set_as_default=False)
         self._resources.enter_context(client)
         return client
@@ -368,6 +386,16 @@ def work_here(name: str, brief: dict[str, Any], packed: list[bytes], evaluation_
         return "lost", ended(end)
     except Exception:  # noqa: BLE001 - returned to the origin, which raises it
         return "error", traceback.format_exc()
+
+
+@contextlib.contextmanager
+def without_interrupts() -> Iterator[None]:
+    """Keeps Ctrl-C from a thread that is started here, and from the processes that it starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def dask_setup(worker: Worker) -> None:

@@ -71,7 +71,8 @@ def save(drawings: Iterable[Drawing], strict: bool = False) -> list[Path]:
 
 def to_bytes(draw: Callable[[], Figure], kind: str) -> bytes:
     """Returns a figure as a file of a kind, such as png or pdf, drawn with matplotlib's defaults."""
-    from matplotlib import style
+    with importing_matplotlib():
+        from matplotlib import style
 
     content = io.BytesIO()
     with style.context("default"):

@@ -90,7 +90,7 @@ class Run:
             retry_failed: Go back to before the first mask that the machine failed, such as by a lack of memory.
 
         Raises:
-            InputError: The folder holds another run, or something else, or cannot be read.
+            InputError: The folder holds another run, or something else, or a link that leads out of it, or cannot be read.
         """
         run = cls(Path(folder).absolute(), method, json.loads(json.dumps(settings)), dict(execution or {}), force=force)
         run.retry_failed = retry_failed
@@ -348,14 +348,22 @@ def _git_commit() -> str | None:
 
 
 def _read_config(folder: Path) -> dict[str, Any] | None:
+    """Reads ``config.json``; of this version's, all that is used of it is what it should be. None where there is none."""
     config = records.read_json(folder / "config.json")
     if config is not None and config.get("schema") == SCHEMA:
         kinds = {
             "method": str, "settings": dict, "execution": dict, "divisors": dict, "identity_version": int, "identity": dict,
         }  # fmt: skip
         wrong = [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]
+        if not wrong:
+            threads, engine = (config["execution"].get(name, default) for name, default in (("threads", 1), ("engine", "auto")))
+            wrong += ["threads"] * (type(threads) is not int or not 0 < threads < 10_000)
+            wrong += ["engine"] * (not isinstance(engine, str))
+            wrong += ["divisors"] * any(type(number) not in (int, float) for number in config["divisors"].values())
         if wrong:
-            raise InputError(f"{folder / 'config.json'} lacks {', '.join(wrong)}; remove the folder, or choose another --out.")
+            raise InputError(
+                f"{folder / 'config.json'} has no proper {', '.join(wrong)}; remove the folder, or choose another --out."
+            )
     return config
 
 

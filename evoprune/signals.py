@@ -36,6 +36,11 @@ def end_at_once(message: str = "") -> None:
     _on_interrupt(end)
 
 
+def ignore_interrupts() -> None:
+    """Lets Ctrl-C do nothing, for the last moments of a process, when Python would have no handler."""
+    _on_interrupt(signal.SIG_IGN)
+
+
 @contextmanager
 def nothing_begun() -> Iterator[None]:
     """Lets Ctrl-C end the process at once while options are read and modules imported; see :func:`end_at_once`."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
+import select
 import sys
 
 
@@ -28,13 +28,22 @@ def prepare() -> None:
 
 
 def close_broken() -> bool:
-    """Tells whether nobody reads standard output or error any more, as of ``| head``; then nothing is written there."""
+    """Tells whether nobody reads standard output or error any more, as of ``| head``; what is left to write goes nowhere."""
     broken = False
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
-        try:
-            stream.flush()
-        except BrokenPipeError:
+        if _nobody_reads(number):
             broken = True
-            with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+        stream.flush()
     return broken
+
+
+def _nobody_reads(number: int) -> bool:
+    poll = select.poll()
+    try:
+        poll.register(number, 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except OSError:
+        return False

@@ -4,6 +4,11 @@
 better of 0 and 2 loader workers (whose start is not counted). Every engine trains the same masks on the same batches.
 """
 
+from evoprune import signals
+
+if __name__ == "__main__":
+    signals.end_at_once(signals.STOPPED)  # Ctrl-C while what follows is imported
+
 import os
 import statistics
 import sys
@@ -15,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from scipy.optimize import nnls
 from torch import nn
 from torch.nn.utils import prune
@@ -23,7 +27,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
 
 import evoprune as ep
-from evoprune import cli, records
+from evoprune import cli, drawing, records
 from evoprune.brief import torch_threads
 from evoprune.engines import ENGINES, auto
 from evoprune.fitness import survivor_sums
@@ -230,9 +234,12 @@ def peak_memory() -> float:
     return int(line.split()[1]) / 1000
 
 
-def draw(rows: Sequence[dict[str, Any]], options: BenchmarkOptions, weights: int, examples: int, gemm: float) -> Figure:
+def draw(rows: Sequence[dict[str, Any]], options: BenchmarkOptions, weights: int, examples: int, gemm: float) -> Any:
     """Draws seconds an epoch against survivors, log-log, a panel for each number of individuals, with the dense bound."""
     ks = sorted({row["k"] for row in rows})
+    with drawing.importing_matplotlib():
+        from matplotlib.figure import Figure
+
     figure = Figure(figsize=(4.2 * len(ks), 4.2), layout="constrained")
     axes = figure.subplots(1, len(ks), sharey=True, squeeze=False)[0]
     for ax, k in zip(axes, ks, strict=True):
@@ -285,12 +292,12 @@ def main(options: BenchmarkOptions) -> None:
                     tqdm.write(" ".join(f"{v:14.4g}" if isinstance(v, float) else f"{v:>14}" for v in row.values()))
                 records.write_table(options.out / "benchmark.csv", COLUMNS, rows)
                 bar.update()
-    draw(rows, options, problem.prunable_count, len(x), gemm).savefig(options.out / "benchmark.png", dpi=150)
+    drawn = drawing.save([(options.out / "benchmark.png", lambda: draw(rows, options, problem.prunable_count, len(x), gemm))])
     if options.write_costs:
         costs = fit_costs(rows, problem, epoch_steps)
         written = {"cpu": costs, "measured_with": {name: asdict(options)[name] for name in COST_SETTINGS}}
         records.write_json(Path(auto.COSTS), written)
-    print(f"written to {options.out}: benchmark.csv, benchmark.png")
+    print(f"written to {options.out}: {', '.join(['benchmark.csv', *(path.name for path in drawn)])}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,11 @@ Each measurement is a run of its own, started in turn; making the problem is not
 itself, `overhead` what it takes beyond that, in the time of all processes: packing, the wire, idling at the generation's end.
 """
 
+from evoprune import signals
+
+if __name__ == "__main__":
+    signals.end_at_once(signals.STOPPED)  # Ctrl-C while what follows is imported
+
 import itertools
 import json
 import os

@@ -5,6 +5,11 @@ one thing after another: breeding a child, sending a chunk, taking and recording
 what --wire says. Simulated: generations of --offspring masks, generations that grow with the workers, and a steady state.
 """
 
+from evoprune import signals
+
+if __name__ == "__main__":
+    signals.end_at_once(signals.STOPPED)  # Ctrl-C while what follows is imported
+
 import copy
 import heapq
 import math
@@ -20,17 +25,15 @@ from typing import Any
 
 import numpy as np
 from deap import base
-from matplotlib.figure import Figure
 
 import evoprune as ep
-from evoprune import cli, records, seeds
+from evoprune import cli, drawing, records, seeds
 from evoprune.brief import evaluate_chunk
 from evoprune.checkpoint import save_state
 from evoprune.evaluate import Evaluator
 from evoprune.evolution import improve, register_operators, replace, vary
 from evoprune.generations import log_generation
 from evoprune.parallel import equal_pieces, evaluations_of
-from evoprune.plot_styles import BLUE, GREEN, GREY, VERMILLION
 from evoprune.search_evolution import first_state, next_state
 
 COLUMNS = ("schedule", "workers", "offspring", "masks_per_second", "of_ideal", "workers_busy", "origin_busy", "bottleneck")
@@ -264,8 +267,13 @@ def simulate(options: SimulationOptions, costs: Costs) -> list[dict[str, Any]]:
     return rows
 
 
-def draw(rows: Sequence[dict[str, Any]], costs: Costs, options: SimulationOptions) -> Figure:
+def draw(rows: Sequence[dict[str, Any]], costs: Costs, options: SimulationOptions) -> Any:
     """Draws masks a second and how busy the workers are against their number, and names the bottleneck where it changes."""
+    with drawing.importing_matplotlib():
+        from matplotlib.figure import Figure
+
+        from evoprune.plot_styles import BLUE, GREEN, GREY, VERMILLION
+
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     rate, busy = figure.subplots(1, 2)
     for schedule, color, marker in ((FIXED, BLUE, "o"), (GROWING, VERMILLION, "s"), (STEADY, GREEN, "^")):
@@ -307,8 +315,8 @@ def main(options: SimulationOptions) -> None:
         print(f"{schedule:40}" + " ".join(f"{number:8.4g}" for number in numbers) + f"  {limit}")
     options.out.mkdir(parents=True, exist_ok=True)
     records.write_table(options.out / "simulation.csv", COLUMNS, rows)
-    draw(rows, costs, options).savefig(options.out / "simulation.png", dpi=150)
-    print(f"written to {options.out}: simulation.csv, simulation.png")
+    drawn = drawing.save([(options.out / "simulation.png", lambda: draw(rows, costs, options))])
+    print(f"written to {options.out}: {', '.join(['simulation.csv', *(path.name for path in drawn)])}")
 
 
 if __name__ == "__main__":

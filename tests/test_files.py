@@ -1,6 +1,7 @@
 """Files: nothing is written by halves or through links, and whatever a stranger wrote is read or refused."""
 
 import io
+import json
 import math
 import os
 import random
@@ -22,7 +23,7 @@ import evoprune as ep
 from evoprune import cells, files, plot, plot_compare, records, spread, tables
 from evoprune.brief import Evaluation
 from evoprune.compare import Comparison, make_cells
-from evoprune.run import Run
+from evoprune.run import SCHEMA, Run
 
 SHAPES = {"fc1.weight": (30, 78), "fc2.weight": (10, 30)}
 
@@ -449,18 +450,30 @@ def test_names_from_workers_choose_no_place(tmp_path: Path, name: str) -> None:
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-CONFIGS = ["{}", "[]", "null", "3", "{", "\xff", "[" * 100_000, '{"schema": 3}',
-           '{"schema": 3, "method": "kstarts", "settings": 1}',
-           '{"schema": 3, "method": [], "settings": {}, "execution": {}, "divisors": {}, "problem_hash": "a"}',
-           '{"schema": 3, "method": "kstarts", "settings": {}, "execution": [], "divisors": {}, "problem_hash": "a"}',
-           '{"schema": [1], "method": 3}']  # fmt: skip
+CONFIG = {"schema": SCHEMA, "method": "kstarts", "settings": {}, "execution": {}, "divisors": {}, "problem_hash": "a"}
+CHANGED = [
+    {"settings": 1},
+    {"method": []},
+    {"execution": []},
+    {"execution": {"threads": "9"}},
+    {"execution": {"threads": 10**9}},
+    {"execution": {"engine": 3}},
+    {"divisors": {"a": []}},
+    {"divisors": []},
+    {"problem_hash": None},
+    {"schema": [1]},
+]
+CONFIGS = ["{}", "[]", "null", "3", "{", "\xff", "[" * 100_000, json.dumps({"schema": SCHEMA}),
+           *(json.dumps({**CONFIG, **change}) for change in CHANGED)]  # fmt: skip
 
 
-@pytest.mark.parametrize("content", CONFIGS)
-def test_a_configuration_of_a_stranger(tmp_path: Path, digits: ep.Problem, content: str) -> None:
+@pytest.mark.parametrize("content", CONFIGS, ids=lambda content: content[:60])
+def test_a_configuration_of_a_stranger(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content, "latin-1")
     with pytest.raises(ep.InputError):
-        ep.k_starts(digits, k=2, sparsity=0.9, fitness_epochs=1, out=tmp_path)
+        Run.plan(tmp_path, "kstarts", {})
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert Run.plan(tmp_path, "kstarts", {}).problem_hash == "a"
 
 
 def test_a_configuration_names_no_place() -> None:

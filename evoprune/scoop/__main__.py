@@ -1,6 +1,10 @@
 """``python -m evoprune.scoop``."""
 
-from evoprune.scoop.launcher import main
+from evoprune import signals
 
 if __name__ == "__main__":
+    signals.end_at_once(signals.STOPPED)  # before what takes longer to import
+
+    from evoprune.scoop.launcher import main
+
     main()

@@ -14,18 +14,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import IO
 
 import zmq
 
+from evoprune import signals, streams
 from evoprune.errors import EvopruneError, InputError
+from evoprune.importing import MISSING_GUARD, NO_MAIN_GUARD
 from evoprune.scoop.broker import Broker, Keys
 from evoprune.scoop.options import Options, is_local, parse
 from evoprune.scoop.process import Orders
-from evoprune.streams import open_standard_streams
 
 SCOOP = "0.7.2.0"
 # Seconds.
@@ -46,6 +47,7 @@ SSH = (
     "-oExitOnForwardFailure=yes",
 )
 PROCESS = ("-m", "evoprune.scoop.process")  # and a name, to be seen in a list of processes
+SCRIPT = b"script"  # name of its process
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
@@ -82,25 +84,46 @@ class Launcher:
         self.workers = [Worker(host) for host in self.options.hosts]
         self.script: subprocess.Popen[bytes] | None = None
         self.started, self.ping_at = 0, 0.0
+        self.stopped_by: int | None = None
+        self.has_no_main_guard = False
         self.done: dict[str, tuple[int, float, float]] = {}
 
     def run(self) -> int:
         """Runs the script with its workers, and returns its exit status."""
         try:
-            self.script = self._start_script()
-            with forwarded(self.script):
+            with handled(self._on_signal):
+                self.script = self._start_script()
                 while self.script.poll() is None:
                     self.broker.serve(TICK)
                     self._supervise()
-                    if all(worker.failures >= MOST_STARTS for worker in self.workers):
-                        say("no worker can be started, see above; the script is ended")
-                        return 1
-            if not self.options.quiet:
-                self._say_what_was_done()
+                    if (status := self._reason_to_end()) is not None:
+                        return status
             code = self.script.returncode
+            if not self.options.quiet and code != signals.INTERRUPTED:
+                self._say_what_was_done()
             return code if code >= 0 else 128 - code
         finally:
             self._end()
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        """Forwards a signal to the script, which decides what it means; one that comes before it runs ends all."""
+        if self.script is not None and SCRIPT in self.broker.peers:
+            self.script.send_signal(number)
+        elif number != signal.SIGUSR1:
+            self.stopped_by = number
+
+    def _reason_to_end(self) -> int | None:
+        """Returns the status to end with where the script cannot go on; None while it can."""
+        if self.stopped_by is not None:
+            say(signals.STOPPED)
+            return 128 + self.stopped_by
+        if self.has_no_main_guard:
+            say(MISSING_GUARD)
+            return 2
+        if all(worker.failures >= MOST_STARTS for worker in self.workers):
+            say("no worker can be started, see above; the script is ended")
+            return 1
+        return None
 
     def _supervise(self) -> None:
         """Starts workers, removes those that have ended, and ends those that take too long."""
@@ -115,6 +138,9 @@ class Launcher:
                 self._end_worker(worker, "it cannot be reached")
             if worker.process is not None and worker.process.poll() is not None:
                 code = worker.process.returncode
+                if code == NO_MAIN_GUARD:
+                    self.has_no_main_guard = True
+                    return
                 end([worker.process])  # what it has started
                 self._remove(worker, how_it_ended(code))
             elif worker.process is not None and not self._is_ready(worker) and time.monotonic() > worker.started + TO_CONNECT:
@@ -153,7 +179,7 @@ class Launcher:
         worker.process = spawn([*self.options.ssh, *SSH, *forward, worker.host, remote], orders)
 
     def _start_script(self) -> subprocess.Popen[bytes]:
-        orders = replace(self._orders(b"script"), is_script=True)
+        orders = replace(self._orders(SCRIPT), is_script=True)
         return spawn([sys.executable, *PROCESS, orders.name], orders)
 
     def _orders(self, name: bytes) -> Orders:
@@ -207,9 +233,10 @@ class Launcher:
             say(f"tasks done: {', '.join(rows)}")
 
     def _end(self) -> None:
-        """Ends all that is left."""
-        end([p for p in [self.script, *(worker.process for worker in self.workers)] if p is not None])
-        self.broker.close()
+        """Ends all that is left, which takes a moment, whatever the signals."""
+        with handled(lambda number, frame: None):
+            end([p for p in [self.script, *(worker.process for worker in self.workers)] if p is not None])
+            self.broker.close()
 
 
 def spawn(command: Sequence[str], orders: Orders) -> subprocess.Popen[bytes]:
@@ -248,20 +275,16 @@ def end(processes: Sequence[subprocess.Popen[bytes]], last_words: bytes = b"") -
 
 
 @contextlib.contextmanager
-def forwarded(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Forwards signals to a process, which decides what they mean."""
-
-    def forward(number: int, frame: object) -> None:
-        process.send_signal(number)
-
+def handled(handler: Callable[[int, object], None]) -> Iterator[None]:
+    """Handles the signals that concern the script."""
     # what was ignored at the start stays so, as Ctrl-C is in a shell's background
     heeded = [number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, forward) for number in heeded}
+    before = {number: signal.signal(number, handler) for number in heeded}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)
 
 
 def how_it_ended(code: int) -> str:
@@ -287,7 +310,7 @@ def check_versions() -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the script of a command line, and ends the process with its exit status; 2 for an error of the user's."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where whoever started this ignores it, exit statuses are lost
-    open_standard_streams()
+    streams.prepare()
     try:
         check_versions()
         options = parse(arguments)

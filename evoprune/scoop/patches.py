@@ -7,6 +7,7 @@ import copy
 import os
 import pickle
 import signal
+import sys
 import threading
 import traceback
 from collections import deque
@@ -20,6 +21,7 @@ from scoop import _control, _types, encapsulation, futures, shared
 from scoop._comm.scoopzmq import ZMQCommunicator
 from zmq.utils.monitor import recv_monitor_message
 
+from evoprune import signals
 from evoprune.errors import LostTaskError
 from evoprune.scoop.broker import Keys, Kind, bracketed, set_heartbeat
 
@@ -213,15 +215,18 @@ class ExitStatus:
     def run(self, script: Callable[[], Any]) -> None:
         """Runs the script; what it raises is shown as Python does."""
         try:
-            script()
+            with signals.interruptible():
+                script()
         except SystemExit as end:
             self.status = end.code
         except KeyboardInterrupt:
-            traceback.print_exc()
-            self.status = 128 + signal.SIGINT
+            print(signals.STOPPED, file=sys.stderr)
+            self.status = signals.INTERRUPTED
         except BaseException:  # noqa: BLE001 - shown; nothing of the script's runs after it
             traceback.print_exc()
             self.status = 1
+        finally:
+            signals.end_at_once()
 
 
 def patch_script(connection: Connection) -> ExitStatus:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from evoprune import signals
 from evoprune.scoop.broker import Keys
 
 LIBRARIES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -68,6 +69,7 @@ GUARD = "read -r late && kill -USR2 $PPID && sleep 0.5; kill -KILL 0"
 
 def main() -> None:
     """Takes orders, and is a worker or runs the script; ends with the script's status."""
+    signals.end_at_once(signals.STOPPED)  # until the script runs; workers ignore it later
     if os.getpgrp() != os.getpid():
         os.setsid()  # of its own, to be ended with all that it starts
     with os.fdopen(os.dup(0), "rb", buffering=0) as lifeline:
