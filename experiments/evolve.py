@@ -14,10 +14,6 @@ from evoprune import cli
 class SearchOptions(cli.Options):
     """Options of an evolution, but for those of its course, which take seconds to import."""
 
-    start: tuple[str, ...] = ("random",)
-    """The first generation: random (random masks), the name of a baseline (snip, grasp, synflow, magnitude, erk, ...),
-    dissipate (the mask that dissipating gradients leave), or the path of a mask.npz or of a run folder. Several may be given,
-    and random ones fill up. What it took to find masks that are given by path is not counted."""
     sparsity: float = 0.9
     """Fraction of the prunable weights to remove, at least 0 and below 1."""
     fitness: tuple[str, ...] = ("loss",)
@@ -59,6 +55,11 @@ def options() -> type[SearchOptions]:
     @dataclass(frozen=True)
     class EvolveOptions(ep.Evolution, SearchOptions):
         """Options of an evolution."""
+
+        start: tuple[str, ...] = ("random",)
+        """The first generation: random (random masks), the name of a baseline (snip, grasp, synflow, magnitude, erk, ...),
+        dissipate (the mask that dissipating gradients leave), or the path of a mask.npz or of a run folder. Several may be
+        given, and random ones fill up. What it took to find masks that are given by path is not counted."""
 
     return EvolveOptions
 

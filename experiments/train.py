@@ -1,28 +1,30 @@
 """Trains a mask that was found elsewhere, fully from the initial weights, with records and all."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
-
-import tyro
 
 import evoprune as ep
 from evoprune import cli
 
 
-@dataclass(frozen=True)
-class TrainOptions(cli.Options):
-    """Options of the training of a mask."""
+def options() -> type[cli.Options]:
+    """Returns the class of the options."""
+    import tyro  # takes a second
 
-    mask: tyro.conf.Positional[Path] = tyro.MISSING
-    """The mask: a file that Mask.save wrote, or a run folder."""
+    @dataclass(frozen=True)
+    class TrainOptions(cli.Options):
+        """Options of the training of a mask."""
+
+        mask: tyro.conf.Positional[Path] = tyro.MISSING
+        """The mask: a file that Mask.save wrote, or a run folder."""
+
+    return TrainOptions
 
 
-def search(problem: ep.Problem, options: TrainOptions, folder: Path) -> ep.Result:
+def search(problem: ep.Problem, options: cli.Options, folder: Path) -> ep.Result:
     """Trains the mask with the script's options."""
     return ep.train_mask(problem, **cli.arguments(ep.train_mask, options), out=folder, progress=True)
 
 
 if __name__ == "__main__":
-    cli.main("train", TrainOptions, search, __doc__)
+    cli.main("train", options, search, __doc__)
