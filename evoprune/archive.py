@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import struct
 import zipfile
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ class Archive:
     NumPy's own reader takes whatever memory the file asks for, and raises whatever the libraries under it raise.
 
     Args:
-        content: The file's content.
+        file: The file.
 
     Attributes:
         sizes: Bytes of each array's file, its header included, by name in the order of the file.
@@ -36,9 +35,9 @@ class Archive:
             method, or two of the same name.
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         try:
-            self._zip = zipfile.ZipFile(io.BytesIO(content))
+            self._zip = zipfile.ZipFile(file)
         except Exception as error:  # zipfile raises nearly everything for a damaged file
             raise ValueError(str(error) or type(error).__name__) from error
         self.sizes: dict[str, int] = {}

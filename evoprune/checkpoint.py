@@ -217,7 +217,7 @@ def _npz(arrays: Mapping[str, Any]) -> bytes:
 
 
 def _arrays(packed: bytes) -> dict[str, Any]:
-    archive = Archive(packed)
+    archive = Archive(io.BytesIO(packed))
     if sum(archive.sizes.values()) > len(packed):
         raise ValueError("its arrays have more bytes than the file")
     return {name: archive.read(name, size) for name, size in archive.sizes.items()}

@@ -8,6 +8,7 @@ import re
 import secrets
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from evoprune.errors import InputError
 
@@ -85,15 +86,22 @@ def drop_torn_line(path: Path) -> None:
             os.fsync(descriptor)
 
 
-def read_bytes(path: Path) -> bytes:
-    """Returns a file's content.
+def open_regular(path: Path) -> BinaryIO:
+    """Opens a file to be read.
 
     Raises:
         OSError: It cannot be read, or is no regular file: one that is a pipe would never end.
     """
-    with os.fdopen(os.open(path, os.O_RDONLY | _NO_WAIT | _PLAIN), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(f"{path} is no regular file")
+    file = os.fdopen(os.open(path, os.O_RDONLY | _NO_WAIT | _PLAIN), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(f"{path} is no regular file")
+    return file
+
+
+def read_bytes(path: Path) -> bytes:
+    """Returns a file's content; see :func:`open_regular`."""
+    with open_regular(path) as file:
         return file.read()
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from evoprune.archive import Archive
 from evoprune.errors import InputError
-from evoprune.files import read_bytes, write_atomically
+from evoprune.files import open_regular, write_atomically
 
 if TYPE_CHECKING:
     from evoprune.operators import Evidence
@@ -223,14 +223,14 @@ class Mask:
             InputError: The file is missing or no mask, or the mask does not fit the network.
         """
         try:
-            content = read_bytes(Path(path))
-            archive = Archive(content)
-            shapes = _read_shapes(archive)
-            if problem is not None:
-                _require_shapes(shapes, problem.shapes)
-            elif (size := sum(map(_packed, shapes.values()))) > max(SMALL, len(content)):
-                raise ValueError(f"it has {len(content)} bytes for {size} of bits; give the problem that it is for")
-            bits = np.concatenate([_read_bits(archive, name, shape) for name, shape in shapes.items()])
+            with open_regular(Path(path)) as file:
+                archive, most = Archive(file), os.fstat(file.fileno()).st_size
+                shapes = _read_shapes(archive)
+                if problem is not None:
+                    _require_shapes(shapes, problem.shapes)
+                elif (size := sum(map(_packed, shapes.values()))) > max(SMALL, most):
+                    raise ValueError(f"it has {most} bytes for {size} of bits; give the problem that it is for")
+                bits = np.concatenate([_read_bits(archive, name, shape) for name, shape in shapes.items()])
         except InputError:
             raise
         except (OSError, ValueError) as error:

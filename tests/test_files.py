@@ -323,11 +323,13 @@ def test_memory_is_what_the_file_explains(tmp_path: Path) -> None:
     for name, make in BOMBS.items():
         (tmp_path / f"{name}.npz").write_bytes(make())
         assert (tmp_path / f"{name}.npz").stat().st_size < 2**21
+    (tmp_path / "sparse.npz").touch()
+    os.truncate(tmp_path / "sparse.npz", 2**40)  # a terabyte of nothing
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, *sorted(map(str, tmp_path.iterdir()))], capture_output=True, text=True, check=True
     )
     *refused, megabytes = done.stdout.split()
-    assert refused == ["refused"] * len(BOMBS)
+    assert refused == ["refused"] * (len(BOMBS) + 1)
     assert int(megabytes) < 20
 
 

@@ -433,6 +433,7 @@ def test_keys_are_in_no_list_of_processes(tasks: Path) -> None:
     process = start([*LAUNCHER, "-n", "1", str(tasks), "interrupt"])
     assert process.stdout is not None
     process.stdout.readline()
+    wait_for(process, lambda: len(Processes(process).workers) == 1)  # it is started after the script
     mine = Processes(process).commands.values()
     assert sorted(line.split("-m ")[1] for line in mine) == ["evoprune.scoop.process 127.0.0.1/1", SCRIPT]
     process.kill()
