@@ -6,6 +6,7 @@ import atexit
 import dataclasses
 import inspect
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,6 +195,7 @@ def parse(kind: type[T], description: str | None, **how: Any) -> T:
 def guard(script: Callable[[], None]) -> None:
     """Runs a script; an error that a user can mend, and Ctrl-C, end the process with one message and a status."""
     streams.prepare()
+    warnings.formatwarning = _one_line
     atexit.register(signals.ignore_interrupts)
     try:
         try:
@@ -207,6 +209,11 @@ def guard(script: Callable[[], None]) -> None:
         _end(signals.RESUMES, 143 if isinstance(interrupt, signals.Terminated) else signals.INTERRUPTED)
     except (EvopruneError, OSError) as error:
         _end(f"error: {error}", 1 if isinstance(error, RunError) else 2)
+
+
+def _one_line(message: Warning | str, *place: object, **line: object) -> str:
+    """Returns a warning without the place in the code that warns, which tells the user of a script nothing."""
+    return f"warning: {message}\n"
 
 
 def _end(message: str, status: int) -> None:

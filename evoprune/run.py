@@ -316,7 +316,7 @@ class Run:
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
     """Returns eight hexadecimal digits that tell settings apart."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def environment(device: str | None, execution: Mapping[str, Any]) -> dict[str, Any]:

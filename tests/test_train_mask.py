@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import python
+from conftest import ROOT, python
 from torch.nn.utils import prune
 
 import evoprune as ep
@@ -114,6 +114,9 @@ def test_the_script_trains_a_mask(digits: ep.Problem, tmp_path: Path) -> None:
     code, output = python("experiments/train.py", tmp_path / "own.npz", *options)
     assert code == 0, output
     assert f"survivors              {mask.survivors}" in output
+    code, output = python(ROOT / "experiments/train.py", "own.npz", *options[:-2], folder=tmp_path)
+    assert code == 0, output
+    assert "written to runs/train-digits-" in output
     code, output = python("experiments/train.py", tmp_path / "none.npz", *options)
     assert code == 2
     assert "cannot read a mask" in output
