@@ -359,6 +359,7 @@ def _read_config(folder: Path) -> dict[str, Any] | None:
             threads, engine = (config["execution"].get(name, default) for name, default in (("threads", 1), ("engine", "auto")))
             wrong += ["threads"] * (type(threads) is not int or not 0 < threads < 10_000)
             wrong += ["engine"] * (not isinstance(engine, str))
+            wrong += ["identity"] * any(not isinstance(part, str) for part in config["identity"].values())
             wrong += ["divisors"] * any(type(number) not in (int, float) for number in config["divisors"].values())
         if wrong:
             raise InputError(

@@ -140,7 +140,7 @@ def test_a_process_keeps_problems_by_run_and_only_the_last(digits: ep.Problem) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "fitness_epochs is 0"),
+        ({"epochs": -1}, "fitness_epochs is -1"),
         ({"epochs": 4}, "the recipe has 3 epochs"),
         ({"threads": 0}, "threads is 0"),
         ({"chunk_size": 0}, "chunk_size is 0"),

@@ -23,6 +23,7 @@ import evoprune as ep
 from evoprune import cells, files, plot, plot_compare, records, spread, tables
 from evoprune.brief import Evaluation
 from evoprune.compare import Comparison, make_cells
+from evoprune.identity import VERSION
 from evoprune.run import SCHEMA, Run
 
 SHAPES = {"fc1.weight": (30, 78), "fc2.weight": (10, 30)}
@@ -452,7 +453,8 @@ def test_names_from_workers_choose_no_place(tmp_path: Path, name: str) -> None:
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
-CONFIG = {"schema": SCHEMA, "method": "kstarts", "settings": {}, "execution": {}, "divisors": {}, "problem_hash": "a"}
+CONFIG = {"schema": SCHEMA, "method": "kstarts", "settings": {}, "execution": {}, "divisors": {}, "identity_version": VERSION,
+          "identity": {"data": "a"}}  # fmt: skip
 CHANGED = [
     {"settings": 1},
     {"method": []},
@@ -462,7 +464,9 @@ CHANGED = [
     {"execution": {"engine": 3}},
     {"divisors": {"a": []}},
     {"divisors": []},
-    {"problem_hash": None},
+    {"identity": None},
+    {"identity": {"data": 3}},
+    {"identity_version": "1"},
     {"schema": [1]},
 ]
 CONFIGS = ["{}", "[]", "null", "3", "{", "\xff", "[" * 100_000, json.dumps({"schema": SCHEMA}),
@@ -475,7 +479,7 @@ def test_a_configuration_of_a_stranger(tmp_path: Path, content: str) -> None:
     with pytest.raises(ep.InputError):
         Run.plan(tmp_path, "kstarts", {})
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    assert Run.plan(tmp_path, "kstarts", {}).problem_hash == "a"
+    assert Run.plan(tmp_path, "kstarts", {}).identity == {"data": "a"}
 
 
 def test_a_configuration_names_no_place() -> None:
