@@ -345,7 +345,5 @@ def test_ctrl_c_while_dask_starts(tmp_path: Path, delay: float) -> None:
 def test_ctrl_c_stays_ignored_in_the_background(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import os, signal\nfrom evoprune import cli, signals\ncli.guard(lambda: os.kill(os.getpid(), 2))\n")
-    code = (
-        f"import os, signal, sys; signal.signal(2, signal.SIG_IGN); os.execv(sys.executable, [sys.executable, {str(script)!r}])"
-    )
+    code = f"import os, signal, sys; signal.signal(2, signal.SIG_IGN); os.execv(p := sys.executable, [p, {str(script)!r}])"
     assert python("-c", code) == (0, "")
