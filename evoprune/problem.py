@@ -26,6 +26,7 @@ from evoprune.forks import settle
 from evoprune.identity import Identified, digest_of, hash_of, identify
 from evoprune.recipe import Recipe
 from evoprune.rehearsal import rehearse
+from evoprune.usercode import package_of_module
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
@@ -456,7 +457,8 @@ def _copied(data: Data) -> Data:
 
 def _describe(thing: object) -> str:
     kind = thing if inspect.isfunction(thing) or inspect.isclass(thing) else type(thing)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    # a module of the user's has another name where it is run as a script
+    return kind.__qualname__ if package_of_module(kind.__module__) is None else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _check_identity(name: str | None) -> str | None:

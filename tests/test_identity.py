@@ -325,6 +325,34 @@ def test_the_hash_is_that_of_another_process_and_of_a_script_as_such(edited: Any
     assert found == [expected, expected]
 
 
+RUNS = """
+if __name__ == "__main__" or RUN:
+    import sys
+    import evoprune as ep
+    x = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    problem = ep.Problem(model=Net(), data=ep.Data(train=(x, (x[:, 0] > 0).long())), loss=Loss(), recipe=ep.Recipe(epochs=1))
+    print(ep.k_starts(problem, k=2, sparsity=0.5, fitness_epochs=1, out=sys.argv[1]).summary["test_loss"])
+"""
+
+
+def test_a_run_is_resumed_by_a_moved_script_and_by_whoever_imports_it(tmp_path: Path) -> None:
+    printed = []
+    for name, command in (("one.py", "one.py"), ("two.py", "two.py"), ("three.py", "-c import three")):
+        folder = tmp_path / name.removesuffix(".py")
+        folder.mkdir()
+        (folder / "helpers_of_identity.py").write_text(HELPERS)
+        (folder / name).write_text(f"RUN = {command.startswith('-c')}\n{SCRIPT.lstrip()}{RUNS}")
+        arguments = command.split(" ", 1)
+        done = subprocess.run(
+            [sys.executable, *arguments, tmp_path / "run"], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout)
+        for path in (tmp_path / "run").glob("result.json"):
+            path.unlink()
+    assert len(set(printed)) == 1
+
+
 def test_a_global_that_changes_changes_the_hash_at_once(edited: Any) -> None:
     problem = edited()
     before = problem.hash
