@@ -458,7 +458,7 @@ def _copied(data: Data) -> Data:
 def _describe(thing: object) -> str:
     kind = thing if inspect.isfunction(thing) or inspect.isclass(thing) else type(thing)
     # a module of the user's has another name where it is run as a script
-    return kind.__qualname__ if package_of_module(kind.__module__) is None else f"{kind.__module__}.{kind.__qualname__}"
+    return f"{'own' if package_of_module(kind.__module__) is None else kind.__module__}.{kind.__qualname__}"
 
 
 def _check_identity(name: str | None) -> str | None:
