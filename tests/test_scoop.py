@@ -443,7 +443,7 @@ def test_keys_are_in_no_list_of_processes(tasks: Path) -> None:
 def test_stock_launcher_works_with_one_warning(script: Path, whole: Path, tmp_path: Path) -> None:
     code, output = python("-m", "scoop", "-n", 2, script, tmp_path / "run")
     assert code == 0, output
-    assert output.count("RuntimeWarning: SCOOP's own launcher") == 1
+    assert output.count("warning: SCOOP's own launcher") == 1
     assert "use: python -m evoprune.scoop -n N script.py" in output
     assert_same(whole, tmp_path / "run")
 

@@ -50,10 +50,10 @@ LOSSES = {
 if __name__ == "__main__":
     x = torch.randn(200, 20, generator=torch.Generator().manual_seed(0))
     data = ep.Data(train=(x, (x[:, 0] > 0).long()))
-    recipe = ep.Recipe(epochs=1)
+    recipe, workers = ep.Recipe(epochs=1), ep.parallel.choose_workers(sys.argv[1])  # the same for all
     for name, act, loss in [*((n, a, None) for n, a in ACTS.items()), *((n, torch.relu, l) for n, l in LOSSES.items())]:
         problem = ep.Problem(model=Net(act), data=data, loss=loss, recipe=recipe)
-        found = ep.k_starts(problem, k=2, sparsity=0.8, fitness="loss", fitness_epochs=1, controls=False, workers=sys.argv[1])
+        found = ep.k_starts(problem, k=2, sparsity=0.8, fitness="loss", fitness_epochs=1, controls=False, workers=workers)
         print(name, found.summary["winner_fitness"], found.summary["test_loss"], flush=True)
 """
 
@@ -88,7 +88,7 @@ def test_dask_mixes_no_problems(folder: Path, serial: list[str]) -> None:
 
 
 def test_what_the_main_process_alone_has_is_refused(folder: Path) -> None:
-    changed = SCRIPT.replace("    recipe =", "    SLOPE = 0.5\n    recipe =").replace(
+    changed = SCRIPT.replace("    recipe, workers =", "    SLOPE = 0.5\n    recipe, workers =").replace(
         '{"relu": torch.relu, ', '{"first": leaky, '
     )
     (folder / "changed.py").write_text(changed)
