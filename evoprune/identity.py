@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import collections
 import copyreg
+import dataclasses
 import enum
 import functools
 import hashlib
@@ -45,8 +46,8 @@ _WRAPPED = (functools.partial, functools.partialmethod, staticmethod, classmetho
 # Descriptors of slots, and of attributes that are C's: their values are found in the objects.
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 # Methods that do not touch what an object computes. Other names with two underscores on each side are of interest only if they
-# are methods: data under such names is Python's own, some of it set when a class is first pickled.
-_NOT_OF_A_CLASS = ("__repr__", "__str__", "extra_repr", "__del__", "_abc_impl")
+# can be called: data under such names is Python's own, some of it set when a class is first pickled.
+_NOT_OF_A_CLASS = ("__repr__", "extra_repr", "__del__", "_abc_impl")
 _CONSTRUCTORS = ("__init__", "__new__", "__init_subclass__", "__post_init__")
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
@@ -124,6 +125,7 @@ class _Walk:
         self.numbers: dict[tuple[str, int], int] = {}
         self.kept: list[Any] = []  # so that no other object gets its id
         self.path: list[str] = []
+        self.ranges: list[tuple[int, int]] = []
         self.texts: dict[str, str] = {}
 
     @contextmanager
@@ -143,6 +145,19 @@ class _Walk:
     def text(self, code: types.CodeType) -> str:
         found = self.texts[key_of(code)] = text_of(code)
         return found
+
+    def sharing(self, tensor: Tensor) -> list[tuple[int, int]]:
+        """Returns with which tensors before this one shares memory, by their numbers, and how far it lies from each.
+
+        What changes one of them in place changes the other.
+        """
+        size = tensor.element_size()
+        begin = tensor.untyped_storage().data_ptr() + int(tensor.storage_offset()) * size
+        reach = sum((int(n) - 1) * int(stride) for n, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+        end = begin + size * reach if tensor.numel() else begin
+        shared = [(i, begin - start) for i, (start, stop) in enumerate(self.ranges) if start < end and begin < stop]
+        self.ranges.append((begin, end))
+        return [*shared, (-1, 0)] if tensor.numel() > reach else shared  # the last: elements of its own are one
 
     def is_new(self, kind: str, thing: object) -> bool:
         """Numbers an object; one that has a number already enters the digest by it."""
@@ -198,14 +213,22 @@ def _add_tensor(walk: _Walk, tensor: Tensor) -> None:
     if walk.is_new("tensor", tensor):
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
             walk.refuse(tensor, f"its layout is {tensor.layout}, on {tensor.device}")
-        walk.token("tensor", type(tensor).__qualname__, tensor.dtype, tuple(tensor.shape), tensor.requires_grad)
+        walk.token("tensor", tensor.dtype, tuple(tensor.shape), tensor.requires_grad, walk.sharing(tensor))
         walk.digest.update(tensor_bytes(tensor))
+        if type(tensor) not in (Tensor, nn.Parameter):
+            add_type(walk, type(tensor))
+        walk.each(getattr(tensor, "__dict__", {}))
 
 
 def _add_array(walk: _Walk, array: Any) -> None:
     if not walk.is_new("array", array):
         return
-    walk.token("array", type(array).__qualname__, array.dtype.str, array.dtype.descr, array.shape)
+    walk.token("array", repr(array.dtype), array.shape)
+    if type(array) is not np.ndarray and not isinstance(array, np.generic):
+        add_type(walk, type(array))
+        walk.each({name: value for name, value in vars(array).items() if name != "_basedict"})
+    if isinstance(array, np.ma.MaskedArray):
+        walk.add(np.asarray(np.ma.getmaskarray(array)))
     if array.dtype.hasobject:
         for item in np.asarray(array, object).ravel().tolist():
             walk.add(item)
@@ -297,6 +320,8 @@ def _add_globals(walk: _Walk, code: types.CodeType, names: Mapping[str, Any]) ->
                 _add_imported(walk, root.removeprefix("import "), attributes, names)
             elif root in names:
                 _add_read(walk, names[root], attributes)
+            elif root in ("globals", "eval", "exec"):  # which may read any of them
+                walk.each({name: value for name, value in names.items() if not name.startswith("__")})
             else:
                 walk.token("built in" if hasattr(builtins, root) else "not there")
 
@@ -422,15 +447,26 @@ def _add_class(walk: _Walk, kind: type, role: str) -> None:
                 walk.token(name, walk.text(made.__code__) if isinstance(made, types.FunctionType) else "")
         with walk.at(base.__qualname__):
             walk.each(names)
+            if package is None and "__dataclass_fields__" in vars(base):
+                _add_dataclass(walk, base)
 
 
 def _is_of_class(kind: type, name: str, value: Any) -> bool:
     if name in _NOT_OF_A_CLASS or isinstance(value, _SLOTS):
         return False
-    if name.startswith("__") and name.endswith("__") and not isinstance(value, (types.FunctionType, *_WRAPPED)):
+    if name.startswith("__") and name.endswith("__") and not (callable(value) or isinstance(value, _WRAPPED)):
         return False
     is_generated = isinstance(value, types.FunctionType) and value.__code__.co_filename == "<string>"
     return not (is_generated and hasattr(kind, "__dataclass_fields__"))
+
+
+def _add_dataclass(walk: _Walk, kind: Any) -> None:
+    """Adds what the methods of a dataclass are generated from."""
+    walk.token("dataclass", repr(kind.__dataclass_params__))
+    for field in dataclasses.fields(kind):
+        walk.token("field", field.name, field.init, field.compare, field.hash, field.kw_only)
+        for default in (field.default, field.default_factory):
+            walk.add(None if default is dataclasses.MISSING else default)
 
 
 def _replaced(kind: type) -> dict[str, Any]:
@@ -473,6 +509,8 @@ def _add_object(walk: _Walk, thing: Any) -> None:
     else:
         add_type(walk, type(thing))
         _add_content(walk, thing)
+        if _keeps_more(type(thing)):
+            walk.add(list(_reduced(walk, thing)[1:3]))
         walk.each({**_slots_of(thing), **getattr(thing, "__dict__", {})})
 
 
@@ -513,6 +551,25 @@ def _add_reduced(walk: _Walk, thing: Any) -> None:
         walk.token("global", name)
         return
     add_type(walk, type(thing))
+    make, arguments, state, items, pairs = _reduced(walk, thing)
+    walk.add(make)
+    walk.add(tuple(argument for argument in arguments if argument is not type(thing)))
+    walk.add(state)
+    walk.add(list(items or ()))
+    walk.add(list(pairs or ()))
+
+
+def _keeps_more(kind: type) -> bool:
+    """Tells whether a class of the user's is derived from one that is pickled in a way of its own, such as a generator's."""
+    return any(
+        package_of_class(base) is not None and ("__reduce__" in vars(base) or "__reduce_ex__" in vars(base))
+        for base in kind.__mro__
+        if base not in (object, BaseException, Exception, dict, collections.OrderedDict, collections.deque, set, frozenset)
+    )
+
+
+def _reduced(walk: _Walk, thing: Any) -> tuple[Any, ...]:
+    """Returns what an object is pickled as, in five parts; refuses what cannot be pickled."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of iterators that will not be pickled in later versions
@@ -520,16 +577,8 @@ def _add_reduced(walk: _Walk, thing: Any) -> None:
             parts = thing.__reduce_ex__(4) if reduce is None else reduce(thing)
     except Exception as error:  # noqa: BLE001 - whatever it says, it cannot be pickled
         walk.refuse(thing, error)
-    if isinstance(parts, str):
-        walk.token("global", parts)
-        return
     walk.kept.append(parts)
-    make, arguments, state, items, pairs = (*parts, None, None, None)[:5]
-    walk.add(make)
-    walk.add(tuple(argument for argument in arguments if argument is not type(thing)))
-    walk.add(state)
-    walk.add(list(items or ()))
-    walk.add(list(pairs or ()))
+    return (parts, (), None, None, None) if isinstance(parts, str) else (*parts, None, None, None)[:5]
 
 
 _KINDS: list[tuple[Callable[[Any], bool], Callable[[_Walk, Any], None]]] = [

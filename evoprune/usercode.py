@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import dis
 import functools
 import hashlib
@@ -33,6 +34,8 @@ RECORDED = {
 SCRIPT_MODULES = ("__main__", "__mp_main__", "SCOOP_WORKER")
 # What a file knows of itself, which depends on how it is run.
 _OF_THE_FILE = ("__name__", "__file__", "__package__", "__spec__", "__loader__", "__doc__", "__builtins__", "__annotations__")
+# Py_TPFLAGS_HEAPTYPE, which classes have that a class statement made.
+_MADE_BY_CODE = 1 << 9
 PYTHON = f"python {sys.version_info.major}.{sys.version_info.minor}"
 
 
@@ -58,6 +61,8 @@ def package_of_code(code: CodeType) -> str | None:
 def package_of_class(kind: type) -> str | None:
     """Returns the installed package of a class, see :func:`package_of_module`; None where it is the user's."""
     module = kind.__module__
+    if module == "builtins" and kind.__flags__ & _MADE_BY_CODE and not hasattr(builtins, kind.__name__):
+        return None  # made by code that was run without a module's name
     return package_of_module(module if isinstance(module, str) else "builtins")  # of C's metaclasses it is a descriptor
 
 
@@ -240,6 +245,11 @@ class _Plain(ast.NodeTransformer):
     def visit_ClassDef(self, node: ast.ClassDef) -> ast.AST:
         node.body = _without_docstring(node.body)
         return self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        if node.value is None:
+            return ast.Pass()
+        return ast.copy_location(ast.Assign([node.target], self.visit(node.value)), node)
 
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.annotation = None

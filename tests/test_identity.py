@@ -4,11 +4,13 @@ import importlib.util
 import itertools
 import os
 import pickle
+import random
 import subprocess
 import sys
 import threading
 import types
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -462,6 +464,59 @@ def test_problems_that_differ_in_what_is_no_code_have_different_hashes() -> None
 @pytest.mark.parametrize("make", OPTIONS.values(), ids=OPTIONS.keys())
 def test_the_same_problem_made_twice_has_the_same_hash(make: Callable[[], ep.Problem]) -> None:
     assert make().hash == make().hash
+
+
+class Noise(random.Random):
+    pass
+
+
+class Gauge(np.ndarray):
+    pass
+
+
+def of_class(text: str) -> Any:
+    """Returns what a piece of code names ``it``: classes that differ in one word."""
+    names: dict[str, Any] = {"dataclass": dataclass, "field": field}
+    exec(text, names)
+    return names["it"]
+
+
+def views(shared: bool) -> dict[str, torch.Tensor]:
+    whole = torch.zeros(3)
+    return {"a": whole[:2], "b": whole[1:] if shared else whole[1:].clone()}
+
+
+def with_attribute(value: float) -> torch.Tensor:
+    tensor = torch.ones(1)
+    tensor.gain = value  # type: ignore[attr-defined]
+    return tensor
+
+
+DATACLASS = "@dataclass({})\nclass it:\n    a: float = {}\n    b: list = field(default_factory=lambda: [{}])"
+CALLED = "def one(self): return 1\ndef two(self): return 2\nclass it:\n    __call__ = {}\nit = it()"
+# Pairs of values of which a network may be made, and that behave differently.
+PAIRS: dict[str, tuple[Any, Any]] = {
+    "memory that is shared": (views(True), views(False)),
+    "elements that are one": (torch.ones(1).expand(2), torch.ones(2)),
+    "an attribute of a tensor": (with_attribute(1.0), with_attribute(2.0)),
+    "a mask of an array": (np.ma.array([1.0, 2.0], mask=[0, 1]), np.ma.array([1.0, 2.0], mask=[1, 0])),
+    "a class of arrays": (np.ones(2), np.ones(2).view(Gauge)),
+    "a class of generators": (Noise(1), Noise(2)),
+    "a field's default": (of_class(DATACLASS.format("", 1, 1)), of_class(DATACLASS.format("", 2, 1))),
+    "a field's factory": (of_class(DATACLASS.format("", 1, 1)), of_class(DATACLASS.format("", 1, 2))),
+    "how a dataclass compares": (of_class(DATACLASS.format("", 1, 1)), of_class(DATACLASS.format("eq=False", 1, 1))),
+    "what an object is when called": (of_class(CALLED.format("one")), of_class(CALLED.format("two"))),
+    "numbers of another kind": ((1, 1.0, True), (1.0, 1, True)),
+    "zero's sign": (0.0, -0.0),
+    "the order of a table": ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS.keys())
+def test_values_that_behave_differently_have_other_digests(pair: tuple[Any, Any]) -> None:
+    one, other = pair
+    assert digest_of("it", one) != digest_of("it", other)
+    assert digest_of("it", one) == digest_of("it", one)
 
 
 def test_tied_weights_differ_from_equal_ones() -> None:
