@@ -344,7 +344,8 @@ class ProblemPlugin(WorkerPlugin):
     def is_of(self, evaluator: Evaluator) -> bool:
         """Tells whether it is what an evaluator's masks are evaluated with."""
         problem, terms = self._of
-        return problem is evaluator.problem and terms == registered_terms()
+        same = problem is evaluator.problem and terms == registered_terms()
+        return same and self.identified == evaluator.identify()  # a global may have changed
 
     def setup(self, worker: Worker) -> None:
         """Holds it in a worker; it is made when it is first needed, where an error reaches the origin."""

@@ -291,13 +291,14 @@ class Evaluator:
 
     def _identified_terms(self) -> dict[str, Identified]:
         own = {f"fitness {name}": term for name, term in registered_terms().items() if name in self.terms}
-        return {name: identify(name, term) for name, term in own.items()}
+        return {name: identify(name, term, self.problem.ignore) for name, term in own.items()}
 
     @property
     def key(self) -> str:
         """What workers know the problem by: its hash, and a name of this evaluator's own, whatever else they hold."""
-        if not self._key:
-            self._key = f"{uuid.uuid4().hex}:{self.problem.hash}"
+        now = self.problem.hash
+        if self._key.rpartition(":")[2] != now:  # at first, or since a global that it reads has changed
+            self._key, self._payload = f"{uuid.uuid4().hex}:{now}", None
         return self._key
 
     @property
@@ -393,7 +394,7 @@ def check_identity(identified: Mapping[str, str], problem: Problem, terms: Mappi
     for name in identified:
         if name.startswith("fitness "):
             term = terms.get(name.removeprefix("fitness "))
-            own[name] = "" if term is None else digest_of(name, term)
+            own[name] = "" if term is None else digest_of(name, term, problem.ignore)
     if other := differing(identified, own):
         raise InputError(
             f"on {worker_name()} the problem has another hash than in the main process; these differ: {other}. Expected the "

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.errors import InputError
-from evoprune.usercode import key_of, names_read, package_of_class, package_of_code, package_of_module, text_of
+from evoprune.usercode import is_generated, key_of, names_read, package_of_class, package_of_code, package_of_module, text_of
 
 # Raised whenever a value's digest changes its meaning; run folders of another version are refused.
 VERSION = 2
@@ -89,6 +89,13 @@ def identify(name: str, thing: Any, ignore: Sequence[str] = (), known: Mapping[i
             walk.add(thing)
         except RecursionError as error:
             raise UnidentifiedError(f"{name} is nested too deeply to be identified; expected less than 100 levels.") from error
+        except UnidentifiedError:
+            raise
+        except Exception as error:
+            raise UnidentifiedError(
+                f"{name} cannot be identified: {type(error).__name__}: {error}. Leave out the attribute by "
+                f"Problem(ignore=('...',)), or name model and loss yourself: Problem(identity='my-net-1')."
+            ) from error
     return Identified(walk.digest.hexdigest(), walk.texts)
 
 
@@ -211,7 +218,14 @@ class _Walk:
 
 def _add_tensor(walk: _Walk, tensor: Tensor) -> None:
     if walk.is_new("tensor", tensor):
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta":
+        if tensor.layout != torch.strided and tensor.device.type != "meta":
+            entries = tensor.detach().to_sparse_coo().coalesce()  # type: ignore[no-untyped-call]
+            walk.token("sparse", tensor.layout, tuple(tensor.shape), tensor.dtype, tensor.requires_grad)
+            for part in (entries.indices(), entries.values()):
+                walk.token(tuple(part.shape))
+                walk.digest.update(tensor_bytes(part))
+            return
+        if tensor.is_quantized or tensor.device.type == "meta":
             walk.refuse(tensor, f"its layout is {tensor.layout}, on {tensor.device}")
         walk.token("tensor", tensor.dtype, tuple(tensor.shape), tensor.requires_grad, walk.sharing(tensor))
         walk.digest.update(tensor_bytes(tensor))
@@ -293,7 +307,8 @@ def _add_function(walk: _Walk, function: types.FunctionType) -> None:
         walk.each(vars(function))
         _add_globals(walk, code, function.__globals__)
     else:  # one that a package has made of a function of the user's, as decorators do, has that in its closure
-        walk.token("function", package, code.co_qualname)
+        walk.texts[f"package {key_of(code)}"] = package
+        walk.token("function", package, code.co_name)
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         if walk.ignores(name):
             continue
@@ -386,12 +401,12 @@ def _add_method(walk: _Walk, method: types.MethodType) -> None:
 
 def _add_builtin(walk: _Walk, function: Any) -> None:
     owner = getattr(function, "__self__", None)
-    kind = getattr(function, "__objclass__", None) or (owner if isinstance(owner, type) else None)
+    kind = owner if isinstance(owner, type) else getattr(function, "__objclass__", None)
     walk.token("built in", getattr(function, "__qualname__", function.__name__))
-    if kind is not None:
-        add_type(walk, kind)
-    elif owner is not None and not isinstance(owner, types.ModuleType) and "pybind11" not in type(owner).__module__:
+    if owner is not None and not isinstance(owner, (type, types.ModuleType)) and "pybind11" not in type(owner).__module__:
         walk.add(owner)
+    elif kind is not None:
+        add_type(walk, kind)
     else:
         walk.token(function.__module__ if owner is None else getattr(owner, "__name__", ""))
 
@@ -430,7 +445,7 @@ def add_type(walk: _Walk, kind: type) -> None:
 def _add_class(walk: _Walk, kind: type, role: str) -> None:
     if not walk.is_new(role, kind):
         return
-    walk.token(role, *(base.__qualname__ for base in kind.__mro__))
+    walk.token(role, *(base.__name__ for base in kind.__mro__))
     if type(kind) is not type and package_of_class(type(kind)) is None:
         add_type(walk, type(kind))
     for base in kind.__mro__:
@@ -456,8 +471,8 @@ def _is_of_class(kind: type, name: str, value: Any) -> bool:
         return False
     if name.startswith("__") and name.endswith("__") and not (callable(value) or isinstance(value, _WRAPPED)):
         return False
-    is_generated = isinstance(value, types.FunctionType) and value.__code__.co_filename == "<string>"
-    return not (is_generated and hasattr(kind, "__dataclass_fields__"))
+    generated = isinstance(value, types.FunctionType) and is_generated(value.__code__)
+    return not (generated and hasattr(kind, "__dataclass_fields__"))
 
 
 def _add_dataclass(walk: _Walk, kind: Any) -> None:
@@ -466,7 +481,7 @@ def _add_dataclass(walk: _Walk, kind: Any) -> None:
     for field in dataclasses.fields(kind):
         walk.token("field", field.name, field.init, field.compare, field.hash, field.kw_only)
         for default in (field.default, field.default_factory):
-            walk.add(None if default is dataclasses.MISSING else default)
+            walk.add(None if isinstance(default, type(dataclasses.MISSING)) else default)  # which is another one by value
 
 
 def _replaced(kind: type) -> dict[str, Any]:

@@ -156,6 +156,11 @@ _NOT_SERVED: tuple[tuple[Callable[[nn.Module], bool], str, str], ...] = (
         "give it values, model.to_empty(device='cpu') and a state_dict",
     ),
     (
+        lambda module: any(tensor._backward_hooks for tensor in module.parameters(recurse=False)),
+        "has parameters with hooks for gradients, which a copy of it loses",
+        "freeze by requires_grad_(False), or change the gradient in the forward pass",
+    ),
+    (
         lambda module: _has_hook(module, (prune.BasePruningMethod,)),
         "is pruned by torch.nn.utils.prune, which hides its weight",
         "keep its mask, ep.Mask.from_layers({'NAME.weight': module.weight_mask}), call torch.nn.utils.prune.remove(module, "

@@ -264,6 +264,7 @@ class Problem:
         loss = self.loss_name if self.loss_name in LOSSES else self._loss
         return {
             "network": identify("model", self._template, self.ignore, known),
+            **({"hooks": identify("hooks", hooks, self.ignore)} if (hooks := _global_hooks()) else {}),
             "loss": identify("loss", loss, self.ignore),
         }
 
@@ -459,6 +460,12 @@ def _describe(thing: object) -> str:
     kind = thing if inspect.isfunction(thing) or inspect.isclass(thing) else type(thing)
     # a module of the user's has another name where it is run as a script
     return f"{'own' if package_of_module(kind.__module__) is None else kind.__module__}.{kind.__qualname__}"
+
+
+def _global_hooks() -> list[object]:
+    """Returns the hooks that every module calls."""
+    kinds = ("_global_forward_pre_hooks", "_global_forward_hooks", "_global_backward_pre_hooks", "_global_backward_hooks")
+    return [hook for kind in kinds for hook in getattr(torch.nn.modules.module, kind).values()]
 
 
 def _check_identity(name: str | None) -> str | None:

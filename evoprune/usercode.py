@@ -34,6 +34,8 @@ RECORDED = {
 SCRIPT_MODULES = ("__main__", "__mp_main__", "SCOOP_WORKER")
 # What a file knows of itself, which depends on how it is run.
 _OF_THE_FILE = ("__name__", "__file__", "__package__", "__spec__", "__loader__", "__doc__", "__builtins__", "__annotations__")
+# The file that cloudpickle names of code that it sent by value.
+BY_VALUE = "<dynamic-code>"
 # Py_TPFLAGS_HEAPTYPE, which classes have that a class statement made.
 _MADE_BY_CODE = 1 << 9
 PYTHON = f"python {sys.version_info.major}.{sys.version_info.minor}"
@@ -53,7 +55,9 @@ def versions() -> dict[str, str]:
 def package_of_code(code: CodeType) -> str | None:
     """Returns the installed package that some code is of, see :func:`package_of_module`; None where it is the user's."""
     if code.co_filename.startswith("<frozen "):
-        return PYTHON
+        return "python"
+    if code.co_filename == BY_VALUE:
+        return _texts.get(f"package {key_of(code)}")
     module = _installed_module(code.co_filename)
     return None if module is None else _with_version(module)
 
@@ -73,10 +77,11 @@ def package_of_module(name: str | None) -> str | None:
     """
     if name is None or name in SCRIPT_MODULES:
         return None
-    if name.partition(".")[0] in (*sys.stdlib_module_names, "builtins", "evoprune", "pybind11_builtins"):
-        return _with_version(name)
     module = sys.modules.get(name)
     file = getattr(module, "__file__", None)
+    is_known = name.partition(".")[0] in (*sys.stdlib_module_names, "builtins", "evoprune", "pybind11_builtins")
+    if is_known and (file is None or _installed_module(file) is not None):  # a file of the user's may have such a name
+        return _with_version(name)
     if file is None:  # built into an extension, such as torch.ops, or made by hand
         above = name.rpartition(".")[0]
         return package_of_module(above) if above else None
@@ -87,7 +92,7 @@ def package_of_module(name: str | None) -> str | None:
 def _with_version(module: str) -> str:
     top = module.partition(".")[0]
     if top in sys.stdlib_module_names or top in ("builtins", "pybind11_builtins"):
-        return PYTHON
+        return "python"
     if top in RECORDED:
         return RECORDED[top]
     try:
@@ -135,7 +140,7 @@ def names_read(code: CodeType) -> Iterator[tuple[str, ...]]:
 
     Of a module that is imported inside a function, and of what is imported from it, the first name is ``import NAME``.
     """
-    steps = list(dis.get_instructions(code))
+    steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
     module = ""
     for i, step in enumerate(steps):
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and step.argval not in _OF_THE_FILE:
@@ -160,6 +165,11 @@ def remember_texts(texts: Mapping[str, str]) -> None:
 
 # The text of code by its key. Code has no other tie to the source that it was sent without.
 _texts: dict[str, str] = {}
+
+
+def is_generated(code: CodeType) -> bool:
+    """Tells whether code was made from no file, as a dataclass's methods are; of code sent by value, by what was said of it."""
+    return code.co_filename == "<string>" or (code.co_filename == BY_VALUE and key_of(code) not in _texts)
 
 
 def key_of(code: CodeType) -> str:

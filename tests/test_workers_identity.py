@@ -7,6 +7,8 @@ from conftest import finish, start
 
 SCRIPT = """
 import sys
+from collections import namedtuple
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -36,12 +38,31 @@ class Loss:
         return self(outputs, targets)
 
 
+@dataclass
+class Config:
+    slope: float = 0.2
+    more: list = field(default_factory=list)
+
+
+Range = namedtuple("Range", "low high")
+
+
+class Outer:
+    class Inner:
+        def __init__(self):
+            self.config, self.range = Config(), Range(0.0, 2.0)
+
+        def __call__(self, x):
+            return F.leaky_relu(x, self.config.slope).clamp(self.range.low - 1, self.range.high)
+
+
 def leaky(x):
     return F.leaky_relu(x, SLOPE)
 
 
 SLOPE = 0.3
-ACTS = {"relu": torch.relu, "tanh": torch.tanh, "sin": torch.sin, "module": nn.SiLU(), "function": leaky}
+ACTS = {"relu": torch.relu, "tanh": torch.tanh, "sin": torch.sin, "module": nn.SiLU(), "function": leaky,
+        "object": Outer.Inner()}  # fmt: skip
 LOSSES = {
     "plain": Loss(), "smoothed": Loss(smoothing=0.2), "weighted": Loss(weight=(1.0, 5.0)), "method": Loss(0.3).bound,
     "module": nn.CrossEntropyLoss(label_smoothing=0.1), "other module": nn.CrossEntropyLoss(weight=torch.tensor([2.0, 1.0])),
@@ -75,7 +96,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def serial(folder: Path) -> list[str]:
     lines = run(folder, "serial")
-    assert len({line.split()[-1] for line in lines}) == len(lines) == 11  # all differ
+    assert len({line.split()[-1] for line in lines}) == len(lines) == 12  # all differ
     return lines
 
 
