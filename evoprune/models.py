@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import types
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -118,6 +119,26 @@ def require_servable(network: nn.Module) -> None:
         for is_such, what, cure in _NOT_SERVED:
             if is_such(module):
                 raise InputError(f"{name or 'the network'} ({type(module).__name__}) {what}; {cure}.")
+    _require_no_original(network)
+
+
+def _require_no_original(network: nn.Module) -> None:
+    """Refuses functions that hold a module of the network: a copy of it would go on using the original's."""
+    own = set(network.modules())
+    for name, module in network.named_modules():
+        for attribute, value in vars(module).items():
+            held = _held(value) if isinstance(value, types.FunctionType) else []
+            if any(isinstance(thing, nn.Module) and thing in own for thing in held):
+                raise InputError(
+                    f"{f'{name}.' if name else ''}{attribute} is a function that holds a module of the network, such as self in "
+                    f"a lambda; copies of the network, which are trained, would go on using this one. Make it a method."
+                )
+
+
+def _held(function: types.FunctionType) -> list[object]:
+    """Returns what a function is bound to."""
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
+    return [*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

@@ -204,3 +204,40 @@ RETURNED: dict[str, Callable[[torch.Tensor], object]] = {
 def test_outputs_that_are_no_tensor_get_the_cure(kind: str) -> None:
     with pytest.raises(ep.InputError, match=r"forward returns .*; expected one tensor .*wrap it in a module"):
         ep.Problem(model=Returning(RETURNED[kind]), data=DATA)
+
+
+class Bound(nn.Module):
+    def __init__(self, make: Callable[["Bound"], object]) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 2)
+        self.head = make(self)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.a(x))
+
+    def end(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(x)
+
+
+@pytest.mark.parametrize("how", ["module", "function"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda self: lambda x: self.b(x), lambda self: lambda x, b=self.b: b(x), lambda self: lambda x, *, s=self: s.b(x)],
+    ids=["closure", "default", "keyword"],
+)
+def test_functions_that_hold_the_original_are_refused(make: Callable[[Bound], object], how: str) -> None:
+    with pytest.raises(ep.InputError, match=r"head is a function that holds a module of the network.*Make it a method"):
+        ep.Problem(model=Bound(make) if how == "module" else lambda: Bound(make), data=DATA)
+
+
+def test_bound_methods_and_functions_of_other_things_are_served() -> None:
+    assert ep.Problem(model=Bound(lambda self: self.end), data=DATA).prunable_count == 48
+    other = nn.Linear(6, 2)
+    assert ep.Problem(model=Bound(lambda self: lambda x: other(x)), data=DATA).prunable_count == 48
+
+
+def test_parameters_with_gradient_hooks_are_refused() -> None:
+    model = network()
+    model[0].weight.register_hook(lambda gradient: gradient * 0)
+    with pytest.raises(ep.InputError, match="hooks for gradients, which a copy of it loses"):
+        ep.Problem(model=model, data=DATA)
