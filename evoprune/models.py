@@ -130,8 +130,8 @@ def _require_no_original(network: nn.Module) -> None:
             held = _held(value) if isinstance(value, types.FunctionType) else []
             if any(isinstance(thing, nn.Module) and thing in own for thing in held):
                 raise InputError(
-                    f"{f'{name}.' if name else ''}{attribute} is a function that holds a module of the network, such as self in "
-                    f"a lambda; copies of the network, which are trained, would go on using this one. Make it a method."
+                    f"{f'{name}.' if name else ''}{attribute} is a function that holds a module of the network, such as self "
+                    f"in a lambda; copies of the network, which are trained, would go on using this one. Make it a method."
                 )
 
 
