@@ -24,6 +24,7 @@ from evoprune import engines, seeds
 from evoprune.brief import UNKNOWN_COLLAPSE, collapse_note, torch_threads
 from evoprune.data import Pair, is_labels
 from evoprune.errors import CollapseWarning, EvopruneError, InputError, RunError
+from evoprune.forks import settle
 from evoprune.initialize import random_mask, survivors_of
 from evoprune.mask import Bits, Mask
 from evoprune.problem import Problem
@@ -494,6 +495,7 @@ def _scoring(problem: Problem, name: str, seed: int | None) -> Iterator[None]:
 
 def _draw_examples(problem: Problem, examples: int | None, seed: int | None) -> Pair:
     """Draws training examples without replacement, class by class in turn, so that the classes are as equal as can be."""
+    settle()  # taking examples is threaded work, too
     x, target = problem.part("train")
     n = len(x)
     count = default_examples(problem) if examples is None else examples

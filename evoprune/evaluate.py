@@ -163,6 +163,9 @@ class Evaluator:
                 a copy in another process.
         """
         require_main_guard()
+        if not isinstance(mask, Mask):
+            raise InputError(f"an individual is {type(mask).__name__}; expected ep.Mask, as toolbox.individual makes them.")
+        mask.require(self.problem.shapes)
         if not self.divisors:
             for objective in self.objectives:
                 objective.require_divisors({})

@@ -114,7 +114,8 @@ class Mask:
         self.bits: Bits = np.array(as_bits("the mask", bits))
         if self.bits.shape != (n,):
             raise InputError(f"bits have the shape {self.bits.shape}; expected bool ({n},) for {self.shapes}.")
-        self.fitness = Fitness()
+        if "fitness" not in vars(self):  # DEAP's creator sets its own before
+            self.fitness = Fitness()
 
     @classmethod
     def from_layers(cls, layers: Mapping[str, Bits | Tensor]) -> Mask:

@@ -75,9 +75,9 @@ def given_masks(problem: Problem, evolution: Evolution, sparsity: float) -> list
     """
     low, high = evolution.bounds(sparsity)
     least, most = (survivors_of(s, problem.prunable_count) for s in (high, low))
-    masks = [_require_survivors(mask, "a mask of start", sparsity, least, most) for mask in evolution.masks]
-    for mask in masks:
+    for mask in evolution.masks:
         mask.require(problem.shapes)
+    masks = [_require_survivors(mask, "a mask of start", sparsity, least, most) for mask in evolution.masks]
     for name in evolution.names:
         if name in (RANDOM, DISSIPATE, *NAMED):
             continue

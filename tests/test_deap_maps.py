@@ -554,3 +554,24 @@ def test_a_copied_toolbox_draws_what_the_original_draws(toolbox: base.Toolbox) -
         assert hasattr(copied, alias)
     assert copied.individual() == toolbox.individual()
     assert [m.fitness.values for m in copied.select(masks, 5)] == [m.fitness.values for m in toolbox.select(masks, 5)]
+
+
+def test_an_individual_of_deaps_creator_keeps_its_fitness(digits: ep.Problem) -> None:
+    class Least(ep.Fitness):
+        weights = (-1.0,)
+
+    class Individual(ep.Mask):
+        def __init__(self, *arguments: object, **options: object) -> None:  # as deap.creator makes it
+            self.fitness = Least()
+            super().__init__(*arguments, **options)  # type: ignore[arg-type]
+
+    one, other = (Individual(np.ones(digits.prunable_count, bool), digits.shapes) for _ in range(2))
+    one.fitness.values, other.fitness.values = (1.0,), (2.0,)
+    assert one.fitness > other.fitness
+
+
+@pytest.mark.parametrize("individual", [[True, False], np.ones(3, bool), ep.Mask(np.ones(6, bool), {"a": (2, 3)})])
+def test_an_individual_that_is_no_mask_of_the_network_is_refused(digits: ep.Problem, individual: object) -> None:
+    toolbox = ep.make_toolbox(digits, fitness="loss", fitness_epochs=1)
+    with pytest.raises(ep.InputError, match=r"expected ep\.Mask|does not fit the network"):
+        toolbox.evaluate(individual)
