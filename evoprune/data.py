@@ -22,6 +22,7 @@ from evoprune import seeds
 from evoprune.arrays import as_inputs, as_targets, encode
 from evoprune.arrays import is_labels as is_labels
 from evoprune.errors import InputError, look_up
+from evoprune.forks import settle
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
 
@@ -135,6 +136,7 @@ class Data:
     digest: str | None = None
 
     def __post_init__(self) -> None:
+        settle()  # checks and copies are threaded work, too
         given = {part: getattr(self, part) for part in PARTS if getattr(self, part) is not None or part == "train"}
         inputs, targets = {}, {}
         for part, pair in given.items():

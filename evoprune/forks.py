@@ -5,6 +5,7 @@ Whatever waits for one of them in the child waits for ever, so a forked process 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 
 import torch
@@ -16,8 +17,12 @@ CURE = "start processes with multiprocessing.get_context('spawn') or 'forkserver
 
 
 def is_forked() -> bool:
-    """Tells whether this process was forked from one that had imported the package."""
-    return os.getpid() != _IMPORTED_BY
+    """Tells whether this process was forked from one that may have used torch."""
+    if os.getpid() != _IMPORTED_BY:
+        return True
+    # the package's modules are imported when they are used, which may be in the child alone
+    method = multiprocessing.get_start_method(allow_none=True)
+    return multiprocessing.parent_process() is not None and method not in ("spawn", "forkserver")
 
 
 def settle(threads: int = 1) -> None:

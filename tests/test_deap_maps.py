@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -575,3 +576,31 @@ def test_an_individual_that_is_no_mask_of_the_network_is_refused(digits: ep.Prob
     toolbox = ep.make_toolbox(digits, fitness="loss", fitness_epochs=1)
     with pytest.raises(ep.InputError, match=r"expected ep\.Mask|does not fit the network"):
         toolbox.evaluate(individual)
+
+
+SWEEP = """
+import multiprocessing, sys
+import torch
+import evoprune as ep
+
+x = torch.randn(3000, 784, generator=torch.Generator().manual_seed(0))
+y = torch.arange(3000) % 10
+
+def sweep(seed):
+    problem = ep.Problem(model="mlp", data=ep.Data(train=(x, y)), seed=seed, recipe=ep.Recipe(epochs=1))
+    return ep.baselines.snip(problem, sparsity=0.5).survivors
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    for _ in range(3):
+        torch.nn.functional.linear(torch.randn(4000, 640, requires_grad=True), torch.randn(640, 640)).sum().backward()
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        print(pool.map_async(sweep, [0, 1]).get(60))
+"""
+
+
+def test_a_forked_process_makes_its_own_problem(tmp_path: Path) -> None:
+    (tmp_path / "sweep.py").write_text(SWEEP)
+    code, output = python(tmp_path / "sweep.py", deadline=100)
+    assert code == 0, output
+    assert output.splitlines()[-1] == "[54592, 54592]"
