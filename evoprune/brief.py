@@ -25,6 +25,7 @@ from evoprune.forks import settle
 from evoprune.mask import Mask
 from evoprune.operators import Evidence
 from evoprune.problem import Problem
+from evoprune.seeds import noise
 from evoprune.train import Measured, Trained, measure, train
 
 T = TypeVar("T")
@@ -205,7 +206,8 @@ def _measure_term(name: str, trained: Trained, validation: Measured, brief: Brie
     """Returns a term's values [K]; NaN for one of the user's own that fails and that nobody asked for."""
     expected = (trained.population.size,)
     try:
-        values = np.asarray(TERMS[name](trained, validation), np.float64)
+        with noise(brief.seed, brief.epochs):  # one of the user's own may draw
+            values = np.asarray(TERMS[name](trained, validation), np.float64)
         if values.shape != expected:
             raise RunError(f"it returned values of shape {values.shape}; expected {expected}, a number for each mask")
     except Exception as error:

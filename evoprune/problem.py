@@ -189,7 +189,8 @@ class Problem:
             return -logarithms.gather(1, targets.expand(len(outputs), 1, -1)).squeeze(1).mean(1)
         if self.loss_name in ("mse", "reconstruction"):
             # in two steps, so that each sum is short enough to be one thread's
-            return (outputs - targets).square().flatten(2).mean(2).mean(1)
+            squares = (outputs - targets).square()
+            return squares.mean(1) if squares.ndim == 2 else squares.flatten(2).mean(2).mean(1)
         return torch.stack([self.loss(output, targets) for output in outputs])
 
     def part(self, name: str) -> Pair:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evoprune import seeds
 from evoprune.arrays import is_labels, require_finite
@@ -51,6 +51,7 @@ def rehearse(problem: Problem, given: Data) -> bool:
                     loss = _loss(problem, part, outputs, target)
                     if part == "train":
                         _require_pairs(problem, outputs.detach(), target)
+                        _require_own(network, loss)
                         network.zero_grad()
                         loss.backward()  # type: ignore[no-untyped-call]
             except InputError:
@@ -61,6 +62,7 @@ def rehearse(problem: Problem, given: Data) -> bool:
         problem.recipe.make_optimizer(list(network.parameters())).step()
     except Exception as error:
         raise InputError(_failure(problem, "train", x, target, error)) from error
+    _require_whole_state(problem, network)
     _require_repeatable(problem)
     return is_classification
 
@@ -75,24 +77,77 @@ def _require_tensor(outputs: object) -> Tensor:
     )
 
 
+def _require_own(network: nn.Module, loss: Tensor) -> None:
+    """Checks that the loss is made of the network's own parameters: nothing trains another copy's, or the loss's."""
+    own, seen = {id(parameter) for parameter in network.parameters()}, set()
+    nodes = [loss.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in own:
+            raise InputError(
+                f"the loss depends on a parameter {tuple(leaf.shape)} that is not among the network's, so nothing would train "
+                f"it: a function or hook may hold the module that the network was copied from (make it a method), or the loss "
+                f"may have parameters (put them into the network, or freeze them by requires_grad_(False))."
+            )
+        nodes += [following for following, _ in node.next_functions]
+
+
+def _require_whole_state(problem: Problem, network: nn.Module) -> None:
+    """Checks that a network that has trained is again what it is when it is made from its state_dict, as results are."""
+    x = problem.part("validation")[0][:8]
+    again = problem.network().eval()
+    again.load_state_dict(network.state_dict())
+    network.eval()
+    found = []
+    for each in (network, network, again):
+        with seeds.seeded(0), torch.no_grad():
+            found.append(each(x))
+    # one that draws from a generator of its own goes on from where that is
+    if _alike(found[0], found[1]) and not _alike(found[1], found[2]):
+        raise InputError(
+            "the network keeps what it has learnt outside its state_dict, so a trained network could not be kept or moved: "
+            "expected parameters and persistent buffers (self.register_buffer('mean', tensor)), not plain attributes."
+        )
+
+
 def _require_repeatable(problem: Problem) -> None:
-    """Checks that network and loss give the same again from the same seed: only the global generators can be seeded."""
+    """Checks that network, loss and gradients are the same again from the same seed: only global generators can be seeded."""
     for part, mode in (("train", "training"), ("validation", "evaluation")):
         x, target = (tensor[:8] for tensor in problem.part(part))
-        found = []
-        for _ in range(REPEATS):
-            network = problem.network().train(mode == "training")
-            with seeds.seeded(0), torch.no_grad():
-                outputs = network(x)
-                found.append((outputs, problem.loss(outputs, target)))
-        for what, first, *others in zip(("outputs", "loss"), *found, strict=True):
-            if not all(torch.allclose(first, other, rtol=1e-4, atol=1e-6, equal_nan=True) for other in others):
+        try:
+            found = [_once(problem, x, target, mode == "training") for _ in range(REPEATS)]
+        except Exception as error:
+            raise InputError(_failure(problem, part, x, target, error)) from error
+        for what in found[0]:
+            if not all(_alike(found[0][what], other[what]) for other in found[1:]):
                 raise InputError(
                     f"the {what} in {mode} mode differ from one call to the next, from the same weights and seed: they depend "
                     f"on a generator of their own, a counter or a clock, so no result could be repeated. Draw from torch's, "
                     f"numpy's or Python's global generator, which are seeded, or keep the generator as an attribute of the "
                     f"module, which every training copies."
                 )
+
+
+def _once(problem: Problem, x: Tensor, target: Tensor, training: bool) -> dict[str, Tensor]:
+    """Returns outputs, loss and, in training, gradients of a new network."""
+    network = problem.network().train(training)
+    with seeds.seeded(0), torch.set_grad_enabled(training):
+        outputs = network(x)
+        loss = problem.loss(outputs, target)
+        found = {"outputs": outputs.detach(), "loss": loss.detach()}
+        if training:
+            loss.backward()  # type: ignore[no-untyped-call]
+            gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+            found["gradients"] = torch.cat([torch.zeros(0, device=x.device), *gradients])
+    return found
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
 def _check_values(problem: Problem, given: Data) -> None:

@@ -232,7 +232,7 @@ def test_functions_that_hold_the_original_are_refused(make: Callable[[Bound], ob
 
 def test_bound_methods_and_functions_of_other_things_are_served() -> None:
     assert ep.Problem(model=Bound(lambda self: self.end), data=DATA).prunable_count == 48
-    other = nn.Linear(6, 2)
+    other = nn.Linear(6, 2).requires_grad_(False)
     assert ep.Problem(model=Bound(lambda self: lambda x: other(x)), data=DATA).prunable_count == 48
 
 
