@@ -23,6 +23,7 @@ from evoprune.arrays import as_inputs, as_targets, encode
 from evoprune.arrays import is_labels as is_labels
 from evoprune.errors import InputError, look_up
 from evoprune.forks import settle
+from evoprune.identity import tensor_bytes
 
 Pair: TypeAlias = tuple[Tensor, Tensor]
 
@@ -266,7 +267,7 @@ def content_digest(data: Data) -> str:
     for part, pair in data.parts().items():
         for kind, tensor in zip(("inputs", "targets"), pair, strict=True):
             digest.update(f"{part} {kind} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
 
 

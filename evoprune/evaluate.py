@@ -18,7 +18,7 @@ from evoprune.errors import InputError, SurvivorsWarning, look_up, warn_in_spite
 from evoprune.evidence import MAGNITUDE
 from evoprune.fitness import ACCURACY, FAILED, FITNESS, SPARSITY, FitnessFunction, Term, registered_terms
 from evoprune.forks import is_forked
-from evoprune.identity import Identified, differing, digest_of, identify
+from evoprune.identity import Identified, differing, digest_of, hash_of, identify
 from evoprune.importing import require_main_guard
 from evoprune.mask import Mask, Values
 from evoprune.operators import repair
@@ -298,8 +298,8 @@ class Evaluator:
 
     @property
     def key(self) -> str:
-        """What workers know the problem by: its hash, and a name of this evaluator's own, whatever else they hold."""
-        now = self.problem.hash
+        """What workers know problem and terms by: their hash, and a name of this evaluator's own, whatever else they hold."""
+        now = hash_of(self.identify())
         if self._key.rpartition(":")[2] != now:  # at first, or since a global that it reads has changed
             self._key, self._payload = f"{uuid.uuid4().hex}:{now}", None
         return self._key

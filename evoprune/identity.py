@@ -212,7 +212,7 @@ class _Walk:
         raise UnidentifiedError(
             f"{'.'.join(self.path)} is a {kind}, which cannot be told from another{why}, so neither a run folder (out=) nor "
             f"workers could know the problem again. Expected plain data and code; if it changes no training, leave it out by "
-            f" Problem(ignore=({name!r},)), or name model and loss yourself: Problem(identity='my-net-1')."
+            f"Problem(ignore=({name!r},)), or name model and loss yourself: Problem(identity='my-net-1')."
         )
 
 

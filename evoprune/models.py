@@ -123,7 +123,10 @@ def require_servable(network: nn.Module) -> None:
 
 
 def _require_no_original(network: nn.Module) -> None:
-    """Refuses functions that hold a module of the network: a copy of it would go on using the original's."""
+    """Refuses functions that hold a module of the network: a copy of it would go on using the original's.
+
+    The rehearsal finds whatever else leads there, but not what is frozen, which leaves no trace in the loss's graph.
+    """
     own = set(network.modules())
     for name, module in network.named_modules():
         for attribute, value in vars(module).items():

@@ -124,6 +124,21 @@ def test_a_worker_with_other_versions_is_refused(digits: ep.Problem) -> None:
         evaluate.recall("run:hash", other)
 
 
+def test_a_global_that_changes_gives_workers_another_problem(tensors: ep.Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "SLOPE", 0.1)
+    problem = ep.Problem(model=nn.Linear(6, 3), data=tensors, loss=sloping)
+    evaluator = ep.Evaluator(problem, epochs=1)
+    key, payload = evaluator.key, evaluator.payload
+    assert (evaluator.key, evaluator.payload) == (key, payload)
+    monkeypatch.setitem(globals(), "SLOPE", 0.2)
+    assert evaluator.key != key
+    assert evaluator.payload != payload
+
+
+def sloping(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(SLOPE * outputs, targets)  # type: ignore[name-defined]  # noqa: F821
+
+
 def test_a_process_keeps_problems_by_run_and_only_the_last(digits: ep.Problem) -> None:
     a, b = ep.Evaluator(digits, epochs=1), ep.Evaluator(digits, epochs=1)
     assert a.key != b.key

@@ -383,7 +383,7 @@ class Remembering(nn.Module):
 @pytest.mark.parametrize("how", ["attribute", "passing", "persistent"])
 def test_what_is_learnt_outside_the_state_is_refused(how: str) -> None:
     if how == "persistent":
-        problem(LABELS, None, Remembering(how))
+        assert problem(LABELS, None, Remembering(how)).prunable_count == 12
         return
     with pytest.raises(InputError, match="outside its state_dict"):
         problem(LABELS, None, Remembering(how))
@@ -422,7 +422,7 @@ def test_gradients_that_no_seed_reaches_are_refused() -> None:
 
 
 def test_a_gradient_may_be_taken_in_the_forward_pass() -> None:
-    problem(LABELS, None, Penalised(nn.Linear(6, 2)))
+    assert problem(LABELS, None, Penalised(nn.Linear(6, 2))).is_classification
 
 
 @pytest.mark.parametrize("engine", sorted(ENGINES))

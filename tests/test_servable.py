@@ -230,6 +230,13 @@ def test_functions_that_hold_the_original_are_refused(make: Callable[[Bound], ob
         ep.Problem(model=Bound(make) if how == "module" else lambda: Bound(make), data=DATA)
 
 
+def test_a_frozen_original_is_found_too() -> None:
+    bound = Bound(lambda self: lambda x: self.b(x))
+    bound.b.requires_grad_(False)
+    with pytest.raises(ep.InputError, match="holds a module of the network"):
+        ep.Problem(model=bound, data=DATA)
+
+
 def test_bound_methods_and_functions_of_other_things_are_served() -> None:
     assert ep.Problem(model=Bound(lambda self: self.end), data=DATA).prunable_count == 48
     other = nn.Linear(6, 2).requires_grad_(False)
