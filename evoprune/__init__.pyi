@@ -1,21 +1,28 @@
-from . import baselines, operators, parallel
+from . import baselines, operators, workers
 from ._version import __version__
-from .algorithms import baseline, combine, dissipate, evolve, k_starts, train_mask
-from .brief import Evaluation
-from .callbacks import Callback, TensorBoard
-from .data import Data
-from .dissipation import Dissipation
 from .errors import CollapseWarning, EvopruneError, InputError, RunError, SurvivorsWarning, UnprunableWarning
-from .evaluate import Evaluator
-from .evolution import Evolution
-from .fitness import register_fitness
-from .initialize import layer_survivors, random_mask
-from .mask import Collapse, Fitness, Mask
-from .problem import Problem
-from .recipe import Recipe
-from .result import Result
-from .run import Run
-from .toolbox import make_statistics, make_toolbox
+from .evaluation.evaluation import Evaluation
+from .evaluation.evaluator import Evaluator
+from .evaluation.fitness import register_fitness
+from .masks.collapse import Collapse
+from .masks.mask import Fitness, Mask
+from .masks.random import layer_survivors, random_mask
+from .problem.data import Data
+from .problem.problem import Problem
+from .problem.recipe import Recipe
+from .runs.result import Result
+from .runs.run import Run
+from .search.baseline import baseline
+from .search.combine import combine
+from .search.dissipate import dissipate
+from .search.evolution.callbacks import Callback, TensorBoard
+from .search.evolution.evolve import evolve
+from .search.evolution.options import Evolution
+from .search.kstarts import k_starts
+from .search.statistics import make_statistics
+from .search.toolbox import make_toolbox
+from .search.train import train_mask
+from .training.dissipation import Dissipation
 
 __all__ = [
     "Callback",
@@ -49,8 +56,8 @@ __all__ = [
     "make_statistics",
     "make_toolbox",
     "operators",
-    "parallel",
     "random_mask",
     "register_fitness",
     "train_mask",
+    "workers",
 ]

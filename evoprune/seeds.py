@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from evoprune.errors import InputError
 
@@ -83,3 +84,9 @@ def global_random(stream: random.Random) -> Iterator[None]:
     finally:
         stream.setstate(random.getstate())
         random.setstate(before)
+
+
+def batch_order(n: int, batch: int, seed: int, epoch: int, device: torch.device) -> Iterator[Tensor]:
+    """Yields the row numbers of each batch of an epoch: a permutation that depends on seed and epoch alone."""
+    order = np.random.default_rng([seed, epoch]).permutation(n)
+    yield from torch.split(torch.from_numpy(order).to(device), batch)

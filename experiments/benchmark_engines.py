@@ -4,7 +4,8 @@
 better of 0 and 2 loader workers (whose start is not counted). Every engine trains the same masks on the same batches.
 """
 
-from evoprune import signals
+from evoprune.cli.guard import guard, parse
+from evoprune.system import signals
 
 if __name__ == "__main__":
     signals.end_at_once(signals.STOPPED)  # Ctrl-C while what follows is imported
@@ -27,11 +28,14 @@ from torch.utils.data import DataLoader, TensorDataset
 from tqdm import tqdm
 
 import evoprune as ep
-from evoprune import cli, drawing, records
-from evoprune.brief import torch_threads
-from evoprune.engines import ENGINES, auto
-from evoprune.fitness import survivor_sums
-from evoprune.train import batch_order, train
+from evoprune.engines import auto
+from evoprune.engines.registry import ENGINES
+from evoprune.evaluation.terms import survivor_sums
+from evoprune.figures import drawing
+from evoprune.runs import records
+from evoprune.seeds import batch_order
+from evoprune.training.loop import train
+from evoprune.training.threads import torch_threads
 
 COST_SETTINGS = ("sparsities", "ks", "model", "data", "batch_size", "steps", "repeats", "threads", "layer_densities")
 COLUMNS = ("engine", "sparsity", "k", "seconds", "ratio_to_loop", "gemm_fraction", "peak_mb", "max_fitness_difference")
@@ -301,4 +305,4 @@ def main(options: BenchmarkOptions) -> None:
 
 
 if __name__ == "__main__":
-    cli.guard(lambda: main(cli.parse(BenchmarkOptions, __doc__)))
+    guard(lambda: main(parse(BenchmarkOptions, __doc__)))

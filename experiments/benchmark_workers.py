@@ -4,7 +4,8 @@ Each measurement is a run of its own, started in turn; making the problem is not
 itself, `overhead` what it takes beyond that, in the time of all processes: packing, the wire, idling at the generation's end.
 """
 
-from evoprune import signals
+from evoprune.cli.guard import guard, parse
+from evoprune.system import signals
 
 if __name__ == "__main__":
     signals.end_at_once(signals.STOPPED)  # Ctrl-C while what follows is imported
@@ -25,9 +26,9 @@ import numpy as np
 from tqdm import tqdm
 
 import evoprune as ep
-from evoprune import cli, records
-from evoprune.evaluate import Evaluator
-from evoprune.worker import under_own_launcher
+from evoprune.evaluation.evaluator import Evaluator
+from evoprune.runs import records
+from evoprune.workers.launcher import under_own_launcher
 
 COLUMNS = (
     "workers", "seconds", "over_one", "over_serial", "work_ms", "overhead_ms", "request_bytes", "reply_bytes", "allowed_bytes",
@@ -183,4 +184,4 @@ def main(options: WorkerOptions) -> None:
 
 
 if __name__ == "__main__":
-    cli.guard(lambda: main(cli.parse(WorkerOptions, __doc__)))
+    guard(lambda: main(parse(WorkerOptions, __doc__)))

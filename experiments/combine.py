@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import evoprune as ep
-from evoprune import cli
+from evoprune.cli import main as cli
+from evoprune.cli.options import DissipationOptions, StartOptions, arguments
 
 
 @dataclass(frozen=True)
-class CombineOptions(cli.DissipationOptions, cli.StartOptions):
+class CombineOptions(DissipationOptions, StartOptions):
     """Options of the combination."""
 
     k: int = 2
@@ -27,7 +28,7 @@ class CombineOptions(cli.DissipationOptions, cli.StartOptions):
 
 def search(problem: ep.Problem, options: CombineOptions, folder: Path) -> ep.Result:
     """Runs the combination with the script's options."""
-    return ep.combine(problem, **cli.arguments(ep.combine, options), out=folder, progress=True)
+    return ep.combine(problem, **arguments(ep.combine, options), out=folder, progress=True)
 
 
 if __name__ == "__main__":

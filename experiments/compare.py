@@ -9,11 +9,14 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from evoprune import cli, drawing, signals
+from evoprune.cli.guard import guard, parse
+from evoprune.cli.options import ProblemOptions, problem_arguments
+from evoprune.figures import drawing
+from evoprune.system import signals
 
 
 @dataclass(frozen=True)
-class CompareOptions(cli.ProblemOptions):
+class CompareOptions(ProblemOptions):
     """Options of a comparison."""
 
     data: tuple[str, ...] = ("digits",)
@@ -62,12 +65,13 @@ SEARCH = ("k", "fitness", "fitness_epochs", "first_sparsity", "dissipate_epochs"
 def run() -> None:
     """Does what is missing, and writes tables and figures."""
     with signals.nothing_begun():
-        options = cli.parse(CompareOptions, __doc__)
-        from evoprune import cells, tables
-        from evoprune.compare import Comparison, make_cells
+        options = parse(CompareOptions, __doc__)
+        from evoprune.comparison import course as cells
+        from evoprune.comparison import markdown as tables
+        from evoprune.comparison.cells import Comparison, make_cells
 
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
-    problem, recipe = cli.problem_arguments(options)
+    problem, recipe = problem_arguments(options)
     model = problem.pop("model")
     search = {name: values[name] for name in SEARCH if values[name] is not None}
     comparison = Comparison(problem, recipe, search, options.engine, options.threads)
@@ -87,7 +91,7 @@ def draw_figures(folder: Path) -> list[str]:
     """Draws the figures, and returns the names of their files; what fails is a warning."""
     try:
         with drawing.importing_matplotlib():
-            from evoprune import plot_compare
+            from evoprune.figures import comparisons as plot_compare
         return [path.name for path in plot_compare.save_compare_figures(folder)]
     except Exception as error:  # noqa: BLE001 - the results are there
         drawing.warn("the figures", error)
@@ -95,4 +99,4 @@ def draw_figures(folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    cli.guard(run)
+    guard(run)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import evoprune as ep
-from evoprune import cli
+from evoprune.cli import main as cli
+from evoprune.cli.options import DissipationOptions, Options, arguments
 
 
 @dataclass(frozen=True)
-class DissipateOptions(cli.DissipationOptions, cli.Options):
+class DissipateOptions(DissipationOptions, Options):
     """Options of dissipating gradients."""
 
     sparsity: float | None = None
@@ -23,7 +24,7 @@ class DissipateOptions(cli.DissipationOptions, cli.Options):
 
 def search(problem: ep.Problem, options: DissipateOptions, folder: Path) -> ep.Result:
     """Dissipates with the script's options."""
-    return ep.dissipate(problem, **cli.arguments(ep.dissipate, options), out=folder, progress=True)
+    return ep.dissipate(problem, **arguments(ep.dissipate, options), out=folder, progress=True)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import evoprune as ep
-from evoprune import cli
+from evoprune.cli import main as cli
+from evoprune.cli.options import Options, arguments
 
 
 @dataclass(frozen=True)
-class SearchOptions(cli.Options):
+class SearchOptions(Options):
     """Options of an evolution, but for those of its course, which take seconds to import."""
 
     sparsity: float = 0.9
@@ -68,8 +69,8 @@ def search(problem: ep.Problem, options: SearchOptions, folder: Path) -> ep.Resu
     """Evolves masks with the script's options."""
     evolution = ep.Evolution(**{field.name: getattr(options, field.name) for field in dataclasses.fields(ep.Evolution)})
     callbacks = [] if options.tensorboard is None else [ep.TensorBoard(options.tensorboard)]
-    arguments = cli.arguments(ep.evolve, options)
-    return ep.evolve(problem, evolution, **arguments, callbacks=callbacks, out=folder, progress=True)
+    given = arguments(ep.evolve, options)
+    return ep.evolve(problem, evolution, **given, callbacks=callbacks, out=folder, progress=True)
 
 
 if __name__ == "__main__":

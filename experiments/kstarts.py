@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import evoprune as ep
-from evoprune import cli
+from evoprune.cli import main as cli
+from evoprune.cli.options import StartOptions, arguments
 
 
 @dataclass(frozen=True)
-class KStartsOptions(cli.StartOptions):
+class KStartsOptions(StartOptions):
     """Options of k-starts."""
 
     sparsity: float = 0.9
@@ -19,7 +20,7 @@ class KStartsOptions(cli.StartOptions):
 
 def search(problem: ep.Problem, options: KStartsOptions, folder: Path) -> ep.Result:
     """Runs k-starts with the script's options."""
-    return ep.k_starts(problem, **cli.arguments(ep.k_starts, options), out=folder, progress=True)
+    return ep.k_starts(problem, **arguments(ep.k_starts, options), out=folder, progress=True)
 
 
 if __name__ == "__main__":

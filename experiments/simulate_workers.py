@@ -5,7 +5,9 @@ one thing after another: breeding a child, sending a chunk, taking and recording
 what --wire says. Simulated: generations of --offspring masks, generations that grow with the workers, and a steady state.
 """
 
-from evoprune import signals
+from evoprune.cli.guard import guard, parse
+from evoprune.runs.evaluations import append_evaluations
+from evoprune.system import signals
 
 if __name__ == "__main__":
     signals.end_at_once(signals.STOPPED)  # Ctrl-C while what follows is imported
@@ -27,14 +29,18 @@ import numpy as np
 from deap import base
 
 import evoprune as ep
-from evoprune import cli, drawing, records, seeds
-from evoprune.brief import evaluate_chunk
-from evoprune.checkpoint import save_state
-from evoprune.evaluate import Evaluator
-from evoprune.evolution import improve, register_operators, replace, vary
-from evoprune.generations import log_generation
-from evoprune.parallel import equal_pieces, evaluations_of
-from evoprune.search_evolution import first_state, next_state
+from evoprune import seeds
+from evoprune.evaluation.brief import evaluate_chunk
+from evoprune.evaluation.evaluator import Evaluator
+from evoprune.figures import drawing
+from evoprune.runs import records
+from evoprune.search.evolution.checkpoint import save_state
+from evoprune.search.evolution.course import first_state, next_state
+from evoprune.search.evolution.generations import log_generation
+from evoprune.search.evolution.survival import improve, replace
+from evoprune.search.evolution.variation import register_operators, vary
+from evoprune.workers.chunks import equal_pieces
+from evoprune.workers.wire import evaluations_of
 
 COLUMNS = ("schedule", "workers", "offspring", "masks_per_second", "of_ideal", "workers_busy", "origin_busy", "bottleneck")
 FIXED, GROWING, STEADY = "generations of equal size", "generations that grow with the workers", "steady state"
@@ -213,7 +219,7 @@ def measure(options: SimulationOptions) -> tuple[Costs, dict[int, float]]:
 def take_reply(content: bytes, masks: Sequence[ep.Mask], folder: Path) -> None:
     """Does with a reply what the origin does: unpickles, checks and records it."""
     evaluations = evaluations_of("ok", pickle.loads(content), masks)  # noqa: S301 - made above
-    records.append_evaluations(folder / "evaluations.csv", 1, evaluations)
+    append_evaluations(folder / "evaluations.csv", 1, evaluations)
 
 
 def measure_origin(problem: ep.Problem, toolbox: base.Toolbox, evolution: ep.Evolution, folder: Path) -> tuple[float, float]:
@@ -272,7 +278,7 @@ def draw(rows: Sequence[dict[str, Any]], costs: Costs, options: SimulationOption
     with drawing.importing_matplotlib():
         from matplotlib.figure import Figure
 
-        from evoprune.plot_styles import BLUE, GREEN, GREY, VERMILLION
+        from evoprune.figures.styles import BLUE, GREEN, GREY, VERMILLION
 
     figure = Figure(figsize=(10, 4.4), layout="constrained")
     rate, busy = figure.subplots(1, 2)
@@ -320,4 +326,4 @@ def main(options: SimulationOptions) -> None:
 
 
 if __name__ == "__main__":
-    cli.guard(lambda: main(cli.parse(SimulationOptions, __doc__)))
+    guard(lambda: main(parse(SimulationOptions, __doc__)))

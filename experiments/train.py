@@ -4,15 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import evoprune as ep
-from evoprune import cli
+from evoprune.cli import main as cli
+from evoprune.cli.options import Options, arguments
 
 
-def options() -> type[cli.Options]:
+def options() -> type[Options]:
     """Returns the class of the options."""
     import tyro  # takes a second
 
     @dataclass(frozen=True)
-    class TrainOptions(cli.Options):
+    class TrainOptions(Options):
         """Options of the training of a mask."""
 
         mask: tyro.conf.Positional[Path] = tyro.MISSING
@@ -21,9 +22,9 @@ def options() -> type[cli.Options]:
     return TrainOptions
 
 
-def search(problem: ep.Problem, options: cli.Options, folder: Path) -> ep.Result:
+def search(problem: ep.Problem, options: Options, folder: Path) -> ep.Result:
     """Trains the mask with the script's options."""
-    return ep.train_mask(problem, **cli.arguments(ep.train_mask, options), out=folder, progress=True)
+    return ep.train_mask(problem, **arguments(ep.train_mask, options), out=folder, progress=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from evoprune import cli, drawing, signals
+from evoprune.cli.guard import guard, parse
+from evoprune.figures import drawing
+from evoprune.system import signals
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,12 @@ def main() -> None:
     with signals.nothing_begun():
         import tyro
 
-        folder = cli.parse(Options, __doc__, config=(tyro.conf.PositionalRequiredArgs,)).folder
+        folder = parse(Options, __doc__, config=(tyro.conf.PositionalRequiredArgs,)).folder
         with drawing.importing_matplotlib():
-            from evoprune import plot_compare, tables
+            from evoprune.comparison import markdown as tables
+            from evoprune.figures import comparisons as plot_compare
     print(tables.write_tables(folder), *plot_compare.save_compare_figures(folder, strict=True), sep="\n")
 
 
 if __name__ == "__main__":
-    cli.guard(main)
+    guard(main)

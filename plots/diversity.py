@@ -1,6 +1,6 @@
 """Diversity of the population, and the evaluations, over the generations. Reads a run folder only."""
 
-from evoprune import cli
+from evoprune.cli.plot import plot_main
 
 if __name__ == "__main__":
-    cli.plot_main("diversity", __doc__)
+    plot_main("diversity", __doc__)

@@ -1,6 +1,6 @@
 """Validation accuracy after full training against fitness, of the best masks of the generations. Reads a run folder only."""
 
-from evoprune import cli
+from evoprune.cli.plot import plot_main
 
 if __name__ == "__main__":
-    cli.plot_main("finals", __doc__)
+    plot_main("finals", __doc__)

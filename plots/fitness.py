@@ -1,6 +1,6 @@
 """Fitness of the population, and the best so far, over the generations. Reads a run folder only."""
 
-from evoprune import cli
+from evoprune.cli.plot import plot_main
 
 if __name__ == "__main__":
-    cli.plot_main("fitness", __doc__)
+    plot_main("fitness", __doc__)

@@ -1,6 +1,6 @@
 """Pareto fronts of the first two objectives over the generations. Reads a run folder only."""
 
-from evoprune import cli
+from evoprune.cli.plot import plot_main
 
 if __name__ == "__main__":
-    cli.plot_main("fronts", __doc__)
+    plot_main("fronts", __doc__)

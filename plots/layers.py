@@ -1,6 +1,6 @@
 """Survivors by layer, for the winner and the controls. Reads a run folder only."""
 
-from evoprune import cli
+from evoprune.cli.plot import plot_main
 
 if __name__ == "__main__":
-    cli.plot_main("layers", __doc__)
+    plot_main("layers", __doc__)

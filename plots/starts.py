@@ -1,6 +1,6 @@
 """Fitness of the k starts against their validation accuracy, with Spearman's rho. Reads a run folder only."""
 
-from evoprune import cli
+from evoprune.cli.plot import plot_main
 
 if __name__ == "__main__":
-    cli.plot_main("starts", __doc__)
+    plot_main("starts", __doc__)

@@ -1,6 +1,6 @@
 """Density of each layer over the generations. Reads a run folder only."""
 
-from evoprune import cli
+from evoprune.cli.plot import plot_main
 
 if __name__ == "__main__":
-    cli.plot_main("survivors", __doc__)
+    plot_main("survivors", __doc__)

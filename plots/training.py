@@ -1,6 +1,6 @@
 """Loss and accuracy by epoch, for the winner and the controls. Reads a run folder only."""
 
-from evoprune import cli
+from evoprune.cli.plot import plot_main
 
 if __name__ == "__main__":
-    cli.plot_main("training", __doc__)
+    plot_main("training", __doc__)

@@ -9,8 +9,8 @@ from torch import nn
 
 import evoprune as ep
 from evoprune import seeds
-from evoprune.brief import evaluate_chunk
 from evoprune.errors import InputError
+from evoprune.evaluation.brief import evaluate_chunk
 
 
 @pytest.mark.parametrize(("position", "name"), enumerate(seeds.STREAMS))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from evoprune.engines import require
+from evoprune.engines.check import require
 from evoprune.errors import InputError
-from evoprune.problem import Problem
+from evoprune.problem.problem import Problem
 
 # Written by `experiments/benchmark_engines.py --write-costs`: for each device and engine, seconds for each of ``features``.
 COSTS = Path(__file__).with_name("costs.json")

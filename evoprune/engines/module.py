@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from evoprune.errors import InputError
-from evoprune.mask import Mask
-from evoprune.problem import Problem
+from evoprune.masks.mask import Mask
+from evoprune.problem.problem import Problem
 
 
 class ModulePopulation(nn.Module):
-    """One masked copy of the problem's network; see :class:`evoprune.engines.Population`.
+    """One masked copy of the problem's network; see :class:`evoprune.engines.population.Population`.
 
     Args:
         problem: The problem; training starts from its W0.

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from evoprune.mask import Mask
-from evoprune.problem import Problem
+from evoprune.masks.mask import Mask
+from evoprune.problem.problem import Problem
 
 
 class StackedPopulation(nn.Module):
-    """K masked networks with parameters [K, ...]; see :class:`evoprune.engines.Population`.
+    """K masked networks with parameters [K, ...]; see :class:`evoprune.engines.population.Population`.
 
     Args:
         problem: The problem; training starts from its W0.

@@ -1,6 +1,6 @@
 """``python -m evoprune.scoop``."""
 
-from evoprune import signals
+from evoprune.system import signals
 
 if __name__ == "__main__":
     signals.end_at_once(signals.STOPPED)  # before what takes longer to import

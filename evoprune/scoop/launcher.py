@@ -21,12 +21,12 @@ from typing import IO
 
 import zmq
 
-from evoprune import signals, streams
 from evoprune.errors import EvopruneError, InputError
-from evoprune.importing import MISSING_GUARD, NO_MAIN_GUARD
 from evoprune.scoop.broker import Broker, Keys
 from evoprune.scoop.options import Options, is_local, parse
 from evoprune.scoop.process import Orders
+from evoprune.system import signals, streams
+from evoprune.system.importing import MISSING_GUARD, NO_MAIN_GUARD
 
 SCOOP = "0.7.2.0"
 # Seconds.

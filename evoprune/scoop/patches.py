@@ -21,9 +21,9 @@ from scoop import _control, _types, encapsulation, futures, shared
 from scoop._comm.scoopzmq import ZMQCommunicator
 from zmq.utils.monitor import recv_monitor_message
 
-from evoprune import signals
 from evoprune.errors import LostTaskError
 from evoprune.scoop.broker import Keys, Kind, bracketed, set_heartbeat
+from evoprune.system import signals
 
 
 @dataclass(frozen=True)

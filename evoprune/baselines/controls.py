@@ -1,0 +1,42 @@
+"""Sanity controls of a mask: shuffled within layers, or with redrawn initial weights."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from evoprune import seeds
+from evoprune.masks.mask import Mask
+from evoprune.problem.problem import Problem
+
+
+def shuffled(mask: Mask, rng: np.random.Generator | int) -> Mask:
+    """Returns the mask permuted within each layer, the layers' counts kept.
+
+    A sanity check: of many methods it shows that they choose how many weights to keep in each layer, not which (Su et al.
+    2020, arXiv:2009.11094; Frankle et al. 2021, arXiv:2009.08576).
+
+    Args:
+        mask: The mask, which stays as it is.
+        rng: Source of the draws, or a seed, of which the stream ``variation`` is used.
+
+    Raises:
+        InputError: A seed that is not a non-negative integer.
+    """
+    rng = rng if isinstance(rng, np.random.Generator) else seeds.generator(rng, "variation")
+    return Mask.from_layers({name: rng.permutation(layer.ravel()).reshape(layer.shape) for name, layer in mask.layers.items()})
+
+
+def redrawn(problem: Problem, seed: int) -> Problem:
+    """Returns the problem with other initial weights: the same split, batches, recipe and all else.
+
+    A sanity check: a mask found for one W0 is trained from another (Frankle et al. 2021, arXiv:2009.08576; the "random
+    reinitialization" of Frankle and Carbin 2019).
+
+    Args:
+        problem: The problem, which stays as it is.
+        seed: Seeds the other W0; see :meth:`evoprune.problem.problem.Problem.redrawn`.
+
+    Raises:
+        InputError: W0 comes out as it was.
+    """
+    return problem.redrawn(seed)

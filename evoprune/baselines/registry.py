@@ -1,0 +1,59 @@
+"""The registry of baselines: published masks at initialization, with the cost of finding them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from evoprune.baselines.lottery import ROUNDS, lottery_ticket
+from evoprune.baselines.random_masks import dense, erk, random
+from evoprune.baselines.saliency import SYNFLOW_ITERATIONS, default_examples, grasp, magnitude, snip, synflow
+from evoprune.masks.mask import Mask
+from evoprune.problem.problem import Problem
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A baseline's entry in the registry.
+
+    Attributes:
+        prune: Called as ``prune(problem, sparsity=..., seed=...)``; returns a :class:`Mask`. Those that draw nothing ignore
+            the seed, and ``dense`` the sparsity.
+        search_epochs: Epochs that it takes to find the mask with the default options, of the problem and the epochs of its
+            recipe; one is a forward and backward pass for each training example.
+        density: Mean density of the network in those epochs, of the sparsity.
+    """
+
+    prune: Callable[..., Mask]
+    search_epochs: Callable[[Problem, int], float] = lambda problem, epochs: 0.0
+    density: Callable[[float], float] = lambda sparsity: 1.0
+
+    def search_cost(self, problem: Problem, sparsity: float, epochs: int) -> float:
+        """Returns the multiply-adds that it takes to find the mask, in epochs of dense training."""
+        return self.search_epochs(problem, epochs) * self.density(sparsity)
+
+
+def _train_size(problem: Problem) -> int:
+    return len(problem.data.train[0])
+
+
+BASELINES: dict[str, Baseline] = {
+    "random": Baseline(random),
+    "erk": Baseline(erk),
+    "magnitude": Baseline(lambda problem, *, sparsity, seed=None: magnitude(problem, sparsity=sparsity)),
+    "snip": Baseline(snip, lambda problem, epochs: default_examples(problem) / _train_size(problem)),
+    # the gradient is one pass, the Hessian's product with it another: backward through forward and backward
+    "grasp": Baseline(grasp, lambda problem, epochs: 2 * default_examples(problem) / _train_size(problem)),
+    "synflow": Baseline(
+        lambda problem, *, sparsity, seed=None: synflow(problem, sparsity=sparsity),
+        lambda problem, epochs: SYNFLOW_ITERATIONS / _train_size(problem),
+    ),
+    "lottery-ticket": Baseline(lottery_ticket, lambda problem, epochs: float(epochs)),
+    "lottery-ticket-5": Baseline(
+        functools.partial(lottery_ticket, rounds=ROUNDS),
+        lambda problem, epochs: float(ROUNDS * epochs),
+        lambda sparsity: sum((1 - sparsity) ** (i / ROUNDS) for i in range(ROUNDS)) / ROUNDS,
+    ),
+    "dense": Baseline(lambda problem, *, sparsity=0.0, seed=None: dense(problem)),
+}

@@ -1,0 +1,1 @@
+"""The command line: options, and the course of a script."""

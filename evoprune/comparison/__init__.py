@@ -1,0 +1,1 @@
+"""Comparison: methods side by side, over sparsities, seeds and data sets."""

@@ -1,0 +1,143 @@
+"""Who does the cells of a comparison: this process, or workers. Each yields a cell with the reason if it failed."""
+
+from __future__ import annotations
+
+import tempfile
+import traceback
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from evoprune.comparison.cells import Cell, Comparison
+from evoprune.comparison.execute import run_cell
+from evoprune.comparison.methods import split_control
+from evoprune.errors import InputError, InUseError, RunError, WorkersError
+from evoprune.evaluation.workers import Workers
+from evoprune.masks.mask import Mask
+from evoprune.system.files import plain_name, write_atomically
+from evoprune.workers.base import RunTasks
+
+# What is written first says what a folder holds, and last, that it is finished.
+_ORDER = {"config.json": 0, "result.json": 2}
+
+
+def serial_cells(
+    comparison: Comparison, cells: Sequence[Cell], folder: Path, failed: Collection[Cell], workers: Workers | None = None
+) -> Iterator[tuple[Cell, str]]:
+    """Does cells in this process, each in its run folder; one that another process is at is left to it.
+
+    Args:
+        comparison: What the cells share.
+        cells: The cells; a control comes after its method.
+        folder: Folder of the run folders.
+        failed: Cells that have failed before.
+        workers: Who evaluates the masks; None for this process.
+
+    Raises:
+        WorkersError: The workers cannot go on.
+    """
+    lost = set(failed)
+    for cell in cells:
+        base = base_of(cell)
+        reason = ""
+        try:
+            if base in lost:
+                raise RunError(f"{cell.base} failed")
+            if base is not None and not mask_path(base, folder).exists():
+                continue  # another process is at it
+            mask = None if base is None else Mask.load(mask_path(base, folder))
+            run_cell(comparison, cell, folder / cell.folder, mask, workers)
+        except InUseError:
+            continue
+        except WorkersError:
+            raise  # not the cell's own
+        except RunError as error:
+            lost.add(cell)
+            reason = str(error)
+        yield cell, reason
+
+
+def spread_cells(
+    run_tasks: RunTasks, comparison: Comparison, cells: Sequence[Cell], folder: Path, failed: Collection[Cell]
+) -> Iterator[tuple[Cell, str]]:
+    """Does cells on workers, and writes their run folders; controls wait until all else is done.
+
+    Args:
+        run_tasks: Runs a function with each of several arguments on workers; see :func:`evoprune.workers.scoop.run_on_scoop`.
+        comparison: What the cells share.
+        cells: The cells.
+        folder: Folder of the run folders.
+        failed: Cells that have failed before.
+
+    Raises:
+        InputError: A value of the user's that a worker met.
+        RunError: A worker met an error that is not the cell's own; the message has its traceback.
+    """
+    lost = set(failed)
+    for controls in (False, True):
+        todo: list[Cell] = []
+        arguments = []
+        for cell in [cell for cell in cells if (base_of(cell) is not None) == controls]:
+            base = base_of(cell)
+            if base in lost:
+                yield cell, f"{cell.base} failed"
+            elif base is None or mask_path(base, folder).exists():
+                todo.append(cell)
+                arguments.append((comparison, cell, None if base is None else mask_path(base, folder).read_bytes()))
+        for i, outcome, content in run_tasks(compute_cell, arguments):
+            cell = todo[i]
+            if outcome == "input":
+                raise InputError(content)
+            if outcome == "error":
+                raise RunError(f"a worker could not do {cell.folder}:\n{content}")
+            if outcome in ("failed", "lost"):
+                lost.add(cell)
+                yield cell, content
+                continue
+            _write(folder / cell.folder, content)
+            yield cell, ""
+
+
+def compute_cell(comparison: Comparison, cell: Cell, packed: bytes | None) -> tuple[str, Any]:
+    """Does a cell in a worker, which writes no run folder of the origin's. Raises nothing: SCOOP would lose the traceback.
+
+    Args:
+        comparison: What the cells share.
+        cell: The cell.
+        packed: For a control, the mask of its method, as :meth:`evoprune.masks.mask.Mask.save` writes it.
+
+    Returns:
+        ``("ok", content of the run folder's files by name)``, ``("failed", reason)``, ``("input", message)``, or
+        ``("error", traceback)``.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder, given = Path(temporary, "run"), Path(temporary, "mask.npz")
+            if packed is not None:
+                given.write_bytes(packed)
+            run_cell(comparison, cell, folder, None if packed is None else Mask.load(given))
+            files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+            return "ok", {path.name: path.read_bytes() for path in files}
+    except RunError as error:
+        return "failed", str(error)
+    except InputError as error:
+        return "input", str(error)
+    except Exception:  # noqa: BLE001 - returned to the origin, which raises it
+        return "error", traceback.format_exc()
+
+
+def base_of(cell: Cell) -> Cell | None:
+    """Returns the cell whose mask a control has; None for a cell that is no control."""
+    return None if split_control(cell.method)[1] is None else replace(cell, method=cell.base)
+
+
+def mask_path(cell: Cell, folder: Path) -> Path:
+    """Returns where a finished cell's mask is."""
+    return folder / cell.folder / "mask.npz"
+
+
+def _write(folder: Path, content: dict[str, bytes]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in sorted(content, key=lambda name: _ORDER.get(name, 1)):
+        write_atomically(folder / plain_name(name, "a worker"), content[name])

@@ -1,0 +1,1 @@
+"""The engine ``sparse``: a population of sparse networks as one sparse network."""

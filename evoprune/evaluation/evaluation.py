@@ -1,0 +1,76 @@
+"""An evaluation: all that is known of a mask after its brief training."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from os import getpid
+
+from evoprune.evaluation.terms import ACCURACY, TERMS
+from evoprune.masks.evidence import Evidence
+from evoprune.masks.mask import Mask
+
+STATUSES = OK, NO_BETTER_THAN_CHANCE, FAILURE, MACHINE_FAILURE = "ok", "no better than chance", "failed", "machine failure"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is known of a mask after its brief training.
+
+    Attributes:
+        mask: The mask's hash.
+        seed: The evaluation's seed.
+        terms: Raw fitness terms by name; NaN where a failure left none.
+        validation_loss: Mean loss on the validation set.
+        validation_accuracy: From 0 to 1; NaN where accuracy is not defined.
+        status: ``ok``, ``no better than chance`` (the validation loss is not below that of the best prediction that
+            ignores the input), ``failed`` (something is not finite, or was raised), or ``machine failure`` (there was no
+            memory, or the like: no fact about the mask, which may be tried again).
+        note: Why it failed; else what the mask cuts off, if anything.
+        multiply_adds: What it cost, see :func:`evoprune.training.cost.multiply_adds`; NaN where a failure left it open.
+        worker: Host and process that did it.
+        seconds: Time it took; a chunk's time is shared equally.
+        evidence: For the informed mutation, where it was asked for and nothing failed; recorded apart.
+    """
+
+    mask: str
+    seed: int
+    terms: Mapping[str, float]
+    validation_loss: float
+    validation_accuracy: float
+    status: str
+    note: str
+    multiply_adds: float
+    worker: str
+    seconds: float
+    evidence: Evidence | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether there is nothing to judge the mask by."""
+        return self.status in (FAILURE, MACHINE_FAILURE)
+
+    @property
+    def values(self) -> dict[str, float]:
+        """What fitness is made of: the raw terms, and the validation accuracy."""
+        return {**self.terms, ACCURACY: self.validation_accuracy}
+
+
+def failed(mask: Mask, seed: int, note: str, status: str = FAILURE) -> Evaluation:
+    """Returns the evaluation of a mask that could not be evaluated.
+
+    Args:
+        mask: The mask.
+        seed: The evaluation's seed.
+        note: Why.
+        status: Whether it was the mask's failure or the machine's.
+    """
+    terms = dict.fromkeys(TERMS, math.nan)
+    return Evaluation(mask.hash, seed, terms, math.nan, math.nan, status, note, math.nan, worker_name(), 0.0)
+
+
+def worker_name() -> str:
+    """Returns host and process id."""
+    return f"{socket.gethostname()}:{getpid()}"

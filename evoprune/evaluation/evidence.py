@@ -1,0 +1,131 @@
+"""Evidence for the informed mutation: which survivors of a trained mask stood still, and where its loss asks for weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evoprune.engines.population import Population
+from evoprune.errors import InputError
+from evoprune.masks.bits import layer_slices
+from evoprune.masks.evidence import Evidence
+from evoprune.masks.mask import Mask
+from evoprune.problem.problem import Problem
+from evoprune.seeds import batch_order, noise
+from evoprune.training.cost import multiply_adds
+from evoprune.training.dissipation import Dissipation, movement_scores
+
+# Training examples of the dense gradient.
+BATCH = 500
+MAGNITUDE = "magnitude"
+
+
+def take_evidence(
+    problem: Problem,
+    population: Population,
+    k: int,
+    *,
+    seed: int,
+    fraction: float = 0.1,
+    movement: str = "absolute",
+    scope: str = "global",
+    batch: int = BATCH,
+) -> Evidence:
+    """Returns the evidence for one individual of a population that has been trained.
+
+    It depends on problem, mask, trained weights and the arguments only, and on torch's number of threads as far as the
+    evaluation does: take it where that ran. Neither population nor global random states are changed.
+
+    Args:
+        problem: The problem; movement is measured from its W0.
+        population: The trained population.
+        k: The individual; the evidence is for the mask that it has by now.
+        seed: Seeds the batch, and the draws of ``movement="random"``: the run's, the same for every individual.
+        fraction: How much to note, as a fraction of the survivors, at least one: the most that an informed mutation can
+            swap, or choose from.
+        movement: What survivors are ranked by: see :class:`evoprune.training.dissipation.Dissipation`; or ``magnitude``: by
+            |w| at the end. Ties are broken by the index, here and below, and what is not a number counts as moving most.
+        scope: Of movement, likewise.
+        batch: Training examples of the dense gradient, see :func:`dense_gradient`.
+
+    Raises:
+        InputError: A value out of range or an unknown name.
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(f"fraction is {fraction}; expected a number above 0 and at most 1, such as 0.1.")
+    mask = population.masks[k]
+    survivors, removed = np.flatnonzero(mask.bits), np.flatnonzero(~mask.bits)
+    few = min(max(1, round(fraction * len(survivors))), len(survivors), len(removed))
+    values = population.survivor_values(k, population.weights).cpu().numpy()
+    if movement == MAGNITUDE:
+        scores = np.abs(values)
+    else:
+        scores = movement_scores(problem, mask, values, Dissipation(1, fraction=0.0, movement=movement, scope=scope), [seed])
+    still = survivors[_least(scores, few)]
+    rank = -dense_gradient(problem, population.state(k), seed, batch)
+    ranked = {f"the {movement} scores of survivors": scores, "the dense gradients of removed weights": rank[removed]}
+    for what, keys in ranked.items():
+        if 0 < few < len(keys) and keys.min() == keys.max():
+            warnings.warn(f"{what} are all equal, so that they rank none, and evidence names the first by index.", stacklevel=2)
+    noted = [removed[_least(rank[removed], few)]]
+    # a mutation that keeps every layer's number grows in the layers that lose, wherever the largest gradients are
+    for part in layer_slices(problem.shapes).values():
+        lost = int(np.count_nonzero((still >= part.start) & (still < part.stop)))
+        own = removed[slice(*np.searchsorted(removed, (part.start, part.stop)))]
+        noted.append(own[_least(rank[own], min(lost, len(own)))])
+    grow = np.unique(np.concatenate(noted))
+    grow = grow[_least(rank[grow], len(grow))]
+    kind = np.int32 if len(mask) <= np.iinfo(np.int32).max else np.int64
+    return Evidence(mask.hash, still.astype(kind), grow.astype(kind))
+
+
+def evidence_cost(problem: Problem, batch: int = BATCH) -> float:
+    """Returns the multiply-adds of one dense gradient, counted as :func:`evoprune.training.cost.multiply_adds` does."""
+    dense = Mask(np.ones(problem.prunable_count, bool), problem.shapes)
+    n = len(problem.part("train")[0])
+    return multiply_adds(problem, dense) * min(batch, n) / n
+
+
+def dense_gradient(problem: Problem, state: Mapping[str, Tensor], seed: int, batch: int) -> NDArray[np.floating[Any]]:
+    """Returns the size of the mean loss's gradient in all prunable weights [n], removed ones included, without weight decay.
+
+    The network is in evaluation mode, as for the validation loss: without dropout's noise or this batch's statistics.
+
+    Args:
+        problem: The problem; its training examples and loss are used.
+        state: The network's ``state_dict``, removed weights zero.
+        seed: Seeds the batch: the first examples of the first epoch's order under that seed.
+        batch: Number of examples; all, where there are fewer.
+
+    Raises:
+        InputError: The batch is no positive number.
+    """
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise InputError(f"batch is {batch!r}; expected a positive integer.")
+    network = problem.network().eval()
+    network.load_state_dict(dict(state))
+    parameters = dict(network.named_parameters())
+    weights = [parameters[name].requires_grad_() for name in problem.shapes]  # frozen ones may be pruned, too
+    x, target = problem.part("train")
+    rows = next(batch_order(len(x), batch, seed, 0, x.device))
+    with noise(seed, 0):  # a module of the user's own may draw even so
+        loss = problem.loss(network(x[rows]), target[rows])
+    gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+    found: NDArray[np.floating[Any]] = torch.cat([gradient.flatten() for gradient in gradients]).abs().cpu().numpy()
+    return found
+
+
+def _least(keys: NDArray[np.floating[Any]], count: int) -> NDArray[np.int64]:
+    """Returns where the ``count`` least keys are, in their order, then by index; what is not a number is the largest."""
+    if count == 0:
+        return np.empty(0, np.int64)
+    last = np.partition(keys, count - 1)[count - 1]  # sorting all of them takes longer than their gradient
+    candidates = np.arange(len(keys)) if np.isnan(last) else np.flatnonzero(keys <= last)
+    least: NDArray[np.int64] = candidates[np.argsort(keys[candidates], kind="stable")[:count]]
+    return least

@@ -1,0 +1,76 @@
+"""Layer collapse: the connections that a mask cuts off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evoprune.masks.bits import Bits
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """What a mask cuts off; false when nothing.
+
+    Attributes:
+        empty_layers: Names of the weights without a survivor.
+        unreached_outputs: Indices of the network's outputs (flattened) that no path from an input reaches: constants.
+    """
+
+    empty_layers: tuple[str, ...]
+    unreached_outputs: tuple[int, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.empty_layers or self.unreached_outputs)
+
+    def __str__(self) -> str:
+        parts = []
+        if self.empty_layers:
+            parts.append(f"no survivors in {', '.join(self.empty_layers)}")
+        if self.unreached_outputs:
+            shown = ", ".join(map(str, self.unreached_outputs[:10]))
+            more = ", ..." if len(self.unreached_outputs) > 10 else ""
+            parts.append(f"no path to {len(self.unreached_outputs)} outputs ({shown}{more})")
+        return "; ".join(parts)
+
+
+def unreached_outputs(network: nn.Module, layers: Mapping[str, Bits], x: Tensor) -> tuple[int, ...]:
+    """Sends examples through the surviving connections: an output that is the same for all of them is not reached.
+
+    The weights are drawn anew, so that no path cancels or vanishes. Every layer with weights has its output scaled,
+    every other layer that keeps its input's shape passes its input on, and the rest (flattening, pooling, functions) run
+    as they are.
+    """
+    network = network.to("cpu", torch.float64).eval()
+    for module in network.modules():
+        if not any(module.children()):
+            module.register_forward_hook(_pass_on)
+    draws = torch.Generator().manual_seed(0)
+    # inputs of an integer type are indices, which keep their values
+    inputs = torch.randn(x.shape, generator=draws, dtype=torch.float64) if x.is_floating_point() else x.cpu()
+    reached = torch.tensor(False)
+    with torch.no_grad():
+        # positive weights keep a chain of functional ReLU alive, mixed signs one that negates; neither reaches what is cut off
+        for positive in (True, False):
+            for name, parameter in network.named_parameters():
+                parameter.normal_(generator=draws)
+                if positive:
+                    parameter.copy_(torch.zeros(()) if name.endswith("bias") else parameter.abs())
+                if name in layers:
+                    parameter.mul_(torch.from_numpy(layers[name]))
+            outputs = network(inputs)
+            reached = reached | (outputs.amax(0) - outputs.amin(0) > 1e-9 * outputs.abs().amax(0))
+    return tuple(torch.nonzero(~reached.flatten()).flatten().tolist())
+
+
+def _pass_on(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> Any:
+    if not isinstance(output, Tensor):
+        return output
+    weight = getattr(module, "weight", None)
+    if isinstance(weight, Tensor) and weight.ndim > 1:
+        return output / output.abs().amax().clamp(min=1e-300)
+    return inputs[0] if inputs and inputs[0].shape == output.shape else output

@@ -1,0 +1,62 @@
+"""Repair of masks whose number of survivors an operator has changed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from evoprune.errors import InputError
+from evoprune.masks.mask import Mask
+from evoprune.operators.positions import set_bits
+
+
+def repair(mask: Mask, *, rng: np.random.Generator, survivors: int) -> tuple[Mask]:
+    """Removes or adds random weights until a mask has so many survivors.
+
+    Args:
+        mask: The individual, which is changed; it is not where it has that number.
+        rng: Source of the draws.
+        survivors: How many it is to have, from 0 to all.
+
+    Raises:
+        InputError: The number is out of range.
+    """
+    if isinstance(survivors, bool) or not isinstance(survivors, (int, np.integer)) or not 0 <= survivors <= len(mask):
+        raise InputError(f"survivors are {survivors!r}; expected an integer from 0 to the {len(mask)} weights.")
+    change = int(survivors) - mask.survivors
+    if change:
+        set_bits(mask, rng.choice(np.flatnonzero(mask.bits == (change < 0)), abs(change), replace=False), change > 0)
+    return (mask,)
+
+
+def keep_survivors(*, rng: np.random.Generator) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Returns a decorator after which an operator keeps every mask's number of survivors: :func:`repair` mends what it changed.
+
+    For operators that know nothing of survivors, such as DEAP's own::
+
+        toolbox.register("mate", tools.cxTwoPoint)
+        toolbox.decorate("mate", operators.keep_survivors(rng=rng))
+
+    Args:
+        rng: Source of the draws.
+    """
+    return functools.partial(_KeepsSurvivors, rng)
+
+
+class _KeepsSurvivors:
+    """An operator that is repaired after; a class, so that a toolbox that has it pickles."""
+
+    __slots__ = ("operator", "rng")
+
+    def __init__(self, rng: np.random.Generator, operator: Callable[..., Any]) -> None:
+        self.rng, self.operator = rng, operator
+
+    def __call__(self, *individuals: Any, **options: Any) -> Any:
+        counts = [each.survivors for each in individuals if isinstance(each, Mask)]
+        children = self.operator(*individuals, **options)
+        for child, count in zip(children, counts, strict=True):
+            repair(child, rng=self.rng, survivors=count)
+        return children

@@ -1,0 +1,1 @@
+"""The problem: network, data, W0, recipe and loss, checked, rehearsed and identified."""

@@ -1,0 +1,1 @@
+"""Searches: the methods, from a problem to a trained sparse network."""

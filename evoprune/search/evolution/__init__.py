@@ -1,0 +1,1 @@
+"""Evolution: generations of masks, by DEAP's variation and selection."""

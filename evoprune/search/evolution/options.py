@@ -1,0 +1,269 @@
+"""Evolution: how a generation comes from the one before, and when to stop. DEAP's variation, selection and halls of fame."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from evoprune.errors import InputError, look_up
+from evoprune.masks.mask import Mask
+from evoprune.masks.random import survivors_of
+from evoprune.operators.crossover import CROSSOVERS
+from evoprune.operators.mutation import GROW, MUTATIONS
+from evoprune.operators.positions import SCOPES
+
+ALGORITHMS = ("mu+lambda", "generational")
+SELECTIONS = ("best", "tournament", "nsga2")
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """Options of an evolution."""
+
+    k: int = 8
+    """Masks that survive into the next generation (mu)."""
+    offspring: int | None = None
+    """Children a generation (lambda). None: twice k, or k where the algorithm is generational."""
+    generations: int = 20
+    """Generations after the first; the search stops at the first of the limits that is reached."""
+    evaluations: int | None = None
+    """Stop before there are more evaluations than this, in whole generations. None: no limit."""
+    seconds: float | None = None
+    """Stop after so many seconds of generations, over interruptions; what is found then depends on the machine. None: no
+    limit."""
+    patience: int | None = None
+    """Stop after so many generations without a fitter mask, or, with several objectives, a change of the Pareto front. None: no
+    limit."""
+    start: tuple[str | Mask, ...] = ("random",)
+    """The first generation: random (random masks), the name of a baseline (snip, grasp, synflow, magnitude, erk, ...),
+    dissipate (the mask that dissipating gradients leave), or the path of a mask.npz or of a run folder; in Python also a mask.
+    Several may be given, and random ones fill up. What it took to find masks that are given is not counted."""
+    starts: int | None = None
+    """Masks in the first generation, to which random ones fill up. None: as many as there are offspring."""
+    algorithm: str = "mu+lambda"
+    """mu+lambda (parents and children compete) or generational (children replace parents, but for the elites)."""
+    elites: int = 1
+    """Fittest masks that a generational algorithm keeps."""
+    steady_state: bool = False
+    """Breed children as soon as a worker is free, from the masks that have arrived by then, instead of waiting for the whole
+    generation (mu+lambda only). No worker idles; but the order of arrivals, and so the result, depends on the machine. It is
+    recorded, and an interrupted run goes on from it. A generation is as many arrivals as there are offspring."""
+    slots: int | None = None
+    """With --steady-state: chunks that are evaluated at a time. None: the number of workers at the start, which a run keeps;
+    give a number where more will come."""
+    selection: str | None = None
+    """DEAP's selection, of survivors (mu+lambda: best, tournament or nsga2) or of parents (generational: tournament). None:
+    best for mu+lambda, nsga2 for several objectives."""
+    tournament_size: int = 3
+    """Masks in a tournament."""
+    crossover: str = "uniform"
+    """uniform (over the positions in which the parents differ), layer (whole layers), or neuron (a neuron with its incoming
+    weights)."""
+    crossover_probability: float = 0.2
+    """Probability that a child has two parents. Of mu+lambda, the others are mutants."""
+    mutation: tuple[str, ...] = ("informed",)
+    """Drawn from for each mutant; a name that is given twice is drawn twice as often: swap (random survivors out, random
+    weights in), informed (out: what moved least in the parent's evaluation; in: the largest dense gradients), density
+    (survivors move from one layer to another), or sparsity (their number changes)."""
+    mutation_probability: float = 0.8
+    """Probability that a child of a generational algorithm is mutated."""
+    fraction: float = 0.2
+    """Fraction of the survivors that a mutation exchanges in the first generation."""
+    last_fraction: float = 0.05
+    """The same in the last generation; between, it falls as a cosine."""
+    among: float = 1.5
+    """The informed mutation draws what it exchanges among so many times as many of the first that the evidence names."""
+    drop: str = "absolute"
+    """What the informed mutation takes out, and what goes where sparsity rises: the survivors of the least absolute movement,
+    relative movement, or magnitude, at the end of the parent's brief training."""
+    grow: str = "gradient"
+    """What the informed mutation puts in: gradient (the largest dense gradients) or random."""
+    scope: str = "global"
+    """What keeps its survivors under swap, informed, uniform and neuron: global (the whole mask) or layer (every layer)."""
+    first_sparsity: float | None = None
+    """Sparsity of the first generation, where it is to rise: over the next --sparsify generations the survivors become fewer by
+    the same factor, down to --sparsity. Children lose what --drop says, and replace their parents. None: --sparsity."""
+    sparsify: int = 5
+    """Generations over which sparsity rises from --first-sparsity."""
+    min_sparsity: float | None = None
+    """Least sparsity that the mutation sparsity may reach. None: half the density more than --sparsity leaves."""
+    max_sparsity: float | None = None
+    """Largest sparsity that it may reach. None: half the density that --sparsity leaves."""
+    hall_of_fame: int = 10
+    """Fittest masks ever that are kept; with several objectives the whole Pareto front is."""
+
+    @property
+    def children(self) -> int:
+        """Children a generation."""
+        return self.offspring or (2 * self.k if self.algorithm == "mu+lambda" else self.k)
+
+    @property
+    def most_evaluations(self) -> int:
+        """Evaluations if every child is new, and nothing ends it before the last generation."""
+        return self.first + self.generations * self.children
+
+    @property
+    def first(self) -> int:
+        """Masks in the first generation; more where a run folder that is given holds more, fewer where masks are equal."""
+        named = len([name for name in self.names if name != RANDOM]) + len(self.masks)
+        return max(named, self.starts or self.children) if RANDOM in self.names else named
+
+    def evidence(self, sparsity: float) -> float:
+        """Returns the fraction of the survivors that evidence has to name; 0 for none."""
+        named = self.among * max(self.fraction, self.last_fraction) if "informed" in self.mutation else 0.0
+        if self.first_sparsity is not None:
+            named = max(named, self.among * (1 - ((1 - sparsity) / (1 - self.first_sparsity)) ** (1 / self.sparsify)))
+        return min(1.0, named)
+
+    def begin(self, sparsity: float) -> float:
+        """Returns the sparsity of the first generation."""
+        return sparsity if self.first_sparsity is None else self.first_sparsity
+
+    def survivors_at(self, gen: int, sparsity: float, n: int) -> int | None:
+        """Returns how many of n weights a generation's masks keep, while sparsity rises; None where it does not."""
+        if self.first_sparsity is None or not 0 < gen <= self.sparsify:
+            return None
+        first, last = survivors_of(self.first_sparsity, n), survivors_of(sparsity, n)
+        return last if gen == self.sparsify else round(first * (last / first) ** (gen / self.sparsify))
+
+    def fraction_at(self, gen: int) -> float:
+        """Returns the fraction that the mutants of a generation exchange, from 1 on."""
+        done = min(1.0, (gen - 1) / max(1, self.generations - 1))
+        return self.last_fraction + (self.fraction - self.last_fraction) * 0.5 * (1 + math.cos(math.pi * done))
+
+    def __post_init__(self) -> None:
+        for name in ("start", "mutation"):
+            value = getattr(self, name)
+            values = (value,) if isinstance(value, (str, os.PathLike, Mask)) else tuple(value)
+            object.__setattr__(self, name, tuple(os.fspath(v) if isinstance(v, os.PathLike) else v for v in values))
+        # the setting keeps its text; where it leads does not depend on a later working folder
+        object.__setattr__(self, "_places", {name: Path(name).absolute() for name in self.start if isinstance(name, str)})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The starts that are names or paths, each once."""
+        return tuple(dict.fromkeys(start for start in self.start if isinstance(start, str)))
+
+    @property
+    def masks(self) -> tuple[Mask, ...]:
+        """The starts that are masks."""
+        return tuple(start for start in self.start if isinstance(start, Mask))
+
+    def to_settings(self) -> dict[str, Any]:
+        """Returns the options as JSON values; a mask is named by its hash."""
+        start = [f"mask {s.hash}" if isinstance(s, Mask) else s for s in self.start]
+        return {**asdict(dataclasses.replace(self, start=())), "start": start}
+
+    def place(self, name: str) -> Path:
+        """Returns the path that a start names, as it was when the options were made."""
+        places: dict[str, Path] = self._places  # type: ignore[attr-defined]
+        return places[name]
+
+    def bounds(self, sparsity: float) -> tuple[float, float]:
+        """Returns the least and the largest sparsity that masks may have."""
+        if "sparsity" not in self.mutation:
+            return sparsity, sparsity
+        density = 1 - sparsity
+        low = max(0.0, 1 - 1.5 * density) if self.min_sparsity is None else self.min_sparsity
+        return low, 1 - 0.5 * density if self.max_sparsity is None else self.max_sparsity
+
+    def require(self, sparsity: float, n: int, objectives: int) -> None:
+        """Checks the options.
+
+        Args:
+            sparsity: The asked sparsity.
+            n: Number of prunable weights.
+            objectives: Number of objectives.
+
+        Raises:
+            InputError: A value out of range, an unknown name, or values that do not go together.
+        """
+        for name in ("k", "generations", "tournament_size", "hall_of_fame"):
+            _require_count(name, getattr(self, name), 0 if name == "generations" else 1)
+        self._require_steady()
+        for name in ("offspring", "starts", "evaluations", "patience", "slots"):
+            if getattr(self, name) is not None:
+                _require_count(name, getattr(self, name), 1)
+        _require_count("elites", self.elites, 0)
+        if self.elites > self.k:
+            raise InputError(f"elites are {self.elites}, but k is {self.k}; expected at most k.")
+        if self.seconds is not None and not (isinstance(self.seconds, (int, float)) and self.seconds > 0):
+            raise InputError(f"seconds are {self.seconds!r}; expected a number above 0.")
+        least = self.first + (0 if self.first_sparsity is None else self.sparsify * self.children)
+        if self.evaluations is not None and self.evaluations < least:
+            until = "in the first generation" if self.first_sparsity is None else "until sparsity has risen"
+            raise InputError(f"evaluations are {self.evaluations}, but there are {least} {until}; expected at least as many.")
+        wrong = [start for start in self.start if not isinstance(start, (str, Mask))]
+        if wrong:
+            raise InputError(
+                f"start has {wrong[0]!r}; expected names, paths and masks (ep.Mask; of arrays of zeros and ones: "
+                f"ep.Mask.from_layers)."
+            )
+        if self.starts is not None and RANDOM not in self.names:
+            raise InputError(f"starts are {self.starts}, but start is {self.start}; expected random among them, to fill up.")
+        for name, value, known in (
+            ("algorithm", self.algorithm, ALGORITHMS), ("crossover", self.crossover, CROSSOVERS), ("grow", self.grow, GROW),
+            ("scope", self.scope, SCOPES), ("selection", self.selection or "best", SELECTIONS),
+            *(("mutation", mutation, MUTATIONS) for mutation in self.mutation),
+        ):  # fmt: skip
+            look_up(name, value, dict.fromkeys(known, True))
+        for name in ("crossover_probability", "mutation_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; expected a probability, from 0 to 1.")
+        for name in ("fraction", "last_fraction"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; expected a number above 0 and at most 1, such as 0.1.")
+        if not 1 <= self.among < math.inf:
+            raise InputError(f"among is {self.among}; expected a number of at least 1, such as 1.5.")
+        if not self.mutation or not self.start:
+            raise InputError("no mutation or no start is given; expected at least one name of each, such as informed, random.")
+        self._require_rising(sparsity, n)
+        if self.algorithm == "generational":
+            self._require_generational(objectives)
+        elif objectives > 1 and self.selection not in (None, "nsga2"):
+            raise InputError(f"selection is {self.selection!r} with {objectives} objectives; expected nsga2.")
+        if "sparsity" not in self.mutation and (self.min_sparsity is not None or self.max_sparsity is not None):
+            raise InputError(f"sparsity has bounds, but mutation is {self.mutation}; expected sparsity among them.")
+        low, high = self.bounds(sparsity)
+        if not survivors_of(high, n) <= survivors_of(sparsity, n) <= survivors_of(low, n):
+            raise InputError(f"sparsity is {sparsity}, to vary from {low} to {high}; expected it between the two.")
+
+    def _require_steady(self) -> None:
+        if self.steady_state and (self.algorithm != "mu+lambda" or self.first_sparsity is not None):
+            raise InputError("steady_state is given; expected the algorithm mu+lambda, and no first_sparsity.")
+        if self.steady_state and self.selection == "tournament":
+            raise InputError(
+                "selection is tournament with steady_state; expected best or nsga2: a tournament draws masks several times, so "
+                "the population would shrink with every arrival."
+            )
+        if self.slots is not None and not self.steady_state:
+            raise InputError(f"slots are {self.slots}; expected steady_state with them.")
+
+    def _require_rising(self, sparsity: float, n: int) -> None:
+        _require_count("sparsify", self.sparsify, 1)
+        if self.first_sparsity is None:
+            return
+        if survivors_of(self.first_sparsity, n) < survivors_of(sparsity, n):
+            raise InputError(f"first_sparsity is {self.first_sparsity}; expected at most the sparsity, {sparsity}.")
+        if "sparsity" in self.mutation:
+            raise InputError("first_sparsity is given, and the mutation sparsity; expected one of them.")
+        if self.generations < self.sparsify:
+            raise InputError(f"generations are {self.generations}; expected at least sparsify, {self.sparsify}.")
+
+    def _require_generational(self, objectives: int) -> None:
+        if objectives > 1:
+            raise InputError(f"algorithm is generational with {objectives} objectives; expected mu+lambda.")
+        if self.selection not in (None, "tournament"):
+            raise InputError(f"selection is {self.selection!r} and algorithm generational; expected tournament, for parents.")
+        if self.children + self.elites < self.k:
+            raise InputError(f"offspring are {self.children} and elites {self.elites}; expected together at least k, {self.k}.")
+
+
+def _require_count(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} is {value!r}; expected an integer of at least {least}.")

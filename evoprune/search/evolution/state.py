@@ -1,0 +1,42 @@
+"""The state of an evolution between two generations."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+import numpy as np
+from deap import tools
+
+from evoprune.masks.mask import Mask
+
+
+@dataclass
+class State:
+    """Where an evolution stands between two generations.
+
+    Attributes:
+        population: The masks, with fitness and evidence.
+        hall_of_fame: The fittest so far; of several objectives the Pareto front.
+        variation: Stream of mutation and crossover.
+        selection: Stream of DEAP's selection and variation, which draw from the global ``random``.
+        gen: The generation that comes next.
+        logbook: A record a generation.
+        bests: The fittest mask so far as of each generation in which there was a fitter one, with that generation.
+        improved: The last generation with a fitter mask, or, with several objectives, with another Pareto front.
+        seconds: Time so far, over interruptions.
+        pending: Of a steady-state evolution, the chunks that are being evaluated.
+        exhausted: Of a steady-state evolution, whether no new child was found.
+    """
+
+    population: list[Mask]
+    hall_of_fame: tools.HallOfFame
+    variation: np.random.Generator
+    selection: random.Random
+    gen: int = 0
+    logbook: tools.Logbook = field(default_factory=tools.Logbook)
+    bests: list[tuple[int, Mask]] = field(default_factory=list)
+    improved: int = 0
+    seconds: float = 0.0
+    pending: list[list[Mask]] = field(default_factory=list)
+    exhausted: bool = False

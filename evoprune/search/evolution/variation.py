@@ -1,0 +1,84 @@
+"""Variation: the children of a generation, by DEAP's algorithms."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from deap import algorithms, base, tools
+
+from evoprune import seeds
+from evoprune.masks.mask import Mask
+from evoprune.operators.crossover import CROSSOVERS
+from evoprune.operators.mutation import MUTATIONS, shrink
+from evoprune.search.evolution.options import Evolution
+from evoprune.search.evolution.state import State
+
+
+def register_operators(
+    toolbox: base.Toolbox, evolution: Evolution, sparsity: float, objectives: int, rng: np.random.Generator
+) -> None:
+    """Registers ``select``, ``mate`` and ``mutate``, with the fraction of the first generation.
+
+    Args:
+        toolbox: The toolbox.
+        evolution: The options.
+        sparsity: The asked sparsity.
+        objectives: Number of objectives.
+        rng: Source of the draws of ``mate`` and ``mutate``; DEAP's ``select`` draws from the global ``random``.
+    """
+    usual = "best" if evolution.algorithm == "mu+lambda" else "tournament"
+    selection = evolution.selection or (usual if objectives == 1 else "nsga2")
+    if selection == "tournament":
+        toolbox.register("select", tools.selTournament, tournsize=evolution.tournament_size)
+    else:
+        toolbox.register("select", {"best": tools.selBest, "nsga2": tools.selNSGA2}[selection])
+    scope = {} if evolution.crossover == "layer" else {"scope": evolution.scope}
+    toolbox.register("mate", CROSSOVERS[evolution.crossover], rng=rng, **scope)
+    low, high = evolution.bounds(sparsity)
+    # silent: a child that equals a mask of an earlier generation is not evaluated again, and gets no evidence
+    arguments: Mapping[str, dict[str, Any]] = {
+        "swap": {"scope": evolution.scope},
+        "informed": {"scope": evolution.scope, "grow": evolution.grow, "among": evolution.among, "missing": "silent"},
+        "sparsity": {"low": low, "high": high},
+    }
+    mutations = [functools.partial(MUTATIONS[name], **arguments.get(name, {})) for name in evolution.mutation]
+    toolbox.register("mutate", mutate, mutations=mutations, fraction=evolution.fraction, rng=rng)
+
+
+def mutate(
+    mask: Mask, *, mutations: Sequence[Callable[..., tuple[Mask]]], fraction: float, rng: np.random.Generator
+) -> tuple[Mask]:
+    """Applies one of several mutations, drawn at random."""
+    return mutations[int(rng.integers(len(mutations)))](mask, fraction=fraction, rng=rng)
+
+
+def vary(state: State, toolbox: base.Toolbox, evolution: Evolution, survivors: int | None = None) -> list[Mask]:
+    """Returns the children of a generation, by DEAP's ``varOr`` (mu plus lambda) or ``varAnd`` (generational).
+
+    Args:
+        state: The state, of which the streams are used up.
+        toolbox: The toolbox.
+        evolution: The options.
+        survivors: How many weights the children keep, while sparsity rises: then all are mutants, by
+            :func:`evoprune.operators.mutation.shrink`. None: as many as their parents.
+    """
+    bound = copy.copy(toolbox)
+    if survivors is not None:
+        bound.register("mutate", shrink, rng=state.variation, survivors=survivors, among=evolution.among, missing="silent")
+        with seeds.global_random(state.selection):
+            return list(algorithms.varOr(state.population, bound, evolution.children, 0.0, 1.0))
+    bound.register("mate", toolbox.mate, rng=state.variation)
+    bound.register("mutate", toolbox.mutate, rng=state.variation, fraction=evolution.fraction_at(state.gen))
+    population = state.population
+    pairs = evolution.crossover_probability if len(population) > 1 else 0.0
+    with seeds.global_random(state.selection):
+        if evolution.algorithm == "mu+lambda":
+            children = algorithms.varOr(population, bound, evolution.children, pairs, 1 - pairs)
+        else:
+            parents = toolbox.select(population, evolution.children)
+            children = algorithms.varAnd(parents, bound, pairs, evolution.mutation_probability)
+    return list(children)

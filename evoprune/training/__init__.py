@@ -1,0 +1,1 @@
+"""Training: one loop for every engine and method, schedules of masks, measurements and costs."""

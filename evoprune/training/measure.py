@@ -1,0 +1,49 @@
+"""Loss and accuracy of a population."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from evoprune.engines.population import Population
+from evoprune.problem.problem import Problem
+from evoprune.problem.recipe import MEASURE_BATCH
+from evoprune.seeds import noise
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Mean loss [K], and accuracy [K] from 0 to 1 (NaN where the targets are not classes, or the loss is not finite)."""
+
+    loss: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+
+def measure(population: Population, problem: Problem, part: str) -> Measured:
+    """Measures mean loss and accuracy on ``train``, ``validation`` or ``test``, in evaluation mode.
+
+    A network that draws even so draws the same each time.
+    """
+    x, target = problem.part(part)
+    losses = torch.zeros(population.size, dtype=torch.float64, device=x.device)
+    correct = torch.zeros_like(losses)
+    population.train(False)
+    with torch.no_grad(), noise(0, 0):
+        for start in range(0, len(x), MEASURE_BATCH):
+            rows = slice(start, start + MEASURE_BATCH)
+            outputs = population(x[rows])
+            losses += problem.losses(outputs, target[rows]).double() * len(target[rows])
+            if problem.is_classification:
+                correct += _count_correct(outputs, target[rows])
+    if not problem.is_classification:
+        correct.fill_(torch.nan)
+    correct[~losses.isfinite()] = torch.nan  # the largest of several NaN is no prediction
+    return Measured((losses / len(x)).cpu().numpy(), (correct / target.numel()).cpu().numpy())
+
+
+def _count_correct(outputs: Tensor, target: Tensor) -> Tensor:
+    return (outputs.argmax(dim=2) == target).flatten(1).sum(dim=1)

@@ -1,0 +1,26 @@
+"""The number of threads that torch uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from evoprune.system.forks import settle
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Lets torch use so many threads, and as many as before afterwards.
+
+    Raises:
+        InputError: Several, in a forked process.
+    """
+    settle(threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

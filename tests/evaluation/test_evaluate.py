@@ -1,0 +1,171 @@
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import evoprune as ep
+from evoprune.evaluation.brief import evaluate_chunk
+from evoprune.evaluation.evaluation import FAILURE, NO_BETTER_THAN_CHANCE, OK
+from evoprune.evaluation.job import KEPT, recall
+from evoprune.problem.usercode import versions
+from evoprune.training.threads import torch_threads
+from evoprune.workers.serial import serial
+
+
+class Explosive(nn.Sequential):
+    """Raises where its first layer has fewer than ten survivors."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if torch.count_nonzero(self[0].weight) < 10:
+            raise ValueError("too thin")
+        return super().forward(x)
+
+
+def population(problem: ep.Problem, count: int, sparsity: float = 0.8) -> list[ep.Mask]:
+    rng = np.random.default_rng(2)
+    return [ep.random_mask(problem.shapes, sparsity, rng) for _ in range(count)]
+
+
+def test_an_evaluation_depends_on_the_mask_alone(digits: ep.Problem, engine: str) -> None:
+    masks = population(digits, 3)
+    together = ep.Evaluator(digits, epochs=1, engine=engine).evaluate(masks, serial)
+    for mask, evaluation in zip(reversed(masks), reversed(together), strict=True):
+        (alone,) = ep.Evaluator(digits, epochs=1, engine=engine).evaluate([mask], serial)
+        assert alone.terms == evaluation.terms
+        assert alone.mask == evaluation.mask == mask.hash
+
+
+def test_each_distinct_mask_is_evaluated_once(digits: ep.Problem) -> None:
+    a, b = population(digits, 2)
+    seen: list[str] = []
+    evaluator = ep.Evaluator(digits, epochs=1)
+    evaluator.evaluate([a, b, a], serial, lambda evaluations: seen.extend(e.mask for e in evaluations))
+    evaluator.evaluate([b], serial, lambda evaluations: seen.extend(e.mask for e in evaluations))
+    assert seen == [a.hash, b.hash]
+
+
+def test_results_are_handed_over_before_they_are_used(digits: ep.Problem) -> None:
+    def refuse(evaluations: list[ep.Evaluation]) -> None:
+        raise OSError("disk full")
+
+    evaluator = ep.Evaluator(digits, epochs=1)
+    with pytest.raises(OSError, match="disk full"):
+        evaluator.evaluate(population(digits, 1), serial, refuse)
+    assert not evaluator.known
+
+
+def test_divergence_is_a_failure_with_its_reason() -> None:
+    problem = ep.Problem(model="mlp", recipe=ep.Recipe(epochs=1, lr=1e9))
+    evaluator = ep.Evaluator(problem, epochs=1)
+    (mask,) = population(problem, 1)
+    assert evaluator(mask) == (-math.inf,)
+    evaluation = evaluator.known[mask.hash]
+    assert (evaluation.status, math.isnan(evaluation.validation_accuracy)) == (FAILURE, True)
+    assert "magnitude is nan" in evaluation.note
+
+
+def test_what_a_mask_raises_fails_that_mask_alone(tensors: ep.Data) -> None:
+    problem = ep.Problem(model=Explosive(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)), data=tensors)
+    good = ep.random_mask(problem.shapes, 0.1, np.random.default_rng(0))
+    bad = ep.random_mask(problem.shapes, 0.9, np.random.default_rng(0))
+    brief = ep.Evaluator(problem, epochs=1).brief
+    evaluations = evaluate_chunk(problem, [good, bad, good], brief)
+    assert [e.status != FAILURE for e in evaluations] == [True, False, True]
+    assert "ValueError: too thin" in evaluations[1].note
+
+
+def test_worse_than_chance_is_marked(tensors: ep.Data) -> None:
+    x, y = tensors.train
+    noise = torch.randint(0, 3, y.shape, generator=torch.Generator().manual_seed(0))
+    problem = ep.Problem(model=nn.Linear(6, 3), data=ep.Data(train=(x, noise)), recipe=ep.Recipe(lr=1, batch_size=4))
+    (evaluation,) = ep.Evaluator(problem, epochs=2).evaluate(population(problem, 1, 0.0), serial)
+    assert evaluation.validation_loss > problem.chance_loss
+    assert evaluation.status == NO_BETTER_THAN_CHANCE
+
+
+def test_collapse_is_noted(digits: ep.Problem) -> None:
+    layers = population(digits, 1)[0].layers
+    layers["fc2.weight"][:] = False
+    (evaluation,) = ep.Evaluator(digits, epochs=1).evaluate([ep.Mask.from_layers(layers)], serial)
+    assert "no survivors in fc2.weight" in evaluation.note
+    assert "no path to 10 outputs" in evaluation.note
+    assert evaluation.status in (OK, NO_BETTER_THAN_CHANCE)
+
+
+def test_threads_are_restored(digits: ep.Problem) -> None:
+    before = torch.get_num_threads()
+    with torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+        ep.Evaluator(digits, epochs=1, threads=1).evaluate(population(digits, 1), serial)
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+def test_an_evaluator_pickles_without_its_records(digits: ep.Problem) -> None:
+    (mask,) = population(digits, 1)
+    toolbox = ep.make_toolbox(digits, sparsity=0.8, fitness_epochs=1)
+    value = toolbox.evaluate(mask)
+    content = pickle.dumps(toolbox.evaluate)
+    assert len(content) < 4000  # half of it is the docstring that DEAP copies
+    assert pickle.loads(content)(mask) == value
+
+
+def test_a_payload_that_makes_another_problem_is_refused(digits: ep.Problem) -> None:
+    for part in digits.identify():
+        other = pickle.dumps((versions(), digits.identify() | {part: "0" * 64}, pickle.dumps(digits)))
+        with pytest.raises(ep.InputError, match=f"another hash than in the main process; these differ: {part}"):
+            recall("run:hash", other)
+
+
+def test_a_worker_with_other_versions_is_refused(digits: ep.Problem) -> None:
+    other = pickle.dumps((versions() | {"torch": "2.4.0"}, digits.identify(), pickle.dumps(digits)))
+    with pytest.raises(ep.InputError, match=r"torch is [\d.]+, there 2\.4\.0"):
+        recall("run:hash", other)
+
+
+def test_a_global_that_changes_gives_workers_another_problem(tensors: ep.Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "SLOPE", 0.1)
+    problem = ep.Problem(model=nn.Linear(6, 3), data=tensors, loss=sloping)
+    evaluator = ep.Evaluator(problem, epochs=1)
+    key, payload = evaluator.key, evaluator.payload
+    assert (evaluator.key, evaluator.payload) == (key, payload)
+    monkeypatch.setitem(globals(), "SLOPE", 0.2)
+    assert evaluator.key != key
+    assert evaluator.payload != payload
+
+
+def sloping(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(SLOPE * outputs, targets)  # type: ignore[name-defined]  # noqa: F821
+
+
+def test_a_process_keeps_problems_by_run_and_only_the_last(digits: ep.Problem) -> None:
+    a, b = ep.Evaluator(digits, epochs=1), ep.Evaluator(digits, epochs=1)
+    assert a.key != b.key
+    assert a.key.rpartition(":")[2] == b.key.rpartition(":")[2] == digits.hash
+    assert recall(a.key, None) is None
+    first = recall(a.key, a.payload)
+    assert recall(a.key, None) is first
+    for _ in range(KEPT):
+        another = ep.Evaluator(digits, epochs=1)
+        recall(another.key, another.payload)
+    assert recall(a.key, None) is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": -1}, "fitness_epochs is -1"),
+        ({"epochs": 4}, "the recipe has 3 epochs"),
+        ({"threads": 0}, "threads is 0"),
+        ({"chunk_size": 0}, "chunk_size is 0"),
+        ({"engine": "modul"}, "Did you mean 'module'"),
+        ({"fitness": "magnitud"}, "Did you mean 'magnitude'"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_values_are_refused(digits: ep.Problem, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ep.InputError, match=message):
+        ep.Evaluator(digits, **options)

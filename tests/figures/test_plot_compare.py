@@ -1,0 +1,226 @@
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.container import BarContainer, ErrorbarContainer
+from matplotlib.figure import Figure
+from support import comparison
+from support.processes import python
+
+from evoprune.comparison.markdown import write_tables
+from evoprune.comparison.statistics import ORDER
+from evoprune.errors import InputError
+from evoprune.figures import comparisons as plot_compare
+from evoprune.figures import styles as plot_styles
+
+METHODS = ("dense", "dissipate", "magnitude", "random")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("comparison")
+    comparison.write(path, METHODS, seeds=3)
+    return path
+
+
+def test_no_two_methods_look_alike() -> None:
+    look = plot_styles.styles([*ORDER, "kstarts-uniform"])
+    for a, b in itertools.combinations(look.values(), 2):
+        assert a["color"] != b["color"]
+        assert a["marker"] != b["marker"]
+    many = plot_styles.styles([*ORDER, *(f"variant-{i}" for i in range(15))])
+    assert len({(style["color"], style["marker"]) for style in many.values()}) == len(ORDER) + 15
+
+
+def test_a_method_looks_the_same_whatever_it_is_shown_with() -> None:
+    assert plot_styles.styles(["random"])["random"] == plot_styles.styles(METHODS)["random"]
+
+
+def test_accuracy_shows_means_and_intervals() -> None:
+    cells = comparison.cells(METHODS, seeds=3)
+    ax = Figure().subplots()
+    plot_compare.plot_accuracy(ax, cells)
+    assert [line.get_label() for line in ax.lines] == list(METHODS)
+    line = ax.lines[METHODS.index("random")]
+    mine = cells[cells["method"] == "random"].groupby("sparsity")["test_accuracy"]
+    assert line.get_xdata().tolist() == pytest.approx([10, 5, 2, 1])
+    assert line.get_ydata().tolist() == pytest.approx((100 * mine.mean()).tolist())
+    bands = ax.collections
+    assert len(bands) == 3
+    heights = bands[2].get_paths()[0].vertices[:, 1]
+    half = 4.302652730 * mine.std().to_numpy() / math.sqrt(3) * 100
+    assert heights.max() == pytest.approx(100 * mine.mean().iloc[0] + half[0])
+    assert heights.min() == pytest.approx(100 * mine.mean().iloc[-1] - half[-1])
+    low, high = ax.get_ylim()
+    assert low < heights.min()
+    assert high > 98.5
+    assert ax.get_xlim()[0] > ax.get_xlim()[1]
+    assert [ax.xaxis.get_major_formatter()(x, 0) for x in ax.xaxis.get_majorticklocs()] == ["90 %", "95 %", "98 %", "99 %"]
+
+
+def test_a_single_seed_has_no_band() -> None:
+    ax = Figure().subplots()
+    plot_compare.plot_accuracy(ax, comparison.cells(METHODS, seeds=1))
+    assert len(ax.lines) == len(METHODS)
+    assert not ax.collections
+
+
+def test_losses_have_a_scale_of_their_own() -> None:
+    cells = comparison.cells(METHODS, seeds=2).assign(test_accuracy=math.nan)
+    for draw in (lambda ax: plot_compare.plot_accuracy(ax, cells), lambda ax: plot_compare.plot_cost(ax, cells, None)):
+        figure = Figure()
+        ax = figure.subplots()
+        draw(ax)
+        assert ax.get_yscale() == "log"
+        assert "test loss" in ax.get_ylabel()
+        figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_accuracies_at_the_ends_of_the_scale(accuracy: float) -> None:
+    figure = Figure()
+    ax = figure.subplots()
+    plot_compare.plot_accuracy(ax, comparison.cells(METHODS, seeds=2).assign(test_accuracy=accuracy))
+    figure.draw_without_rendering()
+    assert np.isfinite(ax.get_ylim()).all()
+
+
+def test_a_failed_method_is_not_drawn() -> None:
+    cells = comparison.cells(METHODS, seeds=2)
+    cells.loc[cells["method"] == "random", "test_accuracy"] = math.nan
+    ax = Figure().subplots()
+    plot_compare.plot_accuracy(ax, cells)
+    assert [line.get_label() for line in ax.lines] == list(METHODS[:-1])
+
+
+@pytest.mark.parametrize("methods", [("dense",), ("dense", "random")])
+def test_a_comparison_that_has_just_begun(tmp_path: Path, methods: tuple[str, ...]) -> None:
+    cells = comparison.cells(methods, seeds=1)
+    cells.assign(test_accuracy=math.nan, test_loss=math.nan).to_csv(tmp_path / "cells.csv", index=False)
+    assert len(plot_compare.save_compare_figures(tmp_path)) == 2
+    assert "| failed" in write_tables(tmp_path).read_text()
+
+
+def test_cost_shows_each_budget() -> None:
+    cells = pd.concat([comparison.cells(METHODS, 3), comparison.cells(METHODS, 3, budget=50.0)])
+    cells = cells[cells["sparsity"].isin([0.0, 0.9])]
+    ax = Figure().subplots()
+    plot_compare.plot_cost(ax, cells, epoch=3e10)
+    points = [c for c in ax.containers if isinstance(c, ErrorbarContainer)]
+    assert len(points) == 2 * len(METHODS)
+    faces = [container.lines[0].get_markerfacecolor() for container in points[:2]]
+    assert faces == ["#000000", "white"]
+    assert [float(container.lines[0].get_xdata()[0]) for container in points[:2]] == [15, 50]
+    assert ax.get_xlabel() == "multiply-adds (epochs of dense training)"
+
+
+def test_layers_show_the_mean_and_the_range() -> None:
+    layers = comparison.layers(["snip", "random"], seeds=3)
+    layers = layers[layers["sparsity"] == 0.9]
+    ax = Figure().subplots()
+    plot_compare.plot_layer_densities(ax, layers)
+    points = [c for c in ax.containers if isinstance(c, ErrorbarContainer)]
+    assert [c.get_label() for c in points] == ["snip", "random"]
+    first = layers[(layers["method"] == "snip") & (layers["layer"] == "fc1")]
+    densities = 100 * first["survivors"] / first["size"]
+    assert points[0].lines[0].get_ydata()[0] == pytest.approx(densities.mean())
+    assert points[0].lines[2][0].get_segments()[0][:, 1].tolist() == pytest.approx([densities.min(), densities.max()])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["fc1\nof 235,200", "fc2\nof 30,000", "fc3\nof 1,000"]
+    assert ax.get_yscale() == "log"
+
+
+def test_a_layer_without_survivors_is_seen() -> None:
+    layers = comparison.layers(["magnitude"], seeds=2)
+    ax = Figure().subplots()
+    plot_compare.plot_layer_densities(ax, layers[layers["sparsity"] == 0.99])
+    assert ax.containers[0].lines[0].get_ydata()[-1] == 0
+    assert ax.get_ylim()[0] < 0
+    assert ax.get_yscale() == "symlog"
+
+
+def test_overlap_shows_measured_and_expected_whichever_way_round() -> None:
+    rows = [("random", "snip", 0.2, 0.1), ("snip", "random", 0.4, 0.1), ("snip", "erk", 0.05, 0.1)]
+    overlaps = pd.DataFrame(rows, columns=["a", "b", "iou", "expected"])
+    ax = Figure().subplots()
+    plot_compare.plot_overlap(ax, overlaps)
+    assert {text.get_text() for text in ax.texts} == {".30\n.10", ".050\n.10"}
+    ratios = 2 ** ax.images[0].get_array().compressed()
+    assert sorted(ratios[np.isfinite(ratios)]) == pytest.approx([0.5, 3])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["erk", "random"]
+
+
+def test_movement_stacks_kept_and_removed_and_shows_the_cut() -> None:
+    movement = comparison.movement(seeds=1, epochs=2)
+    movement = movement[(movement["sparsity"] == 0.9) & (movement["epoch"] == 1)]
+    ax = Figure().subplots()
+    plot_compare.plot_movement(ax, movement)
+    kept, removed = [c for c in ax.containers if isinstance(c, BarContainer)]
+    assert sum(bar.get_height() for bar in kept) == movement["kept"].sum()
+    assert [bar.get_y() for bar in removed] == [bar.get_height() for bar in kept]
+    assert ax.lines[0].get_xdata() == [movement["cut"].iloc[0]] * 2
+    assert "epoch 1: " in ax.get_title()
+    ax = Figure().subplots()
+    plot_compare.plot_movement(ax, movement.assign(cut=math.nan))
+    assert not ax.lines
+
+
+@pytest.mark.parametrize(("name", "panels"), [("accuracy", 2), ("cost", 4), ("layers", 4), ("overlap", 8), ("movement", 8)])
+def test_figures_have_their_panels_and_say_what_they_show(folder: Path, name: str, panels: int) -> None:
+    figure = plot_compare.COMPARE_FIGURES[name](folder)
+    assert len([ax for ax in figure.axes if ax.get_visible()]) == panels  # overlap: with a colour bar each
+    caption = figure.get_supxlabel()
+    assert ("seed 0, one run" if name == "movement" else "3 seeds") in caption
+    if name in ("accuracy", "cost"):
+        assert "95 % t-interval" in caption
+        assert "1 failed cell left out" in caption
+    if name in ("accuracy", "cost", "layers"):
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert legend == [method for method in METHODS if name != "layers" or method != "dense"]
+
+
+def test_a_figure_is_of_one_group(tmp_path: Path) -> None:
+    cells = comparison.cells(METHODS, seeds=1)
+    pd.concat([cells, cells.assign(data="digits")]).to_csv(tmp_path / "cells.csv", index=False)
+    with pytest.raises(InputError, match=r"one \(data, model\) group"):
+        plot_compare.accuracy_figure(tmp_path)
+    names = [path.name for path in plot_compare.save_compare_figures(tmp_path)]
+    assert names == [f"{name}-{data}-lenet-300-100.png" for name in ("accuracy", "cost") for data in ("mnist", "digits")]
+
+
+@pytest.mark.parametrize(
+    ("draw", "name"),
+    [
+        (plot_compare.layers_figure, "layers"),
+        (plot_compare.overlap_figure, "overlaps"),
+        (plot_compare.movement_figure, "movement"),
+    ],
+)
+def test_missing_columns(tmp_path: Path, draw: Callable[[Path], Figure], name: str) -> None:
+    (tmp_path / f"{name}.csv").write_text("data,model,seed\nmnist,mlp,0\n")
+    with pytest.raises(InputError, match=r"lacks the columns .*sparsity"):
+        draw(tmp_path)
+
+
+def test_the_script_redraws_everything(folder: Path) -> None:
+    code, output = python("plots/compare.py", folder)
+    assert code == 0, output
+    paths = [Path(line) for line in output.split()]
+    assert [path.name.split("-")[0] for path in paths] == ["table.md", *plot_compare.COMPARE_FIGURES]
+    for path in paths[1:]:
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_equal_densities_have_no_spread() -> None:
+    """Three times 0.7 has the mean 0.6999..., below the least of them."""
+    rows = [
+        {"method": "erk", "data": "d", "model": "m", "sparsity": 0.3, "seed": seed, "budget": float("nan"), "layer": "w",
+         "survivors": 7, "size": 1000}
+        for seed in range(3)
+    ]  # fmt: skip
+    ax = Figure().subplots()
+    plot_compare.plot_layer_densities(ax, pd.DataFrame(rows))
+    assert len(ax.containers) == 1

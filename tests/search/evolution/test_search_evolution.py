@@ -1,0 +1,458 @@
+"""A whole evolution from Python."""
+
+import math
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.comparing import assert_same
+
+import evoprune as ep
+from evoprune.evaluation import brief
+from evoprune.evaluation import fitness as registry
+from evoprune.evaluation.evidence import evidence_cost
+from evoprune.evaluation.terms import FITNESS, TERMS
+from evoprune.figures import runs as plot
+from evoprune.operators import CROSSOVERS, MUTATIONS
+from evoprune.runs import records
+from evoprune.runs.evaluations import read_evaluations
+from evoprune.runs.run import FIGURE_NAMES
+from evoprune.search.evolution.state import State
+
+SPARSITY = 0.8
+SMALL = ep.Evolution(k=3, offspring=5, generations=4)
+
+
+class Watch:
+    """Keeps what it saw, and fails after a generation if asked to."""
+
+    def __init__(self, fail_after: int | None = None) -> None:
+        self.fail_after, self.seen, self.populations = fail_after, [], []
+
+    def on_generation(self, state: State) -> None:
+        self.seen.append(state.logbook[-1]["gen"])
+        self.populations.append(list(state.population))
+        if self.seen[-1] == self.fail_after:
+            raise RuntimeError("enough")
+
+
+@pytest.fixture(scope="module")
+def watch() -> Watch:
+    return Watch()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evolve") / "run"
+
+
+@pytest.fixture(scope="module")
+def result(digits: ep.Problem, folder: Path, watch: Watch) -> ep.Result:
+    return ep.evolve(digits, SMALL, sparsity=SPARSITY, trained_bests=2, callbacks=[watch], out=folder)
+
+
+def test_it_improves_and_keeps_the_survivors(result: ep.Result, digits: ep.Problem, watch: Watch) -> None:
+    best = result.logbook.select("best")
+    assert best == sorted(best)
+    assert best[-1] > best[0]
+    assert result.mask.fitness.values[0] == best[-1] == max(mask.fitness.values[0] for mask in result.hall_of_fame)
+    assert result.logbook.select("gen") == watch.seen == [0, 1, 2, 3, 4]
+    kept = round((1 - SPARSITY) * digits.prunable_count)
+    assert {mask.survivors for population in watch.populations for mask in population} == {kept}
+    assert all(len(population) == 3 for population in watch.populations)
+    assert ep.Evaluator(digits, fitness="loss", epochs=1)(result.mask) == pytest.approx(result.mask.fitness.values, rel=1e-3)
+
+
+def test_a_mask_is_evaluated_once(result: ep.Result, folder: Path) -> None:
+    rows = read_evaluations(folder)
+    assert len({e.mask for _, e in rows}) == len(rows) == result.summary["evaluations"]
+    assert [sum(gen == g for gen, _ in rows) for g in range(5)] == result.logbook.select("nevals")
+
+
+def test_the_records_say_what_the_population_is(result: ep.Result, folder: Path) -> None:
+    generations = records.read_table(folder / "generations.csv")
+    by_hash = {e.mask: e for _, e in read_evaluations(folder)}
+    evaluations = [by_hash[mask.hash] for mask in result.population]
+    last = generations[-1]
+    for term in ("magnitude", "gradient", "loss", "sparsity"):
+        values = [e.terms[term] for e in evaluations]
+        assert last[f"{term}_mean"] == pytest.approx(np.mean(values), rel=1e-12)
+        assert (last[f"{term}_min"], last[f"{term}_max"]) == (min(values), max(values))
+    assert last["accuracy_max"] == max(e.validation_accuracy for e in evaluations)
+    ious = [a.iou(b) for i, a in enumerate(result.population) for b in result.population[:i]]
+    assert last["diversity"] == pytest.approx(1 - np.mean(ious))
+    layers = [row for row in records.read_table(folder / "layers.csv") if row["gen"] == 4]
+    for row in layers:
+        counts = [int(mask.layers[row["layer"]].sum()) for mask in result.population]
+        assert (row["min"], row["mean"], row["max"]) == (min(counts), pytest.approx(np.mean(counts)), max(counts))
+        assert row["best"] == result.mask.layers[row["layer"]].sum()
+        assert row["size"] == result.mask.layers[row["layer"]].size
+
+
+def test_costs_by_hand(result: ep.Result, digits: ep.Problem) -> None:
+    n, train = result.summary["evaluations"], len(digits.data.train[0])
+    each = 3 * result.mask.survivors * train
+    assert result.summary["search_epochs"] == pytest.approx(n * (1 + 500 / train))
+    assert result.summary["total_epochs"] == pytest.approx(n * (1 + 500 / train) + 2)
+    assert evidence_cost(digits) == pytest.approx(3 * digits.prunable_count * 500)
+    assert result.summary["multiply_adds"] == pytest.approx(n * (each + 3 * digits.prunable_count * 500) + 2 * each)
+
+
+def test_the_fittest_of_the_first_generation_is_the_control(result: ep.Result) -> None:
+    assert set(result.summary["controls"]) == {"start"}
+    assert result.bests[0]["gen"] == 0
+    assert result.bests[0]["mask"] == result.summary["controls"]["start"]["mask"]
+    assert result.bests[-1]["mask"] == result.mask.hash
+    assert len(result.bests) == 2
+    assert result.bests[-1]["validation_accuracy"] == result.summary["validation_accuracy"]
+
+
+def test_recorded_or_not_is_the_same(result: ep.Result, digits: ep.Problem) -> None:
+    again = ep.evolve(digits, SMALL, sparsity=SPARSITY, trained_bests=2)
+    assert [mask.hash for mask in again.population] == [mask.hash for mask in result.population]
+    assert {**again.summary, "seconds": 0} == {**result.summary, "seconds": 0}
+    other = ep.evolve(digits, SMALL, sparsity=SPARSITY, trained_bests=0, seed=1)
+    assert other.mask != result.mask
+
+
+@pytest.mark.parametrize("gen", [0, 2, 4])
+def test_an_error_of_a_callback_loses_nothing(
+    result: ep.Result, folder: Path, digits: ep.Problem, tmp_path: Path, gen: int
+) -> None:
+    arguments = {"sparsity": SPARSITY, "trained_bests": 2, "out": tmp_path / "run"}
+    with pytest.raises(RuntimeError, match="enough"):
+        ep.evolve(digits, SMALL, callbacks=[Watch(gen)], **arguments)
+    after = Watch()
+    ep.evolve(digits, SMALL, callbacks=[after], **arguments)
+    assert after.seen == list(range(gen + 1, 5))
+    assert_same(folder, tmp_path / "run")
+
+
+def stop_after(digits: ep.Problem, out: Path, gen: int) -> None:
+    with pytest.raises(RuntimeError, match="enough"):
+        ep.evolve(digits, SMALL, sparsity=SPARSITY, trained_bests=2, callbacks=[Watch(gen)], out=out)
+
+
+def test_a_damaged_checkpoint_costs_nothing_but_time(
+    result: ep.Result, folder: Path, digits: ep.Problem, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    stop_after(digits, out, 3)
+    (out / "checkpoint" / "generation-000004.npz").write_bytes(b"damaged")
+    before = len(read_evaluations(out))
+    watch = Watch()
+    with pytest.warns(UserWarning, match=r"generation-000004\.json is damaged"):
+        ep.evolve(digits, SMALL, sparsity=SPARSITY, trained_bests=2, callbacks=[watch], out=out)
+    assert watch.seen == [3, 4]
+    assert before < len(read_evaluations(out)) == len(read_evaluations(folder))
+    assert_same(folder, out)
+
+
+def test_without_any_checkpoint_the_evaluations_are_used(
+    result: ep.Result, folder: Path, digits: ep.Problem, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    stop_after(digits, out, 3)
+    for path in (out / "checkpoint").glob("generation-*"):
+        path.unlink()
+    ep.evolve(digits, SMALL, sparsity=SPARSITY, trained_bests=2, out=out)
+    assert_same(folder, out)
+
+
+def test_evidence_that_is_gone_is_taken_again(result: ep.Result, folder: Path, digits: ep.Problem, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    stop_after(digits, out, 3)
+    for path in (out / "checkpoint").glob("generation-000004*"):
+        path.unlink()
+    lost = sorted((out / "checkpoint").glob("evidence-000003/*"))
+    lost[0].unlink()
+    ep.evolve(digits, SMALL, sparsity=SPARSITY, trained_bests=2, out=out)
+    assert_same(folder, out)
+
+
+def test_a_finished_run_comes_back(result: ep.Result, folder: Path, digits: ep.Problem) -> None:
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    watch = Watch()
+    again = ep.evolve(digits, SMALL, sparsity=SPARSITY, trained_bests=2, callbacks=[watch], out=folder)
+    assert watch.seen == []
+    assert again.summary == result.summary
+    assert [mask.hash for mask in again.hall_of_fame] == [mask.hash for mask in result.hall_of_fame]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_every_figure_is_drawn(result: ep.Result, folder: Path) -> None:
+    names = plot.figures_of(folder)
+    assert {"fitness", "finals", "diversity", "survivors", "training", "layers"} == set(names)
+    for path in plot.save_figures(folder):
+        assert path.read_bytes().startswith(b"\x89PNG")
+
+
+RISING = ep.Evolution(k=2, offspring=3, generations=4, first_sparsity=0.5, sparsify=2, drop="magnitude", among=1.2)
+
+
+def test_sparsity_rises(digits: ep.Problem, tmp_path: Path) -> None:
+    watch = Watch()
+    options = {"sparsity": 0.9, "trained_bests": 2}
+    whole = ep.evolve(digits, RISING, callbacks=[watch], out=tmp_path / "whole", **options)
+    n = digits.prunable_count
+    counts = [{mask.survivors for mask in population} for population in watch.populations]
+    middle = round(round(0.5 * n) * (round(0.1 * n) / round(0.5 * n)) ** 0.5)
+    assert counts == [{round(0.5 * n)}, {middle}, *[{round(0.1 * n)}] * 3]
+    assert {mask.survivors for mask in whole.hall_of_fame} == {round(0.1 * n)}
+    assert whole.bests[0]["gen"] == 2
+    for gen in (0, 1, 2):
+        with pytest.raises(RuntimeError, match="enough"):
+            ep.evolve(digits, RISING, callbacks=[Watch(gen)], out=tmp_path / f"run{gen}", **options)
+        ep.evolve(digits, RISING, out=tmp_path / f"run{gen}", **options)
+        assert_same(tmp_path / "whole", tmp_path / f"run{gen}")
+
+
+@pytest.mark.parametrize("mutation", sorted(MUTATIONS))
+@pytest.mark.parametrize("crossover", sorted(CROSSOVERS))
+def test_every_operator_serves_both_algorithms(digits: ep.Problem, mutation: str, crossover: str) -> None:
+    for algorithm in ("mu+lambda", "generational"):
+        evolution = ep.Evolution(
+            k=2, generations=2, algorithm=algorithm, mutation=(mutation,), crossover=crossover, crossover_probability=0.5
+        )
+        found = ep.evolve(digits, evolution, sparsity=SPARSITY, trained_bests=0, controls=False)
+        assert all(np.isfinite(mask.fitness.values[0]) for mask in found.population)
+        assert found.summary["controls"] == {}
+
+
+def test_dead_duplicates_are_not_evaluated_again(digits: ep.Problem) -> None:
+    """Two of twenty weights are kept: 190 masks are possible, and children return to what was there before."""
+    x, y = digits.data.train
+    x = x.flatten(1)[:, 26:28]
+    data = ep.Data(train=(x[:40], y[:40]), validation=(x[40:60], y[40:60]), test=(x[60:80], y[60:80]))
+    problem = ep.Problem(model=_tiny, data=data, recipe=ep.Recipe(epochs=1), seed=0)
+    evolution = ep.Evolution(k=2, generations=12, scope="global", starts=2)
+    found = ep.evolve(problem, evolution, sparsity=0.9, layer_densities="uniform", trained_bests=0)
+    assert problem.prunable_count == 20
+    assert found.summary["survivors"] == 2
+    assert found.summary["evaluations"] == sum(found.logbook.select("nevals")) <= 190
+    assert min(found.logbook.select("nevals")) < 4
+
+
+def _tiny() -> object:
+    from torch import nn
+
+    return nn.Linear(2, 10)
+
+
+def test_several_objectives(digits: ep.Problem, tmp_path: Path) -> None:
+    evolution = ep.Evolution(k=4, generations=3, mutation=("swap", "sparsity"), min_sparsity=0.6, max_sparsity=0.9)
+    out = tmp_path / "run"
+    found = ep.evolve(digits, evolution, sparsity=SPARSITY, fitness=("accuracy", "sparsity"), trained_bests=0, out=out)
+    front = found.hall_of_fame
+    assert len(front) > 1
+    for a in front:
+        assert a.fitness.values[1] == pytest.approx(a.sparsity)
+        assert not any(b.fitness.dominates(a.fitness) for b in front)
+    evaluated = [(e.validation_accuracy, e.terms["sparsity"]) for _, e in read_evaluations(out)]
+    assert all(0.6 - 1e-3 <= sparsity <= 0.9 + 1e-3 for _, sparsity in evaluated)
+    assert len({sparsity for _, sparsity in evaluated}) > 4
+    best = {p for p in evaluated if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in evaluated)}
+    assert {mask.fitness.values for mask in front} == best
+    assert found.mask.fitness.values[0] == max(accuracy for accuracy, _ in best)
+    assert "fronts" in plot.figures_of(out)
+
+
+def test_magnitude_and_gradient_as_objectives_resume(digits: ep.Problem, tmp_path: Path) -> None:
+    options = {"sparsity": SPARSITY, "fitness": ("magnitude", "gradient"), "trained_bests": 1}
+    whole = ep.evolve(digits, SMALL, out=tmp_path / "whole", **options)
+    with pytest.raises(RuntimeError, match="enough"):
+        ep.evolve(digits, SMALL, callbacks=[Watch(2)], out=tmp_path / "run", **options)
+    again = ep.evolve(digits, SMALL, out=tmp_path / "run", **options)
+    assert_same(tmp_path / "whole", tmp_path / "run")
+    assert [m.fitness.values for m in again.hall_of_fame] == [m.fitness.values for m in whole.hall_of_fame]
+
+
+def test_combined_keeps_its_divisors(digits: ep.Problem, tmp_path: Path) -> None:
+    options = {"sparsity": SPARSITY, "fitness": "combined", "trained_bests": 1}
+    ep.evolve(digits, SMALL, out=tmp_path / "whole", **options)
+    with pytest.raises(RuntimeError, match="enough"):
+        ep.evolve(digits, SMALL, callbacks=[Watch(1)], out=tmp_path / "run", **options)
+    ep.evolve(digits, SMALL, out=tmp_path / "run", **options)
+    assert_same(tmp_path / "whole", tmp_path / "run")
+
+
+def test_it_starts_from_what_others_found(digits: ep.Problem, folder: Path, result: ep.Result) -> None:
+    evolution = ep.Evolution(
+        k=2, offspring=2, generations=0, start=("snip", "dissipate", str(folder / "mask.npz"), "random"), starts=5
+    )
+    found = ep.evolve(digits, evolution, sparsity=SPARSITY, trained_bests=0, controls=False)
+    assert found.summary["evaluations"] == 5
+    dissipated = ep.dissipate(digits, sparsity=SPARSITY, dissipate_epochs=3)
+    first = [ep.baselines.snip(digits, sparsity=SPARSITY), dissipated.mask, result.mask]
+    best = {mask.hash for mask in found.hall_of_fame}
+    assert {mask.hash for mask in first} <= best
+    epochs = 3 + 100 / len(digits.data.train[0]) + 5 * (1 + 500 / len(digits.data.train[0]))
+    assert found.summary["search_epochs"] == pytest.approx(epochs)
+    assert found.summary["multiply_adds"] > dissipated.summary["multiply_adds"]
+
+
+def test_it_starts_from_a_run_folder(digits: ep.Problem, folder: Path, result: ep.Result) -> None:
+    evolution = ep.Evolution(k=2, generations=0, start=(str(folder),))
+    found = ep.evolve(digits, evolution, sparsity=SPARSITY, trained_bests=0)
+    assert found.mask.hash == result.mask.hash
+    assert found.summary["evaluations"] == len(result.hall_of_fame)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"start": ("snipp",)}, "unknown start 'snipp'.*Did you mean 'snip'"),
+        ({"start": ("FOLDER",)}, "keeps 984 weights; expected"),
+        ({"k": 0}, "k is 0"),
+        ({"start": ("dense",)}, "unknown start 'dense'"),
+    ],
+)
+def test_bad_starts_are_refused_before_anything_is_written(
+    digits: ep.Problem, folder: Path, result: ep.Result, tmp_path: Path, options: dict[str, object], message: str
+) -> None:
+    options = {name: (str(folder),) if value == ("FOLDER",) else value for name, value in options.items()}
+    with pytest.raises(ep.InputError, match=message.replace("984", str(result.mask.survivors))):
+        ep.evolve(digits, ep.Evolution(**options), sparsity=0.9, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fitness": ()}, "fitness is"),
+        ({"fitness": ("loss", "loss")}, "fitness is"),
+        ({"fitness": "lost"}, "unknown fitness 'lost'"),
+        ({"fitness": ("accuracy", "sparsity")}, "sparsity is an objective, but mutation is"),
+        ({"trained_bests": -1}, "trained_bests is -1"),
+        ({"sparsity": 1.0}, "sparsity is 1.0"),
+        ({"fitness_epochs": 4}, "fitness_epochs is 4"),
+    ],
+)
+def test_bad_values_are_refused(digits: ep.Problem, tmp_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ep.InputError, match=message):
+        ep.evolve(digits, SMALL, out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_accuracy_of_an_autoencoder_is_refused() -> None:
+    problem = ep.Problem(model="autoencoder", widths=(8, 4), recipe=ep.Recipe(epochs=2))
+    with pytest.raises(ep.InputError, match="accuracy is defined for classification only; take loss"):
+        ep.evolve(problem, SMALL, fitness=("accuracy", "magnitude"))
+    found = ep.evolve(problem, ep.Evolution(k=2, generations=1), trained_bests=1)
+    assert math.isnan(found.logbook.chapters["accuracy"][-1]["mean"])
+    assert found.bests[0]["validation_accuracy"] is None
+
+
+def test_all_failed_is_an_error(tmp_path: Path) -> None:
+    problem = ep.Problem(model="mlp", recipe=ep.Recipe(epochs=1, lr=1e9))
+    with pytest.raises(ep.RunError, match="all 4 evaluations failed"):
+        ep.evolve(problem, ep.Evolution(k=2), out=tmp_path / "run")
+
+
+@pytest.fixture
+def constant(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fitness that is the same for all masks."""
+    monkeypatch.setattr(registry, "TERMS", TERMS.copy())
+    monkeypatch.setattr(registry, "FITNESS", FITNESS.copy())
+    for module in ("brief", "generations", "records"):
+        monkeypatch.setattr(f"evoprune.{module}.TERMS", TERMS)
+    for module in ("evaluate", "plot_evolution_data"):
+        monkeypatch.setattr(f"evoprune.{module}.FITNESS", FITNESS)
+    ep.register_fitness("constant", lambda trained, validation: np.ones(len(validation.loss)))
+    return "constant"
+
+
+def test_a_tie_is_no_progress(digits: ep.Problem, constant: str) -> None:
+    evolution = ep.Evolution(k=2, patience=2, mutation=("swap",))
+    found = ep.evolve(digits, evolution, sparsity=SPARSITY, fitness=constant, trained_bests=3)
+    assert found.summary["stopped_by"] == "no fitter mask for 2 generations"
+    assert found.summary["generations"] == 2
+    first = ep.make_toolbox(digits, sparsity=SPARSITY, fitness_epochs=1).population(n=1)
+    assert [found.mask.hash] == [row["mask"] for row in found.bests] == [mask.hash for mask in first]
+
+
+def test_a_registered_fitness_of_accuracy_is_drawn(digits: ep.Problem, constant: str, tmp_path: Path) -> None:
+    ep.register_fitness("mix", ["accuracy", "loss"])
+    out = tmp_path / "run"
+    ep.evolve(digits, ep.Evolution(k=2, generations=1), fitness=("mix", constant), trained_bests=0, out=out)
+    assert "fronts" in plot.figures_of(out)
+    assert len(plot.save_figures(out)) == len(plot.figures_of(out))
+
+
+def test_a_rising_generation_of_failures_is_an_error(digits: ep.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> object:
+        if arguments[1][0].sparsity > 0.6:
+            raise ValueError("too sparse")
+        return train_group(*arguments)
+
+    train_group = brief._train_group
+    monkeypatch.setattr(brief, "_train_group", fail)
+    with pytest.raises(ep.RunError, match=r"all 3 evaluations failed.*too sparse"):
+        ep.evolve(digits, RISING, sparsity=0.9)
+
+
+def test_limits_end_it(digits: ep.Problem) -> None:
+    few = ep.evolve(digits, ep.Evolution(k=2, evaluations=11), sparsity=SPARSITY, trained_bests=0)
+    assert few.summary["evaluations"] <= 11
+    assert few.summary["stopped_by"] == f"{few.summary['evaluations']} evaluations"
+    short = ep.evolve(digits, ep.Evolution(k=2, seconds=1e-9), sparsity=SPARSITY, trained_bests=0)
+    assert short.summary["generations"] == 0
+
+
+def test_a_checkpoint_is_made_when_asked_for(digits: ep.Problem, tmp_path: Path) -> None:
+    class Ask:
+        """Removes the checkpoint, and asks for another one."""
+
+        asked = 0
+
+        def on_generation(self, state: State) -> None:
+            newest = max((tmp_path / "run" / "checkpoint").glob("generation-*.json"))
+            written = newest.read_bytes()
+            newest.unlink()
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert newest.read_bytes() == written
+            self.asked += 1
+
+    ask = Ask()
+    before = signal.getsignal(signal.SIGUSR1)
+    ep.evolve(
+        digits, ep.Evolution(k=2, generations=2), sparsity=SPARSITY, trained_bests=0, callbacks=[ask], out=tmp_path / "run"
+    )
+    assert ask.asked == 3
+    assert signal.getsignal(signal.SIGUSR1) == before
+
+
+def test_starts_are_filled_up_with_distinct_ones(digits: ep.Problem, folder: Path, result: ep.Result) -> None:
+    evolution = ep.Evolution(k=2, generations=0, start=(str(folder), "erk", "random"), starts=15)
+    found = ep.evolve(digits, evolution, sparsity=SPARSITY, layer_densities="erk", trained_bests=0, controls=False)
+    assert found.summary["evaluations"] == 15
+
+
+def test_force_leaves_nothing_of_another_run(digits: ep.Problem, tmp_path: Path) -> None:
+    evolution = ep.Evolution(k=2, generations=1, mutation=("swap", "sparsity"))
+    ep.evolve(digits, evolution, fitness=("accuracy", "sparsity"), trained_bests=2, out=tmp_path)
+    plot.save_figures(tmp_path)
+    (tmp_path / "mine.png").write_bytes(b"")
+    assert set(FIGURE_NAMES) == set(plot.FIGURES)
+    ep.k_starts(digits, k=2, out=tmp_path, force=True)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert not names & {"fronts.png", "finals.png", "bests.csv", "hall_of_fame"}
+    assert "mine.png" in names
+
+
+def test_tensorboard_reads_what_was_written(digits: ep.Problem, tmp_path: Path) -> None:
+    event_file_loader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    arguments = {"sparsity": SPARSITY, "trained_bests": 0, "out": tmp_path / "run"}
+    evolution, folder = ep.Evolution(k=2, generations=2), tmp_path / "board"
+    with pytest.raises(RuntimeError, match="enough"):
+        ep.evolve(digits, evolution, callbacks=[Watch(1)], **arguments)  # which the board did not see
+    found = ep.evolve(digits, evolution, callbacks=[ep.TensorBoard(folder)], **arguments)
+    events = event_file_loader.EventAccumulator(str(folder))
+    events.Reload()
+    assert [(e.step, e.value) for e in events.Scalars("fitness/mean")] == [
+        (gen, pytest.approx(value)) for gen, value in enumerate(found.logbook.select("mean"))
+    ]
+    assert [e.value for e in events.Scalars("loss/max")] == pytest.approx(found.logbook.chapters["loss"].select("max"))
+    assert len(events.Scalars(f"layers/{next(iter(digits.shapes))}")) == 3

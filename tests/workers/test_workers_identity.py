@@ -1,0 +1,120 @@
+"""Workers of every kind that are given one problem after another mix nothing up."""
+
+from pathlib import Path
+
+import pytest
+from support.processes import finish, start
+
+SCRIPT = """
+import sys
+from collections import namedtuple
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import evoprune as ep
+
+
+class Net(nn.Module):
+    def __init__(self, act):
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.b, self.act = nn.Linear(20, 64), nn.Linear(64, 2), act
+
+    def forward(self, x):
+        return self.b(self.act(self.a(x)))
+
+
+class Loss:
+    def __init__(self, smoothing=0.0, weight=(1.0, 1.0)):
+        self._smoothing, self._weight = smoothing, torch.tensor(weight)
+
+    def __call__(self, outputs, targets):
+        return F.cross_entropy(outputs, targets, self._weight, label_smoothing=self._smoothing)
+
+    def bound(self, outputs, targets):
+        return self(outputs, targets)
+
+
+@dataclass
+class Config:
+    slope: float = 0.2
+    more: list = field(default_factory=list)
+
+
+Range = namedtuple("Range", "low high")
+
+
+class Outer:
+    class Inner:
+        def __init__(self):
+            self.config, self.range = Config(), Range(0.0, 2.0)
+
+        def __call__(self, x):
+            return F.leaky_relu(x, self.config.slope).clamp(self.range.low - 1, self.range.high)
+
+
+def leaky(x):
+    return F.leaky_relu(x, SLOPE)
+
+
+SLOPE = 0.3
+ACTS = {"relu": torch.relu, "tanh": torch.tanh, "sin": torch.sin, "module": nn.SiLU(), "function": leaky,
+        "object": Outer.Inner()}  # fmt: skip
+LOSSES = {
+    "plain": Loss(), "smoothed": Loss(smoothing=0.2), "weighted": Loss(weight=(1.0, 5.0)), "method": Loss(0.3).bound,
+    "module": nn.CrossEntropyLoss(label_smoothing=0.1), "other module": nn.CrossEntropyLoss(weight=torch.tensor([2.0, 1.0])),
+}  # fmt: skip
+
+if __name__ == "__main__":
+    x = torch.randn(200, 20, generator=torch.Generator().manual_seed(0))
+    data = ep.Data(train=(x, (x[:, 0] > 0).long()))
+    recipe, workers = ep.Recipe(epochs=1), ep.parallel.choose_workers(sys.argv[1])  # the same for all
+    for name, act, loss in [*((n, a, None) for n, a in ACTS.items()), *((n, torch.relu, l) for n, l in LOSSES.items())]:
+        problem = ep.Problem(model=Net(act), data=data, loss=loss, recipe=recipe)
+        found = ep.k_starts(problem, k=2, sparsity=0.8, fitness="loss", fitness_epochs=1, controls=False, workers=workers)
+        print(name, found.summary["winner_fitness"], found.summary["test_loss"], flush=True)
+"""
+
+
+def run(folder: Path, workers: str, *launcher: str) -> list[str]:
+    process = start([*launcher, str(folder / "script.py"), workers], folder)
+    code, output = finish(process, 200)
+    assert code == 0, output
+    return [line for line in output.splitlines() if not line.startswith("evoprune.scoop:")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mixed")
+    (path / "script.py").write_text(SCRIPT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def serial(folder: Path) -> list[str]:
+    lines = run(folder, "serial")
+    assert len({line.split()[-1] for line in lines}) == len(lines) == 12  # all differ
+    return lines
+
+
+def test_scoop_mixes_no_problems(folder: Path, serial: list[str]) -> None:
+    assert run(folder, "scoop", "-m", "evoprune.scoop", "-n", "2") == serial
+
+
+def test_dask_mixes_no_problems(folder: Path, serial: list[str]) -> None:
+    assert run(folder, "dask:2") == serial
+
+
+def test_what_the_main_process_alone_has_is_refused(folder: Path) -> None:
+    changed = SCRIPT.replace("    recipe, workers =", "    SLOPE = 0.5\n    recipe, workers =").replace(
+        '{"relu": torch.relu, ', '{"first": leaky, '
+    )
+    (folder / "changed.py").write_text(changed)
+    process = start(["-m", "evoprune.scoop", "-n", "1", str(folder / "changed.py"), "scoop"], folder)
+    code, output = finish(process, 200)
+    assert code == 1, output
+    assert "these differ: network" in output
+    assert "what a script sets under if __name__ == '__main__'" in output
