@@ -172,7 +172,7 @@ def test_a_run_killed_before_its_config_starts_anew(tmp_path: Path, digits: ep.P
 def test_records_with_other_terms_are_refused(tmp_path: Path, digits: ep.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     with Run.plan(tmp_path / "run", "kstarts", SETTINGS).of(digits) as run:
         run.record(0, [evaluation("a")])
-        monkeypatch.setattr(records, "TERMS", {"magnitude": None})
+        monkeypatch.setattr("evoprune.runs.evaluations.TERMS", {"magnitude": None})
         with pytest.raises(ep.InputError, match="register the fitness terms as before"):
             run.record(0, [evaluation("b")])
 

@@ -1,0 +1,145 @@
+"""What a method found: its result, what ``result.json`` says of it, and how it is written."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from deap import tools
+from torch import nn
+
+from evoprune.evaluation.brief import collapse_note
+from evoprune.evaluation.evaluation import FAILURE, MACHINE_FAILURE, Evaluation
+from evoprune.masks.mask import Mask, fitness_of
+from evoprune.problem.problem import Problem
+from evoprune.runs import records
+from evoprune.runs.run import Run
+from evoprune.training.final import HISTORY_COLUMNS, FinalTraining
+
+MEASURED = ("validation_accuracy", "validation_loss")
+BEST_COLUMNS = ("gen", "mask", "fitness", *MEASURED)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a method found.
+
+    Attributes:
+        mask: The winner.
+        model: The winner's network after the full training, removed weights exactly zero.
+        trainings: The full training of the winner (``winner``) and of the controls, by role.
+        summary: What ``result.json`` says.
+        logbook: DEAP's logbook: fitness over generations; empty for a method without a population.
+        population: The last generation, fitness and all.
+        evaluations: Its evaluations, in the same order.
+        hall_of_fame: The fittest masks of all generations; of several objectives the Pareto front.
+        bests: The fittest masks as of single generations, trained fully: the rows of ``bests.csv``.
+    """
+
+    mask: Mask
+    model: nn.Module
+    trainings: dict[str, FinalTraining]
+    summary: dict[str, Any]
+    logbook: tools.Logbook = field(default_factory=tools.Logbook)
+    population: list[Mask] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    hall_of_fame: list[Mask] = field(default_factory=list)
+    bests: list[dict[str, Any]] = field(default_factory=list)
+
+
+def trained_model(problem: Problem, training: FinalTraining) -> nn.Module:
+    """Returns the problem's network with the trained weights, in evaluation mode."""
+    model = problem.network().eval()
+    model.load_state_dict(training.state)
+    return model
+
+
+def describe_problem(problem: Problem, seed: int) -> dict[str, Any]:
+    """Returns what a result says of its problem."""
+    config, data = problem.config(), problem.data
+    return {
+        "data": config["data"],
+        "model": config["model"],
+        "seed": seed,
+        # absent where they say nothing
+        **({"classes": list(data.classes)} if data.classes is not None else {}),
+        **({"data_digest": data.digest} if data.digest is not None else {}),
+        **({"unprunable": {n: list(shape) for n, shape in problem.unprunable.items()}} if problem.unprunable else {}),
+    }
+
+
+def describe_training(problem: Problem, start: Mask, training: FinalTraining) -> dict[str, Any]:
+    """Returns what a result says of a fully trained mask.
+
+    Args:
+        problem: The problem.
+        start: The mask that training began with; what dissipated since is not in the training's own.
+        training: The training.
+    """
+    chance, mask = problem.chance_loss, training.mask
+    return {
+        "mask": mask.hash,
+        "start": start.hash,
+        "sparsity": mask.sparsity,
+        "network_sparsity": (len(mask) - mask.survivors) / problem.parameter_count,
+        "survivors": mask.survivors,
+        "collapse": collapse_note(problem, mask),
+        "layers": {name: [int(layer.sum()), layer.size] for name, layer in mask.layers.items()},
+        "test_accuracy": training.test_accuracy,
+        "test_loss": training.test_loss,
+        "validation_accuracy": training.validation_accuracy,
+        "validation_loss": training.validation_loss,
+        "better_than_chance": None if chance is None else training.validation_loss < chance,
+    }
+
+
+def count_failures(evaluations: Iterable[Evaluation]) -> dict[str, int]:
+    """Returns how many masks failed, and how many the machine failed; warns of these, for they were not judged."""
+    status = Counter(evaluation.status for evaluation in evaluations)
+    if count := status[MACHINE_FAILURE]:
+        warnings.warn(
+            f"{count} masks were not judged, because the machine failed (see the notes in evaluations.csv); they counted as "
+            f"least fit. retry_failed=True (--retry-failed) evaluates them again.",
+            stacklevel=2,
+        )
+    return {"failed": status[FAILURE], "machine_failures": count}
+
+
+def rank_correlation(population: Sequence[Mask], evaluations: Sequence[Evaluation]) -> float:
+    """Returns Spearman's rho between fitness and validation accuracy (minus the loss, where there is no accuracy).
+
+    Over the evaluations that did not fail; NaN for fewer than three, or where either is constant.
+    """
+    pairs = [
+        (fitness_of(mask), -e.validation_loss if math.isnan(e.validation_accuracy) else e.validation_accuracy)
+        for mask, e in zip(population, evaluations, strict=True)
+        if not e.has_failed
+    ]
+    values = np.array(pairs).T
+    if len(pairs) < 3 or np.ptp(values, axis=1).min() == 0:
+        return math.nan
+    from scipy import stats  # slow to import, and no worker needs it
+
+    return float(stats.spearmanr(*values).statistic)
+
+
+def save(run: Run, result: Result) -> None:
+    """Writes what a method found into the run folder; ``result.json`` last, which says that the run is finished."""
+    rows = [{"role": role, **row} for role, training in result.trainings.items() for row in training.history]
+    records.write_table(run.folder / "history.csv", ["role", *HISTORY_COLUMNS], rows)
+    removals = {role: training.removals for role, training in result.trainings.items() if training.removals}
+    if removals:
+        records.write_json(run.folder / "removals.json", removals)
+    if result.bests:
+        records.write_table(run.folder / "bests.csv", BEST_COLUMNS, result.bests)
+    for i, mask in enumerate(result.hall_of_fame):
+        (run.folder / "hall_of_fame").mkdir(exist_ok=True)
+        mask.save(run.folder / "hall_of_fame" / f"{i:03d}.npz")
+    result.mask.save(run.folder / "mask.npz")
+    records.save_tensors(run.folder / "model.safetensors", result.model.state_dict())
+    records.write_json(run.folder / "result.json", result.summary)

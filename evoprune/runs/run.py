@@ -1,0 +1,342 @@
+"""The run folder: settings, records, finished steps, result; written by the origin alone, and resumed from."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from evoprune.errors import InputError, InUseError
+from evoprune.evaluation.evaluation import MACHINE_FAILURE, Evaluation
+from evoprune.problem.identity import VERSION, differing
+from evoprune.problem.problem import Problem
+from evoprune.runs import records
+from evoprune.runs.environment import environment
+from evoprune.runs.evaluations import append_evaluations, read_evaluations, rewrite_evaluations
+from evoprune.runs.evidence import drop_after, load_evidence, save_evidence
+from evoprune.runs.settings import DEVICE, flatten, settings_difference
+from evoprune.system.files import drop_torn_line, remove_temporaries, require_own
+
+SCHEMA = 4
+FIGURE_NAMES = ("starts", "training", "layers", "dissipation", "fitness", "finals", "diversity", "survivors", "fronts")
+
+
+@dataclass
+class Run:
+    """A run folder. Nothing is written before it is entered as a context; then it is locked until the context ends.
+
+    Attributes:
+        folder: The folder.
+        method: Name of the method.
+        settings: All that decides the result, as JSON values: what is compared when a run is resumed.
+        execution: What does not decide it, or only in the last bits: threads, workers, paths.
+        evaluations: Finished evaluations by mask hash.
+        generations: The generation that each was done in.
+        divisors: The fitness's divisors, once calibrated.
+        identity: Digests that identify the problem, see :meth:`evoprune.problem.problem.Problem.identify`; None before it is
+            known.
+        problem_hash: The problem's hash.
+        device: Where networks are trained.
+        force: Start over where the folder holds another run.
+        retry_failed: See :meth:`plan`.
+    """
+
+    folder: Path
+    method: str
+    settings: Mapping[str, Any]
+    execution: dict[str, Any]
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    generations: dict[str, int] = field(default_factory=dict)
+    divisors: dict[str, float] = field(default_factory=dict)
+    identity: dict[str, str] | None = None
+    problem_hash: str = ""
+    device: str = "cpu"
+    force: bool = False
+    retry_failed: bool = False
+
+    @classmethod
+    def plan(
+        cls,
+        folder: str | os.PathLike[str],
+        method: str,
+        settings: Mapping[str, Any],
+        execution: Mapping[str, Any] | None = None,
+        force: bool = False,
+        retry_failed: bool = False,
+    ) -> Run:
+        """Returns the run of a folder, new or to be resumed, without writing anything.
+
+        A run that is resumed keeps its own number of threads and its engine.
+
+        Args:
+            folder: The folder; need not exist.
+            method: Name of the method.
+            settings: All that decides the result, as JSON values.
+            execution: What does not.
+            force: Start over where the folder holds a run with other settings, or on another problem.
+            retry_failed: Go back to before the first mask that the machine failed, such as by a lack of memory.
+
+        Raises:
+            InputError: The folder holds another run, or something else, or a link that leads out of it, or cannot be read.
+        """
+        run = cls(Path(folder).absolute(), method, json.loads(json.dumps(settings)), dict(execution or {}), force=force)
+        run.retry_failed = retry_failed
+        require_own(run.folder)
+        before = _read_config(run.folder)
+        if before is None:
+            if not force and run.folder.is_dir() and any(not path.name.startswith(".") for path in run.folder.iterdir()):
+                raise InputError(f"{folder} holds files but no run; choose another --out, or --force to use it.")
+            return run
+        difference = _difference(before, run)
+        if difference and not force:
+            raise InputError(f"{folder} holds another run: {difference}. Choose another --out, or --force to start over.")
+        if difference:
+            return run
+        run.execution |= {key: value for key, value in before["execution"].items() if key in ("threads", "engine", "slots")}
+        run.divisors = before["divisors"]
+        run.identity = before["identity"]
+        run._warn_of_device(before["settings"])
+        run.settings = before["settings"]
+        return run
+
+    def _warn_of_device(self, before: Mapping[str, Any]) -> None:
+        was, now = (flatten(settings).get(DEVICE, "cpu") for settings in (before, self.settings))
+        if was.partition(":")[0] != now.partition(":")[0] and not self.finished:
+            warnings.warn(
+                f"{self.folder} was begun on the device {was} and continues on {now}; its numbers may differ from those of a "
+                f"run on one device.",
+                stacklevel=4,
+            )
+
+    @property
+    def finished(self) -> bool:
+        """Whether ``result.json`` is there, which is written last."""
+        return (self.folder / "result.json").exists()
+
+    def of(self, problem: Problem, terms: Mapping[str, str] | None = None) -> Run:
+        """Sets the problem that the run is about; to be called before the run is entered.
+
+        Args:
+            problem: The problem.
+            terms: What fitness terms of the user's own are identified by.
+
+        Raises:
+            InputError: The run that is to be resumed was about another: data, code or attributes have changed; or the problem
+                cannot be identified.
+        """
+        now = {**problem.identify(), **(terms or {})}
+        before = self.identity
+        if before is not None and before != now and not self.force:
+            raise InputError(
+                f"{self.folder} was started on another problem; these have changed: {differing(before, now)}. Restore the "
+                f"data, the code or the globals that it reads, choose another --out, or --force to start over."
+            )
+        self.identity, self.problem_hash, self.device = now, problem.hash, problem.device
+        return self
+
+    def __enter__(self) -> Run:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            require_own(self.folder)
+            self._lock = FileLock(self.folder / ".lock")
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InUseError(f"{self.folder} is in use by another process; wait for it, or choose another --out.") from error
+        except OSError as error:
+            raise InputError(f"cannot write to {self.folder}: {error}; choose another --out.") from error
+        remove_temporaries(self.folder)
+        before = _read_config(self.folder)
+        other = before is None or bool(_difference(before, self)) or before["identity"] != self.identity
+        if other and before is not None and not self.force:
+            self._lock.release()
+            raise InputError(f"{self.folder} was taken by another run meanwhile; choose another --out.")
+        if other:
+            self.divisors = {}
+            self._clear()
+        self._read_evaluations()
+        if self.retry_failed:
+            self._go_back()
+        if not self.finished:
+            self._save_config()
+            self._save_environment(is_resumed=not other)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._lock.release()
+
+    @property
+    def checkpoint(self) -> Path:
+        """Folder of what the run is resumed from."""
+        return self.folder / "checkpoint"
+
+    def record(self, gen: int, evaluations: Sequence[Evaluation]) -> None:
+        """Appends evaluations to ``evaluations.csv``, those that it has not yet; evidence and rows are on disk on return."""
+        save_evidence(self.checkpoint, gen, [e.evidence for e in evaluations if e.evidence is not None])
+        new = [evaluation for evaluation in evaluations if evaluation.mask not in self.evaluations]
+        append_evaluations(self.folder / "evaluations.csv", gen, new)
+        self.evaluations |= {evaluation.mask: evaluation for evaluation in new}
+        self.generations |= {evaluation.mask: gen for evaluation in new}
+
+    def recorded(self, gen: int) -> dict[str, Evaluation]:
+        """Returns the evaluations of a generation that are on disk, with their evidence, by mask hash."""
+        found = {h: e for h, e in self.evaluations.items() if self.generations[h] == gen}
+        evidence = load_evidence(self.checkpoint, gen)
+        return {h: replace(e, evidence=evidence.get(h)) for h, e in found.items()}
+
+    def arrivals(self, gen: int) -> list[Evaluation]:
+        """Returns the evaluations from a generation on, in the order in which they arrived, with their evidence."""
+        gens = sorted({g for g in self.generations.values() if g >= gen})
+        return [evaluation for g in gens for evaluation in self.recorded(g).values()]
+
+    def keep(self, name: str, make: Callable[[], int]) -> int:
+        """Returns the run's own value of something that depends on the machine: the first that was made."""
+        if name not in self.execution:
+            self.execution[name] = make()
+            self._save_config()
+        return int(self.execution[name])
+
+    def known_before(self, gen: int) -> dict[str, Evaluation]:
+        """Returns the evaluations of the generations before one, by mask hash."""
+        return {h: e for h, e in self.evaluations.items() if self.generations[h] < gen}
+
+    def calibrated(self, divisors: Mapping[str, float]) -> None:
+        """Keeps the fitness's divisors."""
+        if dict(divisors) != self.divisors:
+            self.divisors = dict(divisors)
+            self._save_config()
+
+    def write_table(self, name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes a CSV table; a finished run's stays as it is."""
+        if not self.finished:
+            records.write_table(self.folder / name, columns, rows)
+
+    def step(
+        self, name: str, compute: Callable[[], tuple[dict[str, Any], dict[str, Tensor]]]
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Returns what a step computes: JSON values and tensors; a step that was finished before is read back.
+
+        Args:
+            name: The step's name, unique in the run.
+            compute: Does it.
+        """
+        folder = self.checkpoint
+        facts = records.read_json(folder / f"{name}.json")
+        if facts is not None:
+            return facts, records.load_tensors(folder / f"{name}.safetensors")
+        folder.mkdir(exist_ok=True)
+        facts, tensors = compute()
+        records.save_tensors(folder / f"{name}.safetensors", tensors)
+        records.write_json(folder / f"{name}.json", facts)  # last: it says that the step is finished
+        return records.read_json(folder / f"{name}.json") or {}, tensors
+
+    def _save_config(self) -> None:
+        config = {
+            "schema": SCHEMA,
+            "method": self.method,
+            "settings": self.settings,
+            "execution": self.execution,
+            "divisors": self.divisors,
+            "problem_hash": self.problem_hash,
+            "identity_version": VERSION,
+            "identity": self.identity,
+        }
+        records.write_json(self.folder / "config.json", config)
+
+    def _save_environment(self, is_resumed: bool) -> None:
+        """Writes where this session works, beside where the earlier ones did; warns where they had other versions."""
+        path = self.folder / "environment.json"
+        now = environment(self.device, self.execution)
+        before = (records.read_json(path) if is_resumed else None) or {}
+        earlier = before.pop("earlier", [])
+        if before and before != now:
+            earlier = [*earlier, before]
+        was, has = ({"python": e.get("python"), **(e.get("versions") or {})} for e in (before, now))
+        other = [f"{name} {was[name]} then, {has.get(name)} now" for name in was if was[name] != has.get(name)]
+        if before and other:
+            warnings.warn(
+                f"{self.folder} was begun with other versions: {', '.join(other)}. Its numbers may differ from those of a run "
+                f"with one version of each; environment.json keeps both.",
+                stacklevel=3,
+            )
+        records.write_json(path, {**now, "earlier": earlier} if earlier else now)
+
+    def _clear(self) -> None:
+        """Removes the files of the run that was here before, and only those; first what says that it is finished."""
+        files = [
+            "result.json", "evaluations.csv", "generations.csv", "layers.csv", "bests.csv", "history.csv", "removals.json",
+            "mask.npz", "model.safetensors", *(f"{name}.png" for name in FIGURE_NAMES),
+        ]  # fmt: skip
+        for name in files:
+            (self.folder / name).unlink(missing_ok=True)
+        for folder in (self.checkpoint, self.folder / "hall_of_fame"):
+            if folder.is_symlink():
+                folder.unlink()
+            elif folder.exists():
+                shutil.rmtree(folder)
+        (self.folder / "config.json").unlink(missing_ok=True)
+
+    def _go_back(self) -> None:
+        """Goes back to before the first mask that the machine failed: whatever came of it is done again."""
+        failed = [mask for mask, evaluation in self.evaluations.items() if evaluation.status == MACHINE_FAILURE]
+        if not failed:
+            return
+        (self.folder / "result.json").unlink(missing_ok=True)  # first: the run is no longer finished
+        first = min(self.generations[mask] for mask in failed)
+        drop_after(self.checkpoint, first)
+        rows = [(self.generations[mask], evaluation) for mask, evaluation in self.evaluations.items()]
+        kept = [row for row in rows if row[0] <= first and row[1].mask not in failed]
+        if self.settings.get("steady_state"):  # what was bred after it may come of it
+            kept = list(itertools.takewhile(lambda row: row[1].mask not in failed, rows))
+        rewrite_evaluations(self.folder / "evaluations.csv", kept)
+        self.evaluations = {evaluation.mask: evaluation for _, evaluation in kept}
+        self.generations = {evaluation.mask: gen for gen, evaluation in kept}
+        if first == 0:
+            self.divisors = {}  # of the whole first generation
+
+    def _read_evaluations(self) -> None:
+        path = self.folder / "evaluations.csv"
+        drop_torn_line(path)
+        rows = read_evaluations(self.folder) if path.exists() else []
+        self.evaluations = {e.mask: e for _, e in rows}
+        self.generations = {e.mask: gen for gen, e in rows}
+
+
+def _read_config(folder: Path) -> dict[str, Any] | None:
+    """Reads ``config.json``; of this version's, all that is used of it is what it should be. None where there is none."""
+    config = records.read_json(folder / "config.json")
+    if config is not None and config.get("schema") == SCHEMA:
+        kinds = {
+            "method": str, "settings": dict, "execution": dict, "divisors": dict, "identity_version": int, "identity": dict,
+        }  # fmt: skip
+        wrong = [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]
+        if not wrong:
+            threads, engine = (config["execution"].get(name, default) for name, default in (("threads", 1), ("engine", "auto")))
+            wrong += ["threads"] * (type(threads) is not int or not 0 < threads < 10_000)
+            wrong += ["engine"] * (not isinstance(engine, str))
+            wrong += ["identity"] * any(not isinstance(part, str) for part in config["identity"].values())
+            wrong += ["divisors"] * any(type(number) not in (int, float) for number in config["divisors"].values())
+        if wrong:
+            raise InputError(
+                f"{folder / 'config.json'} has no proper {', '.join(wrong)}; remove the folder, or choose another --out."
+            )
+    return config
+
+
+def _difference(config: Mapping[str, Any], run: Run) -> str:
+    if config.get("schema") != SCHEMA:
+        return f"its records have schema {config.get('schema')}, those of this version of evoprune {SCHEMA}"
+    if config["identity_version"] != VERSION:
+        return f"its problem was identified by version {config['identity_version']}, this version of evoprune has {VERSION}"
+    if config["method"] != run.method:
+        return f"its method is {config['method']}, now {run.method}"
+    return settings_difference(config["settings"], run.settings)
