@@ -1,4 +1,4 @@
-from . import baselines, operators, workers
+from . import baselines, operators, register, workers
 from ._version import __version__
 from .errors import CollapseWarning, EvopruneError, InputError, RunError, SurvivorsWarning, UnprunableWarning
 from .evaluation.evaluation import Evaluation
@@ -57,6 +57,7 @@ __all__ = [
     "make_toolbox",
     "operators",
     "random_mask",
+    "register",
     "register_fitness",
     "train_mask",
     "workers",

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from evoprune.baselines.lottery import ROUNDS, lottery_ticket
 from evoprune.baselines.random_masks import dense, erk, random
 from evoprune.baselines.saliency import SYNFLOW_ITERATIONS, default_examples, grasp, magnitude, snip, synflow
+from evoprune.baselines.scores import seed_of, warn_of_collapse
+from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
+from evoprune.registry import Registry, describe
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,25 @@ def _train_size(problem: Problem) -> int:
     return len(problem.data.train[0])
 
 
-BASELINES: dict[str, Baseline] = {
+def _as_baseline(given: Baseline | Callable[..., Mask]) -> Baseline:
+    """Makes an entry of a user's function, which costs nothing unless an entry is given that says otherwise."""
+    if isinstance(given, Baseline):
+        return given
+    if not callable(given):
+        raise InputError(f"the baseline is {given!r}; expected a name, or a function (problem, *, sparsity, seed) -> ep.Mask.")
+    return Baseline(functools.partial(_prune, given))
+
+
+def _prune(function: Callable[..., Mask], problem: Problem, *, sparsity: float, seed: int | None = None) -> Mask:
+    mask = function(problem, sparsity=sparsity, seed=seed_of(problem, seed))
+    if not isinstance(mask, Mask):
+        raise InputError(f"the baseline {describe(function)} returned {type(mask).__name__}; expected an ep.Mask.")
+    mask.require(problem.shapes)
+    warn_of_collapse(problem, mask, describe(function))
+    return mask
+
+
+BASELINES: Registry[Baseline] = Registry("baseline", {
     "random": Baseline(random),
     "erk": Baseline(erk),
     "magnitude": Baseline(lambda problem, *, sparsity, seed=None: magnitude(problem, sparsity=sparsity)),
@@ -56,4 +77,4 @@ BASELINES: dict[str, Baseline] = {
         lambda sparsity: sum((1 - sparsity) ** (i / ROUNDS) for i in range(ROUNDS)) / ROUNDS,
     ),
     "dense": Baseline(lambda problem, *, sparsity=0.0, seed=None: dense(problem)),
-}
+}, _as_baseline)  # fmt: skip

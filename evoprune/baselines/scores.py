@@ -33,13 +33,18 @@ def says_collapse(prune: Callable[P, Mask]) -> Callable[P, Mask]:
         mask = prune(*arguments, **options)
         problem = options.get("problem", arguments[0] if arguments else None)
         assert isinstance(problem, Problem)
-        cut_off = collapse_note(problem, mask)
-        if cut_off and not cut_off.startswith(UNKNOWN_COLLAPSE):
-            text = f"the mask of {prune.__name__} cuts off: {cut_off}; lower the sparsity, or take another baseline."
-            warnings.warn(text, CollapseWarning, stacklevel=2)
+        warn_of_collapse(problem, mask, prune.__name__)
         return mask
 
     return call
+
+
+def warn_of_collapse(problem: Problem, mask: Mask, name: str) -> None:
+    """Warns where a baseline's mask cuts off layers or outputs."""
+    cut_off = collapse_note(problem, mask)
+    if cut_off and not cut_off.startswith(UNKNOWN_COLLAPSE):
+        text = f"the mask of {name} cuts off: {cut_off}; lower the sparsity, or take another baseline."
+        warnings.warn(text, CollapseWarning, stacklevel=3)
 
 
 def top_scores(scores: Tensor, count: int) -> Bits:

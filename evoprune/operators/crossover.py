@@ -12,6 +12,7 @@ from evoprune.masks.bits import Bits
 from evoprune.masks.evidence import Indices
 from evoprune.masks.mask import Mask
 from evoprune.operators.positions import blocks_of, set_bits
+from evoprune.registry import Registry
 
 
 def uniform(a: Mask, b: Mask, *, rng: np.random.Generator, scope: str = "global") -> tuple[Mask, Mask]:
@@ -76,11 +77,7 @@ def by_neuron(a: Mask, b: Mask, *, rng: np.random.Generator, scope: str = "globa
 
 Crossover: TypeAlias = Callable[..., tuple[Mask, Mask]]
 
-CROSSOVERS: dict[str, Crossover] = {
-    "uniform": uniform,
-    "layer": by_layer,
-    "neuron": by_neuron,
-}
+CROSSOVERS: Registry[Crossover] = Registry("crossover", {"uniform": uniform, "layer": by_layer, "neuron": by_neuron})
 
 
 def _swap_groups(

@@ -13,6 +13,7 @@ from evoprune.masks.mask import Mask
 from evoprune.masks.random import survivors_of
 from evoprune.operators.keeping import repair
 from evoprune.operators.positions import Mutation, amount_of, blocks_of, exchange, first_named, part_of, set_bits, within
+from evoprune.registry import Registry
 
 GROW = ("gradient", "random")
 MISSING = ("error", "random", "silent")
@@ -202,12 +203,9 @@ def vary_sparsity(mask: Mask, *, rng: np.random.Generator, low: float, high: flo
     return (mask,)
 
 
-MUTATIONS: dict[str, Mutation] = {
-    "swap": swap,
-    "density": move_density,
-    "informed": informed,
-    "sparsity": vary_sparsity,
-}
+MUTATIONS: Registry[Mutation] = Registry(
+    "mutation", {"swap": swap, "density": move_density, "informed": informed, "sparsity": vary_sparsity}
+)
 
 
 def _evidence(mask: Mask, missing: str) -> Evidence | None:

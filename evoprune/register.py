@@ -1,0 +1,76 @@
+"""Registration of a user's own things by name: ``ep.register``.
+
+Each function here is a decorator, or is called with the thing::
+
+    @ep.register.mutation("mine")
+    def mine(mask, *, fraction, rng):
+        return ep.operators.swap(mask, fraction=fraction, rng=rng)
+
+    ep.register.mutation("mine", mine)
+
+The name then works wherever a built-in one does: in Python, on the command line with ``--load my_file.py``, and in comparisons.
+A name that is built in, or that stands for something else already, is refused.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, overload
+
+T = TypeVar("T")
+
+
+class Register(Protocol):
+    """Adds a thing under a name: as a decorator, or called with both."""
+
+    @overload
+    def __call__(self, name: str) -> Callable[[T], T]: ...
+    @overload
+    def __call__(self, name: str, thing: T) -> T: ...
+
+
+def _kind(find: Callable[[], Callable[[str, Any], object]]) -> Register:
+    """Makes the function that registers one kind from one that imports the registry: only a kind that is used is imported."""
+
+    @functools.wraps(find)
+    def register(name: str, thing: Any = None) -> Any:
+        if thing is None:
+            return functools.partial(register, name)
+        find()(name, thing)
+        return thing
+
+    del register.__wrapped__  # whose signature help() would show
+    return register
+
+
+@_kind
+def fitness() -> Callable[[str, Any], object]:
+    """Registers a fitness: a term, or names of terms; see :func:`evoprune.evaluation.fitness.register_fitness`."""
+    from evoprune.evaluation.fitness import register_fitness
+
+    return register_fitness
+
+
+@_kind
+def mutation() -> Callable[[str, Any], object]:
+    """Registers a mutation: ``function(mask, *, fraction, rng)``, which changes the mask in place and returns ``(mask,)``."""
+    from evoprune.operators.mutation import MUTATIONS
+
+    return MUTATIONS.register
+
+
+@_kind
+def crossover() -> Callable[[str, Any], object]:
+    """Registers a crossover: ``function(a, b, *, rng)``, which changes both masks in place and returns ``(a, b)``."""
+    from evoprune.operators.crossover import CROSSOVERS
+
+    return CROSSOVERS.register
+
+
+@_kind
+def baseline() -> Callable[[str, Any], object]:
+    """Registers a baseline: ``function(problem, *, sparsity, seed)``, which returns a mask."""
+    from evoprune.baselines.registry import BASELINES
+
+    return BASELINES.register
