@@ -1,0 +1,101 @@
+"""Options: frozen dataclasses that are made from keywords, with the choices of their fields checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from evoprune.errors import look_up
+
+T = TypeVar("T")
+
+
+def make(kind: type[T], given: Mapping[str, Any]) -> T:
+    """Makes a dataclass from keywords.
+
+    Args:
+        kind: The dataclass.
+        given: Values of its fields by name; a field that is absent has its default.
+
+    Raises:
+        InputError: A keyword that is no field, or a value that is none of its field's ``Literal`` choices.
+    """
+    options: T = split([kind], given)[0]
+    return options
+
+
+def split(kinds: Sequence[type[Any]], given: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Shares keywords out over several dataclasses, and makes each of them.
+
+    A keyword that several of them have goes to all of these.
+
+    Args:
+        kinds: The dataclasses.
+        given: Values of their fields by name.
+
+    Returns:
+        One object of each kind, in their order.
+
+    Raises:
+        InputError: A keyword that none of them has, or a value that is none of its field's ``Literal`` choices.
+    """
+    names = [_names(kind) for kind in kinds]
+    known = dict.fromkeys(name for each in names for name in each)
+    for name in given:
+        look_up("option", name, known)
+    made = tuple(kind(**{name: given[name] for name in each if name in given}) for kind, each in zip(kinds, names, strict=True))
+    for options in made:
+        check_choices(options)
+    return made
+
+
+def check_choices(options: Any) -> None:
+    """Checks the values of a dataclass's fields against their ``Literal`` choices; fields of other types may hold anything.
+
+    Raises:
+        InputError: A word that is none of them; the message lists them and the nearest.
+    """
+    kind: Any = type(options)
+    for name, choices in _choices(kind).items():
+        value = getattr(options, name)
+        for word in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(word, str):
+                look_up(name, word, dict.fromkeys(choices))
+
+
+def accepted(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns those of some keywords that a function has parameters for by name."""
+    names = inspect.signature(function).parameters
+    return {name: value for name, value in given.items() if name in names}
+
+
+def _names(kind: type[Any]) -> list[str]:
+    return [field.name for field in dataclasses.fields(kind) if field.init]
+
+
+@functools.cache
+def _choices(kind: Any) -> dict[str, tuple[str, ...]]:
+    """Returns the words that fields choose from, by the field's name, for those that take no other words."""
+    hints = get_type_hints(kind)
+    found = {name: list(_leaves(hints[name])) for name in _names(kind)}
+    return {
+        name: tuple(leaf for leaf in leaves if isinstance(leaf, str))
+        for name, leaves in found.items()
+        if str not in leaves and any(isinstance(leaf, str) for leaf in leaves)
+    }
+
+
+def _leaves(hint: Any) -> Iterator[Any]:
+    """Yields the types and literal words that a type is made of, through unions and sequences."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        yield from get_args(hint)
+    elif origin in (Union, types.UnionType, tuple, list, Sequence):
+        for argument in get_args(hint):
+            yield from _leaves(argument)
+    else:
+        yield hint
