@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from evoprune.engines.dense import DensePopulation
 from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 
 
-class ModulePopulation(nn.Module):
+class ModulePopulation(DensePopulation):
     """One masked copy of the problem's network; see :class:`evoprune.engines.population.Population`.
 
     Args:
@@ -35,35 +35,15 @@ class ModulePopulation(nn.Module):
         self.network = problem.network()
         parameters = dict(self.network.named_parameters())
         self.weights = [parameters[name] for name in problem.shapes]
-        self._set_removed()
+        self.remove()
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns outputs [1, batch, ...]."""
         return self.network(x).unsqueeze(0)  # type: ignore[no-any-return]
 
-    @torch.no_grad()
-    def mask_gradients(self) -> None:
-        """Sets the gradients of removed weights to zero."""
-        for weight, removed in zip(self.weights, self.removed, strict=True):
-            if weight.grad is not None:
-                weight.grad.masked_fill_(removed, 0.0)
-
-    @torch.no_grad()
-    def mask_weights(self) -> None:
-        """Sets removed weights to zero."""
-        for weight, removed in zip(self.weights, self.removed, strict=True):
-            weight.masked_fill_(removed, 0.0)
-
-    def keep(self, masks: Sequence[Mask], optimizer: torch.optim.Optimizer) -> list[Any]:
-        """Removes survivors for good; tensors keep their shapes."""
-        self.masks = list(masks)
-        self._set_removed()
-        return [...] * len(self.weights)
-
-    def _set_removed(self) -> None:
-        device = self.weights[0].device
-        self.removed = [torch.from_numpy(~layer).to(device) for layer in self.masks[0].layers.values()]
-        self.mask_weights()
+    def find_removed(self) -> list[Tensor]:
+        """Returns where the mask is false, by layer."""
+        return [torch.from_numpy(~layer) for layer in self.masks[0].layers.values()]
 
     def survivor_values(self, k: int, tensors: Sequence[Tensor]) -> Tensor:
         """Returns the survivors' values; k is 0."""

@@ -14,12 +14,12 @@ from evoprune.problem.problem import Problem
 
 
 class Population(Protocol):
-    """K masked networks as one module: what the training loop and the fitness ask of an engine.
+    """K masked networks as one module: all that the training loop and the fitness need from an engine.
 
     Attributes:
         size: Number of individuals, K.
         masks: Their masks, as they are now.
-        weights: The parameters that hold the prunable weights, of all individuals, in an order of the engine's own.
+        weights: The parameters that hold the prunable weights, of all individuals, in an order that the engine chooses.
     """
 
     size: int
@@ -30,7 +30,7 @@ class Population(Protocol):
         """Returns outputs [K, batch, ...] of inputs [batch, ...]."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Returns what the optimiser trains."""
+        """Returns the tensors that the optimiser trains."""
 
     def train(self, mode: bool = True) -> Any:
         """Switches dropout and normalisation, as in PyTorch."""
@@ -41,19 +41,25 @@ class Population(Protocol):
     def mask_weights(self) -> None:
         """Sets removed weights to exactly zero, after the optimiser's step."""
 
-    def keep(self, masks: Sequence[Mask], optimizer: torch.optim.Optimizer) -> list[Any]:
-        """Removes survivors for good, in the middle of training.
+    def set_masks(
+        self, masks: Sequence[Mask], optimizer: torch.optim.Optimizer, carried: Sequence[Tensor] = ()
+    ) -> list[Tensor]:
+        """Replaces the masks in the middle of training: weights may be removed, and others may grow.
+
+        Survivors keep their weight and the optimiser's memory of it. A weight that grows starts at zero, with a memory of
+        zero, even if the network had it once before.
 
         Args:
-            masks: The masks from now on, each a subset of what it was.
-            optimizer: The optimiser that trains the population; what it remembers of the survivors is kept.
+            masks: The masks from now on, one an individual; any masks of the network.
+            optimizer: The optimiser that trains the population.
+            carried: Tensors shaped like ``weights``, such as sums of gradients.
 
         Returns:
-            For each of ``weights``, the index that selects what stays of a tensor shaped as it was.
+            The carried tensors as ``weights`` are shaped now, with zeros for the weights that grow.
         """
 
     def survivor_values(self, k: int, tensors: Sequence[Tensor]) -> Tensor:
-        """Returns what tensors shaped like ``weights`` have for the survivors of individual k, in the order of its mask."""
+        """Returns the values of the survivors of individual k, in the order of its mask, in tensors shaped like ``weights``."""
 
     def state(self, k: int) -> dict[str, Tensor]:
         """Returns the ``state_dict`` of individual k as the problem's network would have it: dense, removed weights zero."""
@@ -62,7 +68,7 @@ class Population(Protocol):
         """Sets parameters and buffers to those of each individual's dense ``state_dict``."""
 
     def unpack(self, k: int, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Returns what tensors shaped like ``parameters()`` have for individual k: dense, by the parameters' names."""
+        """Returns the part of individual k in tensors shaped like ``parameters()``: dense, by the parameters' names."""
 
     def pack(self, dense: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
         """Returns tensors shaped like ``parameters()`` from each individual's dense ones: the inverse of ``unpack``."""

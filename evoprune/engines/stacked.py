@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from evoprune.engines.dense import DensePopulation
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 
 
-class StackedPopulation(nn.Module):
+class StackedPopulation(DensePopulation):
     """K masked networks with parameters [K, ...]; see :class:`evoprune.engines.population.Population`.
 
     Args:
@@ -37,7 +37,7 @@ class StackedPopulation(nn.Module):
         self.stacked_buffers = {name: self._stack(b) for name, b in network.named_buffers()}
         by_name = dict(zip(self.names, self.stacked, strict=True))
         self.weights: list[nn.Parameter] = [by_name[name] for name in problem.shapes]
-        self._set_removed()
+        self.remove()
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns outputs [K, batch, ...]."""
@@ -52,30 +52,10 @@ class StackedPopulation(nn.Module):
         outputs: Tensor = vmap(call, randomness="same")(parameters, self.stacked_buffers)
         return outputs
 
-    @torch.no_grad()
-    def mask_gradients(self) -> None:
-        """Sets the gradients of removed weights to zero."""
-        for weight, removed in zip(self.weights, self.removed, strict=True):
-            if weight.grad is not None:
-                weight.grad.masked_fill_(removed, 0.0)
-
-    @torch.no_grad()
-    def mask_weights(self) -> None:
-        """Sets removed weights to zero."""
-        for weight, removed in zip(self.weights, self.removed, strict=True):
-            weight.masked_fill_(removed, 0.0)
-
-    def keep(self, masks: Sequence[Mask], optimizer: torch.optim.Optimizer) -> list[Any]:
-        """Removes survivors for good; tensors keep their shapes."""
-        self.masks = list(masks)
-        self._set_removed()
-        return [...] * len(self.weights)
-
-    def _set_removed(self) -> None:
-        device = self.weights[0].device
+    def find_removed(self) -> list[Tensor]:
+        """Returns where the masks are false, by layer, stacked over the individuals."""
         layers = [mask.layers for mask in self.masks]
-        self.removed = [torch.from_numpy(np.stack([~layer[name] for layer in layers])).to(device) for name in layers[0]]
-        self.mask_weights()
+        return [torch.from_numpy(np.stack([~layer[name] for layer in layers])) for name in layers[0]]
 
     def survivor_values(self, k: int, tensors: Sequence[Tensor]) -> Tensor:
         """Returns the survivors' values."""

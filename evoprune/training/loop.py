@@ -79,8 +79,7 @@ def train(
         masks = None if prune is None else prune(epoch + 1, population)
         pruned = masks is not None
         if masks is not None:
-            kept = population.keep(masks, optimizer)
-            gradients = [gradient[index] for gradient, index in zip(gradients, kept, strict=False)]
+            gradients = population.set_masks(masks, optimizer, gradients)
         if after_epoch is not None:
             after_epoch(epoch + 1, population, train_loss)
     return Trained(population, gradients, train_loss, costs)

@@ -27,11 +27,15 @@ class Layer:
 
     def __init__(self, linear: nn.Linear, survivors: Sequence[NDArray[np.int64]], relu: bool) -> None:
         self.size, self.shape, self.relu = len(survivors), (linear.out_features, linear.in_features), relu
-        index = np.int32 if linear.weight.numel() < 2**31 else np.int64
-        self.indices = torch.from_numpy(np.concatenate(survivors, dtype=index, casting="same_kind")).to(linear.weight.device)
-        self.counts = [len(indices) for indices in survivors]
+        self.device = linear.weight.device
         self.has_bias = linear.bias is not None
         self.kinds = ["weight", "bias"] if self.has_bias else ["weight"]
+        self._set(survivors)
+
+    def _set(self, survivors: Sequence[NDArray[np.int64]]) -> None:
+        index = np.int32 if self.shape[0] * self.shape[1] < 2**31 else np.int64
+        self.indices = torch.from_numpy(np.concatenate(survivors, dtype=index, casting="same_kind")).to(self.device)
+        self.counts = [len(indices) for indices in survivors]
         self._pattern: Pattern | None = None
 
     @property
@@ -67,11 +71,25 @@ class Layer:
         tensors = {"weight": weight.view(self.shape)}
         return tensors if biases is None else tensors | {"bias": biases.view(self.size, -1)[k].clone()}
 
-    def keep(self, kept: Tensor) -> None:
-        """Keeps the survivors for which ``kept`` is true."""
-        self.counts = [int(part.sum()) for part in torch.split(kept, self.counts)]
-        self.indices = self.indices[kept]
-        self._pattern = None
+    def set_survivors(self, survivors: Sequence[NDArray[np.int64]], positions: Tensor) -> Tensor:
+        """Replaces the survivors.
+
+        Args:
+            survivors: For each individual, the flat indices of the weights that survive from now on, ascending.
+            positions: A number for each of the layer's parameters as they are.
+
+        Returns:
+            The numbers of the parameters as they are from now on; -1 for weights that were not there.
+        """
+        values, biases = self.parts(positions)
+        before = torch.split(self.indices, self.counts), torch.split(values, self.counts)
+        self._set(survivors)
+        parts = []
+        for old, numbers, new in zip(*before, torch.split(self.indices, self.counts), strict=True):
+            place = torch.searchsorted(old, new)  # the end, for an index beyond the last
+            is_old = F.pad(old, (0, 1), value=-1)[place] == new
+            parts.append(torch.where(is_old, F.pad(numbers, (0, 1))[place], -1))
+        return torch.cat(parts if biases is None else [*parts, biases])
 
 
 class Pattern:

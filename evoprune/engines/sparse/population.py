@@ -10,12 +10,12 @@ the products want; elementwise operations keep that layout.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from evoprune.engines.sparse.convert import replace_modules, require_supported
 from evoprune.engines.sparse.csr import Layer, hear_the_beta_warning
@@ -42,11 +42,9 @@ class SparsePopulation(nn.Module):
         self.size, self.masks = len(masks), list(masks)
         self.network = nn.Sequential(problem.network())  # a parent to put modules into; all names begin with "0."
         self.dense = {n.removeprefix("0."): t.detach().clone() for n, t in self.network.state_dict().items()}
-        survivors: dict[str, list[NDArray[np.int64]]] = {f"0.{name}": [] for name in problem.shapes}
-        for mask in masks:  # one after another: their dense layers are never all in memory
+        for mask in masks:
             mask.require(problem.shapes)
-            for name, layer in mask.layers.items():
-                survivors[f"0.{name}"].append(np.flatnonzero(layer))
+        survivors = _survivors_of(masks)
         self.layers, self.owners = replace_modules(self.network, survivors, self.size)
         self.vector = nn.Parameter(self.pack([self.dense] * self.size)[0])
         self.weights = [self.vector]
@@ -64,10 +62,15 @@ class SparsePopulation(nn.Module):
 
     def _parts(self, vector: Tensor) -> dict[str, Tensor]:
         """Returns each layer's part of a vector of all parameters, by the layer's name in the network."""
+        parts = self._layer_parts(vector)
+        return {name: parts[layer] for name, layer in self.layers.items()}
+
+    def _layer_parts(self, vector: Tensor) -> dict[Layer | PopulationLayerNorm, Tensor]:
+        """Returns each layer's part of a vector of all parameters, in their order."""
         parts: dict[Layer | PopulationLayerNorm, Tensor] = {}
         for owner, part in zip(self.owners, self._split(vector), strict=True):
             parts |= owner.parts(part)
-        return {name: parts[layer] for name, layer in self.layers.items()}
+        return parts
 
     def mask_gradients(self) -> None:
         """Removed weights have no gradient."""
@@ -80,7 +83,7 @@ class SparsePopulation(nn.Module):
         return torch.cat([values[k] for values in self._prunable_values(tensors[0].detach())])
 
     def _prunable_values(self, vector: Tensor) -> list[tuple[Tensor, ...]]:
-        """Returns views of what a vector has for the survivors: a tuple over the individuals for each prunable layer."""
+        """Returns views of the survivors' values in a vector: a tuple over the individuals for each prunable layer."""
         parts, found = self._parts(vector), []
         for name in self.prunable:
             layer = self.layers[name]
@@ -97,7 +100,7 @@ class SparsePopulation(nn.Module):
         (self.vector.data,) = self.pack(states)
 
     def unpack(self, k: int, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Returns what the one vector has for individual k, by the parameters' names."""
+        """Returns the part of individual k in the one vector, by the parameters' names."""
         dense = {}
         for name, part in self._parts(tensors[0]).items():
             for kind, tensor in self.layers[name].unpack(k, part).items():
@@ -114,26 +117,40 @@ class SparsePopulation(nn.Module):
         return [torch.cat(parts)]
 
     @torch.no_grad()
-    def keep(self, masks: Sequence[Mask], optimizer: torch.optim.Optimizer) -> list[Any]:
-        """Removes survivors for good: the vector, and what the optimiser remembers of it, become shorter."""
-        kept = torch.ones_like(self.vector, dtype=torch.bool)
-        for k, (before, now) in enumerate(zip(self.masks, masks, strict=True)):
-            stays = torch.from_numpy(now.bits[before.bits]).to(kept.device)
-            values = [values[k] for values in self._prunable_values(kept)]
-            for value, stay in zip(values, torch.split(stays, [len(value) for value in values]), strict=True):
-                value.copy_(stay)  # a view of ``kept``
-        for name, parts in zip(self.prunable, self._prunable_values(kept), strict=True):
-            layer = self.layers[name]
-            assert isinstance(layer, Layer)
-            layer.keep(torch.cat(parts))
+    def set_masks(
+        self, masks: Sequence[Mask], optimizer: torch.optim.Optimizer, carried: Sequence[Tensor] = ()
+    ) -> list[Tensor]:
+        """Replaces the masks: the vector, and what the optimiser remembers of it, get another length."""
+        survivors = {self.layers[name.rpartition(".")[0]]: indices for name, indices in _survivors_of(masks).items()}
+        before = self.vector.shape
+        parts = self._layer_parts(torch.arange(len(self.vector), device=self.vector.device))
+        source = torch.cat(
+            [
+                layer.set_survivors(survivors[layer], part) if isinstance(layer, Layer) and layer in survivors else part
+                for layer, part in parts.items()
+            ]
+        )
+
+        def rearrange(tensor: Tensor) -> Tensor:
+            return F.pad(tensor, (0, 1))[source]  # -1 takes the zero at the end
+
         memories = optimizer.state[self.vector]
         for name, memory in memories.items():
-            if isinstance(memory, Tensor) and memory.shape == kept.shape:
-                memories[name] = memory[kept]
-        self.vector.data = self.vector.data[kept]
+            if isinstance(memory, Tensor) and memory.shape == before:
+                memories[name] = rearrange(memory)
+        self.vector.data = rearrange(self.vector.data)
         self.vector.grad = None
         if len(self.owners) > 1:  # else the part is the vector itself
             for owner in self.owners:
                 owner.vector = self.vector.data[:0]  # the last part's graph would hold on to the vector's old length
         self.masks = list(masks)
-        return [kept]
+        return [rearrange(tensor) for tensor in carried]
+
+
+def _survivors_of(masks: Sequence[Mask]) -> dict[str, list[NDArray[np.int64]]]:
+    """Returns the flat indices of the survivors of each individual, by the weight's name in the population's network."""
+    survivors: dict[str, list[NDArray[np.int64]]] = {f"0.{name}": [] for name in masks[0].shapes}
+    for mask in masks:  # one after another: their dense layers are never all in memory
+        for name, layer in mask.layers.items():
+            survivors[f"0.{name}"].append(np.flatnonzero(layer))
+    return survivors
