@@ -1,6 +1,9 @@
 """Fixtures: problems small enough to train in a moment, and registries that drive the tests."""
 
 import os
+import sys
+from collections.abc import Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,37 @@ from evoprune.engines.registry import ENGINES
 from evoprune.evaluation.terms import FITNESS
 
 pytest.register_assert_rewrite("support.comparing")
+
+
+# whether the test that runs now may start processes
+allowed = True
+
+
+def refuse_processes(event: str, arguments: tuple[object, ...]) -> None:
+    """Refuses new Python processes to tests that are not marked with `process`; other programs, such as git, are quick."""
+    if allowed or event not in ("os.fork", "os.forkpty", "subprocess.Popen"):
+        return
+    if event != "subprocess.Popen" or arguments[0] == sys.executable:
+        raise RuntimeError("a unit test starts a process: mark the test with @pytest.mark.process")
+
+
+def start_process(process: BaseProcess) -> None:
+    refuse_processes("os.fork", ())  # spawning raises no event
+    start(process)
+
+
+sys.addaudithook(refuse_processes)
+start, BaseProcess.start = BaseProcess.start, start_process  # type: ignore[method-assign]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    global allowed
+    allowed = item.get_closest_marker("process") is not None
+    try:
+        return (yield)
+    finally:
+        allowed = True
 
 
 def mnist_folder() -> Path | None:

@@ -41,6 +41,7 @@ def under(environment: dict[str, str], *arguments: object, folder: Path = ROOT) 
 # Terminals
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_help_is_printed_whatever_the_encoding(script: Path) -> None:
     """The help names Erdős, whom neither knows."""
@@ -51,6 +52,7 @@ def test_help_is_printed_whatever_the_encoding(script: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("command", "code"),
     [
@@ -92,6 +94,7 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_figures_do_not_depend_on_the_users_settings(run: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "matplotlibrc").write_text(MATPLOTLIBRC.get(name, ""), "latin-1")
@@ -133,6 +136,7 @@ def test_a_figure_that_fails_is_one_warning_and_drawn_by_the_next_call(
 COMPARE = ("experiments/compare.py", "--methods", "random", "--sparsities", 0.9, "--seeds", 1, "--epochs", 1, "--model", "mlp")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "arguments", [pytest.param(SMALL, id="kstarts"), pytest.param(COMPARE, id="compare", marks=pytest.mark.slow)]
 )
@@ -152,6 +156,7 @@ def test_without_matplotlib_the_result_is_there_and_figures_come_later(tmp_path:
     assert list(folder.glob("*.png"))
 
 
+@pytest.mark.process
 def test_a_script_for_one_figure_ends_with_an_error(run: Path, tmp_path: Path) -> None:
     for out in (tmp_path / "a.nonsense", tmp_path / "missing" / "a.png"):
         code, output = python("plots/starts.py", run, "--out", out)
@@ -160,6 +165,7 @@ def test_a_script_for_one_figure_ends_with_an_error(run: Path, tmp_path: Path) -
         assert output.count("\n") == 1
 
 
+@pytest.mark.process
 def test_what_nobody_wrote_is_one_error(run: Path, tmp_path: Path) -> None:
     for content in ("{}", '{"controls": {}}', '{"controls": 3}'):
         for name in ("config.json", "evaluations.csv", "history.csv"):
@@ -243,6 +249,7 @@ LAUNCHER = ("-m", "evoprune.scoop", "-n", "2")
 IN_OUR_GUARD = "from evoprune.cli.guard import guard\nguard(lambda: " + K_STARTS.format(workers="auto") + ")"
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("launcher", "work"),
     [
@@ -263,6 +270,7 @@ def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path, launcher: tupl
     assert len(lines) == 1, output
 
 
+@pytest.mark.process
 def test_definitions_may_stay_outside_the_guard(tmp_path: Path) -> None:
     """As DEAP's examples have it; and what the guard is part of may be larger."""
     work = """
@@ -307,6 +315,7 @@ def many(*few: object, marks: object = pytest.mark.slow) -> list[object]:
     return [few[0], *(pytest.param(value, marks=marks) for value in few[1:])]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("delay", many(0.7, 0.3, 1.5, 2.5))
 @pytest.mark.parametrize("launcher", [pytest.param((), id="alone"), SCOOP])
 def test_ctrl_c_in_the_first_seconds(tmp_path: Path, launcher: tuple[str, ...], delay: float) -> None:
@@ -316,6 +325,7 @@ def test_ctrl_c_in_the_first_seconds(tmp_path: Path, launcher: tuple[str, ...], 
     assert_one_line(process)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("times", many(2, 1, 3))
 @pytest.mark.parametrize(
     "command",
@@ -333,6 +343,7 @@ def test_ctrl_c_once_and_again(tmp_path: Path, command: list[str], times: int) -
     assert_one_line(process)
 
 
+@pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.0, 0.5, 1.0, 2.0])
 def test_ctrl_c_while_dask_starts(tmp_path: Path, delay: float) -> None:
@@ -343,6 +354,7 @@ def test_ctrl_c_while_dask_starts(tmp_path: Path, delay: float) -> None:
     assert_one_line(process)
 
 
+@pytest.mark.process
 def test_ctrl_c_stays_ignored_in_the_background(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import os\nfrom evoprune.cli.guard import guard\nguard(lambda: os.kill(os.getpid(), 2))\n")

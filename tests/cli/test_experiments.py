@@ -18,6 +18,8 @@ import evoprune as ep
 from evoprune.figures import runs as plot
 from evoprune.runs import records
 
+pytestmark = pytest.mark.process
+
 KSTARTS = "experiments/kstarts.py"
 SMALL = ("--model", "mlp", "--widths", 24, 16, "--k", 6, "--epochs", 3, "--fitness-epochs", 1)
 TIMING = {"seconds", "worker"}

@@ -13,6 +13,8 @@ from support.processes import finish, kill_group, python, start, wait_for
 from evoprune.figures import runs as plot
 from evoprune.runs import records
 
+pytestmark = pytest.mark.process
+
 EVOLVE = "experiments/evolve.py"
 SMALL = ("--model", "mlp", "--epochs", 4, "--fitness-epochs", 3, "--k", 4, "--generations", 14, "--trained-bests", 3)
 SCOOP = ("-m", "evoprune.scoop", "-n", 2)

@@ -55,6 +55,7 @@ def test_spread_costs_a_generation_and_no_steady_state() -> None:
     assert names["bottleneck"](generations) == "waiting for the last of a generation"
 
 
+@pytest.mark.process
 def test_the_script_measures_and_draws(tmp_path: Path) -> None:
     code, output = python(
         SCRIPT, "--data", "digits", "--model", "mlp", "--offspring", 8, "--chunk-size", 2, "--repeats", 2,

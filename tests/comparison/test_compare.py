@@ -271,6 +271,7 @@ def content(folder: Path) -> dict[str, list[dict[str, str]]]:
     return {name: sorted(rows, key=lambda row: list(row.values())) for name, rows in plain.items()}
 
 
+@pytest.mark.process
 def test_the_script_writes_cells_table_and_figures(table: Path) -> None:
     assert len(read(table / "cells.csv")) == 24
     names = {path.name for path in table.glob("*.png")}
@@ -278,6 +279,7 @@ def test_the_script_writes_cells_table_and_figures(table: Path) -> None:
     assert (table / "table.md").read_text().count("| kstarts") >= 2
 
 
+@pytest.mark.process
 def test_killed_and_run_again_it_redoes_no_finished_cell(table: Path, tmp_path: Path) -> None:
     folder = tmp_path / "table"
     process = start([str(a) for a in [*ARGUMENTS, "--out", folder]])
@@ -292,6 +294,7 @@ def test_killed_and_run_again_it_redoes_no_finished_cell(table: Path, tmp_path: 
     assert content(folder) == content(table)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("workers", ["scoop", pytest.param("dask:2", marks=pytest.mark.slow)])
 def test_workers_do_the_cells_and_give_the_same(table: Path, tmp_path: Path, workers: str) -> None:
     folder = tmp_path / "table"
@@ -305,6 +308,7 @@ def test_workers_do_the_cells_and_give_the_same(table: Path, tmp_path: Path, wor
     assert {"config.json", "evaluations.csv", "mask.npz", "model.safetensors", "result.json"} <= names
 
 
+@pytest.mark.process
 def test_an_unknown_method_ends_with_one_message(tmp_path: Path) -> None:
     code, output = python(SCRIPT, "--methods", "snap", "--out", tmp_path / "table", deadline=60)
     assert code == 2
@@ -313,6 +317,7 @@ def test_an_unknown_method_ends_with_one_message(tmp_path: Path) -> None:
     assert not (tmp_path / "table").exists()
 
 
+@pytest.mark.process
 def test_the_origin_alone_imports_pandas() -> None:
     code, output = python("-c", "import sys, evoprune.comparison.cells; print('pandas' in sys.modules)")
     assert (code, output.strip()) == (0, "False")

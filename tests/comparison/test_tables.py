@@ -232,6 +232,7 @@ def test_a_table_has_a_section_for_each_group_and_budget(tmp_path: Path) -> None
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.process
 def test_workers_do_not_import_the_libraries_of_tables() -> None:
     code = "import evoprune, sys; print([m for m in ('pandas', 'statsmodels', 'matplotlib') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -205,6 +205,7 @@ def test_missing_columns(tmp_path: Path, draw: Callable[[Path], Figure], name: s
         draw(tmp_path)
 
 
+@pytest.mark.process
 def test_the_script_redraws_everything(folder: Path) -> None:
     code, output = python("plots/compare.py", folder)
     assert code == 0, output

@@ -337,6 +337,7 @@ def test_each_figure_has_a_script(name: str) -> None:
     assert f'cli.plot_main("{name}", __doc__)' in (ROOT / "plots" / f"{name}.py").read_text()
 
 
+@pytest.mark.process
 def test_a_script_draws_its_figure(folder: Path, tmp_path: Path) -> None:
     code, output = python("plots/fronts.py", folder, "--out", tmp_path / "figure.png")
     assert code == 0, output

@@ -313,6 +313,7 @@ def test_fetch_openml_like_data_give_what_arrays_give() -> None:
         ep.Problem("mlp", ep.Data(train=(x, y.astype(float))), widths=(8,))
 
 
+@pytest.mark.process
 def test_no_import_of_pandas_for_arrays() -> None:
     code = """if True:
         import sys, numpy as np, evoprune as ep

@@ -308,6 +308,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.process
 def test_the_hash_is_that_of_another_process_and_of_a_script_as_such(edited: Any, tmp_path: Path) -> None:
     expected, found = edited().hash, []
     for seed in ("1", "2"):
@@ -337,6 +338,7 @@ if __name__ == "__main__" or RUN:
 """
 
 
+@pytest.mark.process
 def test_a_run_is_resumed_by_a_moved_script_and_by_whoever_imports_it(tmp_path: Path) -> None:
     printed = []
     for name, command in (("one.py", "one.py"), ("two.py", "two.py"), ("three.py", "-c import three")):

@@ -478,6 +478,7 @@ def test_buffers_that_are_not_saved_count_in_the_hash():
     assert own(model=Scaled(1.0)) == own(model=Scaled(1.0))
 
 
+@pytest.mark.process
 def test_the_hash_is_that_of_a_new_process(digits, tmp_path):
     mine = own()
     path = tmp_path / "problems.pickle"

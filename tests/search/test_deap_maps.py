@@ -117,6 +117,7 @@ MAPS = {
 }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", MAPS)
 def test_maps_over_processes_answer_with_equal_values(name: str, toolbox: base.Toolbox, busy: None) -> None:
     masks = toolbox.population(n=3)
@@ -124,6 +125,7 @@ def test_maps_over_processes_answer_with_equal_values(name: str, toolbox: base.T
     assert MAPS[name](toolbox, masks) == expected
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("context", ["spawn", "forkserver"])
 def test_started_processes_answer_with_equal_values(context: str, tmp_path) -> None:
     script = tmp_path / "script.py"
@@ -140,6 +142,7 @@ if __name__ == "__main__":
     assert code == 0, output
 
 
+@pytest.mark.process
 def test_all_else_works_in_a_forked_process_too(problem: ep.Problem, toolbox: base.Toolbox, busy: None) -> None:
     mask = toolbox.individual()
     large = ep.Problem("lenet-300-100", "digits", seed=1)  # whose weights torch copies with several threads
@@ -148,6 +151,7 @@ def test_all_else_works_in_a_forked_process_too(problem: ep.Problem, toolbox: ba
             assert pool.apply_async(describe, (each, found)).get(timeout=60) == describe(each, found)
 
 
+@pytest.mark.process
 def test_several_threads_are_refused_in_a_forked_process(problem: ep.Problem) -> None:
     toolbox = make_toolbox(problem, threads=2)
     with multiprocessing.get_context("fork").Pool(1) as pool:
@@ -221,6 +225,7 @@ def mutations_of(toolbox: base.Toolbox, crossover: float = 0.0) -> tuple[dict[st
     return counts, population
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("way", WAYS)
 def test_evidence_comes_by_any_map(way: str, problem: ep.Problem) -> None:
     toolbox = make_toolbox(problem, evidence=0.1)
@@ -251,6 +256,7 @@ def test_a_search_without_evidence_is_said(problem: ep.Problem, options: dict[st
         mutations_of(make_toolbox(problem, **options))
 
 
+@pytest.mark.process
 def test_a_decorator_in_a_process_that_loses_evidence_is_said(problem: ep.Problem) -> None:
     GLOBAL["evaluator"] = rounded(make_toolbox(problem, evidence=0.1).evaluate)
     toolbox = make_toolbox(problem)
@@ -346,6 +352,7 @@ def test_equal_masks_are_repaired_equally(problem: ep.Problem) -> None:
     assert masks[0].survivors == round(0.1 * problem.prunable_count)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("way", [_pool("map", "fork"), _global])
 def test_a_copy_is_not_repaired_in_vain(problem: ep.Problem, way) -> None:
     toolbox = make_toolbox(problem, repair=True)
@@ -525,6 +532,7 @@ def island(problem: ep.Problem, select: object) -> tuple[object, ...]:
     return toolbox, toolbox.population(n=4), ep.make_statistics(), tools.HallOfFame(1)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("select", [None, tools.selTournament])
 def test_a_deme_evolves_in_a_forked_worker(problem: ep.Problem, select: object, busy: None) -> None:
     with multiprocessing.get_context("fork").Pool(1) as pool:
@@ -599,6 +607,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.process
 def test_a_forked_process_makes_its_own_problem(tmp_path: Path) -> None:
     (tmp_path / "sweep.py").write_text(SWEEP)
     code, output = python(tmp_path / "sweep.py", deadline=100)

@@ -90,6 +90,7 @@ def test_several_objectives_under_a_pareto_front(digits: ep.Problem) -> None:
     assert not copy.fitness.valid
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("foreign", ["built-in", "multiprocessing"])
 def test_foreign_maps_give_the_same_fitness(digits: ep.Problem, foreign: str) -> None:
     toolbox = ep.make_toolbox(digits, fitness_epochs=1)

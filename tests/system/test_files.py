@@ -64,6 +64,7 @@ for name in sys.argv[2:] :
 """
 
 
+@pytest.mark.process
 def test_a_full_disk_is_noticed_and_leaves_things_as_they_were(tmp_path: Path) -> None:
     append_evaluations(tmp_path / "evaluations.csv", 0, evaluations(0))
     for name in [name for name in WRITERS if name != "evaluations.csv"]:
@@ -327,6 +328,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.process
 def test_memory_is_what_the_file_explains(tmp_path: Path) -> None:
     for name, make in BOMBS.items():
         (tmp_path / f"{name}.npz").write_bytes(make())

@@ -72,6 +72,7 @@ def test_the_evaluations_before_are_kept(tmp_path: Path) -> None:
     assert len((tmp_path / "evaluations.csv").read_text().splitlines()) == 5
 
 
+@pytest.mark.process
 def test_a_script_ends_with_status_1_and_one_line(tmp_path: Path) -> None:
     options = ("--dissipate-epochs", 2, "--model", "mlp", "--widths", 24, 16, "--epochs", 3, "--lr", 100)
     code, output = python("experiments/dissipate.py", *options, "--out", tmp_path / "run", deadline=60)

@@ -89,6 +89,7 @@ def cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
         one.end()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("n", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_workers_give_the_serial_result(whole: Path, run: Run, tmp_path: Path, n: int) -> None:
     process = run(f"dask:{n}")
@@ -104,6 +105,7 @@ def test_workers_give_the_serial_result(whole: Path, run: Run, tmp_path: Path, n
     assert_all_end(pids)
 
 
+@pytest.mark.process
 def test_a_worker_killed_at_work(whole: Path, run: Run, tmp_path: Path) -> None:
     process = run("dask:2")
     wait_for(process, lambda: evaluations(tmp_path / "run") > 0)
@@ -113,6 +115,7 @@ def test_a_worker_killed_at_work(whole: Path, run: Run, tmp_path: Path) -> None:
     assert_same(whole, tmp_path / "run")
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_the_script_killed(whole: Path, run: Run, tmp_path: Path) -> None:
     """The scheduler of a local cluster lives in the script's process."""
@@ -127,6 +130,7 @@ def test_the_script_killed(whole: Path, run: Run, tmp_path: Path) -> None:
     assert_same(whole, tmp_path / "run")
 
 
+@pytest.mark.process
 def test_the_scheduler_killed(whole: Path, run: Run, cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     first = cluster()
     process = run(first.address)
@@ -145,6 +149,7 @@ def test_the_scheduler_killed(whole: Path, run: Run, cluster: Callable[..., Clus
     assert_same(whole, tmp_path / "run")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
@@ -175,6 +180,7 @@ def is_refused(port: int, ca: Path, *certificate: Path) -> bool:
         return True
 
 
+@pytest.mark.process
 def test_tls_with_certificates_and_without(
     whole: Path, run: Run, cluster: Callable[..., Cluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +212,7 @@ def evaluated(problem: ep.Problem, workers: str, fitness: str = "loss", generati
         return [value for _ in range(generations) for value in toolbox.map(toolbox.evaluate, toolbox.population(n=4))]
 
 
+@pytest.mark.process
 def test_a_standing_cluster_has_nothing_of_another_run(
     digits: ep.Problem,
     cluster: Callable[..., Cluster],
@@ -252,6 +259,7 @@ def test_a_standing_cluster_has_nothing_of_another_run(
             assert time.monotonic() < end
 
 
+@pytest.mark.process
 def test_what_cannot_be_sent_is_said(digits: ep.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = threading.Lock()
     monkeypatch.setitem(TERMS, "mine", lambda trained, validation: lock)
@@ -259,6 +267,7 @@ def test_what_cannot_be_sent_is_said(digits: ep.Problem, monkeypatch: pytest.Mon
         evaluated(digits, "dask:1")
 
 
+@pytest.mark.process
 def test_clusters_that_cannot_serve(run: Run, cluster: Callable[..., Cluster]) -> None:
     code, output = finish(run("tcp://127.0.0.1:9"), 60)
     assert code == 2, output

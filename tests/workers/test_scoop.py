@@ -71,6 +71,7 @@ def launch(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
             finish(process)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_workers_give_the_serial_result(
     whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, n: int
@@ -83,6 +84,7 @@ def test_workers_give_the_serial_result(
     assert "tasks done" in output
 
 
+@pytest.mark.process
 def test_every_worker_killed_at_work_one_after_another(
     whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
@@ -103,6 +105,7 @@ def test_every_worker_killed_at_work_one_after_another(
     assert_all_end(everyone)
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_a_worker_that_hangs_as_a_whole_is_replaced(
     whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
@@ -145,6 +148,7 @@ def attack(port: int, marker: Path) -> None:
     context.term()
 
 
+@pytest.mark.process
 def test_an_idle_worker_killed_and_a_stranger_at_the_door(
     whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
@@ -170,6 +174,7 @@ def test_an_idle_worker_killed_and_a_stranger_at_the_door(
     assert_same(whole, tmp_path / "run")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("part", ["script", "launcher"])
 def test_the_script_or_the_launcher_killed(
     whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, part: str
@@ -189,6 +194,7 @@ def test_the_script_or_the_launcher_killed(
     assert_same(whole, tmp_path / "run")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
@@ -216,6 +222,7 @@ def test_a_hostile_mask_gets_the_worst_fitness(
     assert_all_end(everyone)
 
 
+@pytest.mark.process
 def test_two_hosts_take_part(whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     """A second host is one whose name is another, and that is reached by something like ssh."""
     if subprocess.run(["unshare", "-ru", "hostname", "nodeb"], capture_output=True, check=False).returncode:
@@ -308,6 +315,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("n", [1, 2])
 def test_scoops_own_futures_and_the_scripts_exit_status(tasks: Path, n: int) -> None:
     code, output = python(*LAUNCHER, "-n", n, tasks, "work", "--host", "-n 5", deadline=60)
@@ -318,6 +326,7 @@ def test_scoops_own_futures_and_the_scripts_exit_status(tasks: Path, n: int) -> 
     assert "[7, 8]" in output
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("end", ["2>&-", "2> >(exit 0)"])
 def test_nobody_need_listen_to_standard_error(tasks: Path, end: str) -> None:
     command = [sys.executable, *LAUNCHER, "-n", "1", str(tasks), "work"]
@@ -326,6 +335,7 @@ def test_nobody_need_listen_to_standard_error(tasks: Path, end: str) -> None:
     assert b"[7, 8]" in done.stdout
 
 
+@pytest.mark.process
 def test_modules_are_looked_for_beside_the_script_first(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     for folder in (tmp_path, tmp_path / "sub"):
@@ -339,6 +349,7 @@ def test_modules_are_looked_for_beside_the_script_first(tmp_path: Path) -> None:
     assert "sub\n" in output
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("mode", "message"),
     [
@@ -358,6 +369,7 @@ def test_what_goes_wrong_in_a_task_reaches_the_user(tasks: Path, mode: str, mess
         assert "in bad" in output
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_go_to_the_script(tasks: Path, number: signal.Signals, status: int) -> None:
     process = start([*LAUNCHER, "-n", "2", str(tasks), "interrupt"])
@@ -373,6 +385,7 @@ def test_signals_go_to_the_script(tasks: Path, number: signal.Signals, status: i
     assert_all_end(everyone)
 
 
+@pytest.mark.process
 def test_exceptions_of_the_scripts_handlers_reach_it(tasks: Path) -> None:
     code, output = python(*LAUNCHER, "-n", 1, tasks, "alarm", deadline=60)
     assert code == 5, output
@@ -382,6 +395,7 @@ def sleepers(folder: Path) -> list[int]:
     return [int(path.name.removeprefix("sleeper-")) for path in folder.glob("sleeper-*")]
 
 
+@pytest.mark.process
 def test_what_workers_start_ends_with_them(tasks: Path, tmp_path: Path) -> None:
     code, output = python(*LAUNCHER, "-n", 1, tasks, "sleepers", tmp_path, deadline=60)
     assert code == 0, output
@@ -389,6 +403,7 @@ def test_what_workers_start_ends_with_them(tasks: Path, tmp_path: Path) -> None:
     assert_all_end(sleepers(tmp_path))
 
 
+@pytest.mark.process
 def test_what_workers_start_ends_with_the_launcher(tasks: Path, tmp_path: Path) -> None:
     for name in ("killed", "wait"):
         (tmp_path / name).touch()
@@ -399,6 +414,7 @@ def test_what_workers_start_ends_with_the_launcher(tasks: Path, tmp_path: Path) 
     assert_all_end(sleepers(tmp_path))
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -419,6 +435,7 @@ def test_bad_options_end_with_one_message(arguments: list[object], message: str)
     assert message in output
 
 
+@pytest.mark.process
 def test_workers_that_cannot_start_end_the_run(tmp_path: Path) -> None:
     script = tmp_path / "broken.py"
     script.write_text("from scoop import futures\nif __name__ != '__main__':\n    raise ImportError('no torch here')\n"
@@ -429,6 +446,7 @@ def test_workers_that_cannot_start_end_the_run(tmp_path: Path) -> None:
     assert "no worker can be started" in output
 
 
+@pytest.mark.process
 def test_keys_are_in_no_list_of_processes(tasks: Path) -> None:
     process = start([*LAUNCHER, "-n", "1", str(tasks), "interrupt"])
     assert process.stdout is not None
@@ -440,6 +458,7 @@ def test_keys_are_in_no_list_of_processes(tasks: Path) -> None:
     finish(process)
 
 
+@pytest.mark.process
 def test_stock_launcher_works_with_one_warning(script: Path, whole: Path, tmp_path: Path) -> None:
     code, output = python("-m", "scoop", "-n", 2, script, tmp_path / "run")
     assert code == 0, output
@@ -457,6 +476,7 @@ def test_a_timeout_needs_workers() -> None:
         ep.parallel.choose_workers(ep.parallel.serial, 3.0)
 
 
+@pytest.mark.process
 def test_importing_the_launcher_does_not_import_torch() -> None:
     code = "import sys, evoprune.scoop.launcher; print(json.dumps('torch' in sys.modules))"
     done = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True)

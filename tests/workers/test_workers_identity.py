@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from support.processes import finish, start
 
+pytestmark = pytest.mark.process
+
 SCRIPT = """
 import sys
 from collections import namedtuple

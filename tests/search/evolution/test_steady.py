@@ -162,6 +162,7 @@ def test_options_that_do_not_go_together(digits: ep.Problem, options: dict[str, 
         ep.evolve(digits, ep.Evolution(**{"steady_state": True, **options}), sparsity=0.8)
 
 
+@pytest.mark.process
 def test_killed_and_resumed_and_repeated(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes on from what has arrived, with as many slots as before, and its recorded order gives the same masks again."""
     monkeypatch.setenv("STEADY", "1")
@@ -193,6 +194,7 @@ def test_killed_and_resumed_and_repeated(script: Path, tmp_path: Path, monkeypat
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_dask_keeps_its_slots_filled(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed", reason="Dask is an extra: pip install 'evoprune[dask]'")
