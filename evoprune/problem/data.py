@@ -15,7 +15,7 @@ from evoprune import seeds
 from evoprune.errors import InputError
 from evoprune.problem.arrays import as_inputs, as_targets, encode
 from evoprune.problem.arrays import is_labels as is_labels
-from evoprune.problem.identity import tensor_bytes
+from evoprune.problem.walk_values import tensor_bytes
 from evoprune.system.forks import settle
 
 Pair: TypeAlias = tuple[Tensor, Tensor]

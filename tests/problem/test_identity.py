@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 import evoprune as ep
-from evoprune.problem.identity import UnidentifiedError, digest_of
+from evoprune.problem.identity import digest_of
+from evoprune.problem.walk import UnidentifiedError
 
 HELPERS = """
 import torch
