@@ -24,7 +24,7 @@ BANNED = {
     r"\bof (its|their) own\b": "its own ..., separate",
     r"\b(is|are|was|were) asked for\b": "requested, or name who asks",
     r"\b(has|have|had) workers (drop|keep|take|do|send)\b": "tell workers to",
-    r"\b(of|from|with|by|than|to|at|on|beyond|for|about|into|and|or|but) what (is|was|are|were|has|had|the|a|it|they|one)\b": "a noun",
+    r"\b(of|from|with|by|than|to|at|on|for|about|into|and|or|but) what (is|was|are|were|has|had|the|a|it|they|one)\b": "a noun",
     r"(^|[.:;] )What (?![^.?]*\?)": "a noun",
     r"\b(from|to|of|by|than|with) where\b": "a noun",
 }
