@@ -1,7 +1,8 @@
-"""The tables of a comparison as data frames."""
+"""CSV tables as data frames, and those of a comparison."""
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from evoprune.errors import InputError
+from evoprune.system.files import read_bytes
 
 COLUMNS = (
     "method", "data", "model", "sparsity", "seed", "survivors", "test_accuracy", "search_epochs", "total_epochs",
@@ -23,21 +25,24 @@ MOVEMENT = (
 TEXT = ("method", "data", "model", "note")
 
 
-def read_frame(path: Path, columns: Sequence[str], text: Sequence[str]) -> pd.DataFrame:
-    """Reads a CSV table of a comparison.
+def read_frame(path: Path, columns: Sequence[str], text: Sequence[str] = ()) -> pd.DataFrame:
+    """Reads a CSV table of a run or a comparison.
 
     Args:
         path: The file.
-        columns: The columns it has to have; others are kept.
-        text: Which of them are text; the rest are numbers, NaN where empty or infinite.
+        columns: The columns that it must have; others are kept.
+        text: The columns among them that are text; the rest are numbers, NaN where empty or infinite.
 
     Raises:
         InputError: The file cannot be read, lacks columns, or holds text where numbers belong.
     """
     try:
-        frame = pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""])
+        content = io.BytesIO(read_bytes(path))
+        frame = pd.read_csv(
+            content, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=[""], float_precision="round_trip"
+        )
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        raise InputError(f"cannot read {path}: {error}; expected a CSV file of a comparison.") from error
+        raise InputError(f"cannot read {path}: {error}; expected a CSV table that evoprune wrote.") from error
     missing = [name for name in columns if name not in frame]
     if missing:
         raise InputError(f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(columns)}.")

@@ -47,18 +47,22 @@ def _random_search(evolution: Evolution, fitness_epochs: int) -> Method:
     return Method(k_starts, {**options, **_ALONE})
 
 
+_BASELINES = {name: Method(functools.partial(baseline, method=name), {}) for name in BASELINES}
+# In the order of tables and figures.
 METHODS: dict[str, Method] = {
-    **{name: Method(functools.partial(baseline, method=name), {}) for name in BASELINES},
-    "kstarts": Method(k_starts, _ALONE),
+    **{name: _BASELINES[name] for name in ("dense", "lottery-ticket")},
     "dissipate": Method(dissipate, {}),
-    "dissipate-relative": Method(dissipate, {"movement": "relative"}),
-    "random-dropout": Method(dissipate, {"movement": "random"}),
     "combine": Method(algorithms.combine, _ALONE),
-    "evolve": Method(evolve, {**_EVOLVE, "evolution": _RISING, "fitness_epochs": 5}),
-    "evolve-fixed": Method(evolve, {**_EVOLVE, "evolution": _FIXED, "fitness_epochs": 1}),
     "evolve-dissipated": Method(evolve, {**_EVOLVE, "evolution": _DISSIPATED, "fitness_epochs": 5}),
-    "evolve-dissipated-fixed": Method(evolve, {**_EVOLVE, "evolution": _DISSIPATED_FIXED, "fitness_epochs": 2}),
+    "evolve": Method(evolve, {**_EVOLVE, "evolution": _RISING, "fitness_epochs": 5}),
     "random-search": _random_search(_RISING, 5),
+    "kstarts": Method(k_starts, _ALONE),
+    **{name: _BASELINES[name] for name in ("snip", "grasp", "synflow", "magnitude", "erk", "random")},
+    **_BASELINES,
+    "dissipate-relative": Method(dissipate, {"movement": "relative"}),
+    "evolve-dissipated-fixed": Method(evolve, {**_EVOLVE, "evolution": _DISSIPATED_FIXED, "fitness_epochs": 2}),
+    "evolve-fixed": Method(evolve, {**_EVOLVE, "evolution": _FIXED, "fitness_epochs": 1}),
+    "random-dropout": Method(dissipate, {"movement": "random"}),
     "random-search-fixed": _random_search(_FIXED, 1),
 }
 

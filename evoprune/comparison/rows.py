@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -14,12 +12,11 @@ import numpy as np
 from filelock import FileLock
 
 from evoprune.comparison.cells import Cell
-from evoprune.comparison.frames import COLUMNS, LAYERS, MOVEMENT, OVERLAPS
+from evoprune.comparison.frames import COLUMNS, LAYERS, MOVEMENT, OVERLAPS, read_frame
 from evoprune.comparison.methods import METHODS, split_control
 from evoprune.masks.mask import Mask
 from evoprune.masks.overlap import expected_iou
 from evoprune.runs import records
-from evoprune.system.files import read_bytes
 from evoprune.training.dissipation import EDGES
 
 # cells.csv is written last: it says that a cell is finished
@@ -139,11 +136,14 @@ def _keys(cell: Cell) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Reads a table's rows as text; none where there is no file."""
+    """Reads a table's rows as text; none where there is no file.
+
+    Raises:
+        InputError: The file cannot be read, or lacks columns.
+    """
     if not path.exists():
         return []
-    with records.as_written(path):
-        rows = csv.DictReader(io.StringIO(read_bytes(path).decode(), newline=""), restval="")
-        if lacking := set(TABLES[path.name]) - set(rows.fieldnames or TABLES[path.name]):
-            raise ValueError(f"it lacks the columns {', '.join(sorted(lacking))}")
-        return list(rows)
+    columns = TABLES[path.name]
+    return [
+        {str(name): str(value) for name, value in row.items()} for row in read_frame(path, columns, columns).to_dict("records")
+    ]

@@ -12,11 +12,9 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from evoprune.comparison.methods import METHODS
+
 COSTS = ("search_epochs", "total_epochs", "multiply_adds", "survivors", "seconds")
-ORDER = (
-    "dense", "lottery-ticket", "dissipate", "combine", "evolve-dissipated", "evolve", "random-search", "kstarts", "snip",
-    "grasp", "synflow", "magnitude", "erk", "random",
-)  # fmt: skip
 OURS = ("dissipate", "combine", "kstarts", "evolve", "evolve-dissipated", "evolve-fixed", "evolve-dissipated-fixed")
 CONFIDENCE = 0.95
 BAND = "95 % t-interval of the mean over seeds"
@@ -24,8 +22,9 @@ _DECIMALS = 12  # differences of equal accuracies are equal only up to rounding
 
 
 def ordered(methods: Iterable[str]) -> list[str]:
-    """Returns the distinct methods in the fixed order; those it does not name follow, alphabetically."""
-    return sorted(set(methods), key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    """Returns the distinct methods in the order of the registry; others, such as controls, follow alphabetically."""
+    places = {name: i for i, name in enumerate(METHODS)}
+    return sorted(set(methods), key=lambda name: (places.get(name, len(places)), name))
 
 
 def metric(cells: pd.DataFrame) -> str:

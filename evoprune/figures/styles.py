@@ -14,26 +14,29 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
 GREY = "#7F7F7F"
 
-# A colour, a marker and a line of its own for each method, the same in every figure: Okabe and Ito's colours and, as those are
-# eight, Tol's muted ones. The marker tells apart what a colour-blind reader, or a print in grey, may not.
-STYLES = {
-    "dense": ("#000000", "H", "-"),
-    "lottery-ticket": ("#0072B2", "o", "-"),
-    "dissipate": ("#D55E00", "s", "-"),
-    "combine": ("#CC79A7", "D", "-"),
-    "kstarts": ("#009E73", "^", "-"),
-    "snip": ("#56B4E9", "v", "--"),
-    "grasp": ("#E69F00", "<", "--"),
-    "synflow": ("#882255", ">", "--"),
-    "magnitude": ("#332288", "P", "--"),
-    "erk": ("#999933", "X", ":"),
-    "random": ("#7F7F7F", "*", ":"),
-    "evolve": ("#661100", "p", "-."),
-    "evolve-dissipated": ("#CC6677", (4, 1, 0), "-."),
-    "random-search": ("#DDCC77", (6, 1, 0), ":"),
+# Colour and label of the trainings that are drawn, by role; a run may have others.
+ROLE_COLORS = {"winner": VERMILLION, "random": SKY, "validation": GREEN, "start": BLUE}
+ROLE_LABELS = {
+    "winner": "winner (fittest)",
+    "random": "random start",
+    "validation": "least validation loss",
+    "start": "fittest start",
 }
+MOVEMENT_LABELS = {
+    "absolute": "absolute movement, log10 of |w - w0| / mean |w0|",
+    "relative": "relative movement, log10 of |w - w0| / |w0|",
+    "random": "log10 of a random number",
+}
+
+# A colour, a marker and a line for each of the first methods of the registry, the same in every figure: Okabe and Ito's colours
+# and, as those are eight, Tol's muted ones. Markers help colour-blind readers and prints in grey.
+_LOOKS = (
+    ("#000000", "H", "-"), ("#0072B2", "o", "-"), ("#D55E00", "s", "-"), ("#CC79A7", "D", "-"), ("#CC6677", (4, 1, 0), "-."),
+    ("#661100", "p", "-."), ("#DDCC77", (6, 1, 0), ":"), ("#009E73", "^", "-"), ("#56B4E9", "v", "--"), ("#E69F00", "<", "--"),
+    ("#882255", ">", "--"), ("#332288", "P", "--"), ("#999933", "X", ":"), ("#7F7F7F", "*", ":"),
+)  # fmt: skip
 _MORE_COLORS = ("#44AA99", "#B8A500", "#AA4499", "#117733", "#6699CC")
-_MORE_MARKERS = ("h", "d", "8")  # as many as the colours have no divisor of, so that 15 pairs pass before one repeats
+_MORE_MARKERS = ("h", "d", "8", (3, 1, 0), (7, 1, 0), (8, 1, 0))  # six and five colours: 30 pairs pass before one repeats
 _ERROR_TICKS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)
 _LEAST_ERROR = 0.01  # percent; the scale has no place for an error of zero
 
@@ -41,19 +44,19 @@ Look = dict[str, dict[str, Any]]
 
 
 def styles(methods: Iterable[str]) -> Look:
-    """Returns colour, marker and line of each method; those that ``STYLES`` does not name get one in alphabetical order.
+    """Returns colour, marker and line of each method.
 
-    Panels that are read together need the styles of all their methods, not each of its own.
+    The first methods of the registry have theirs for good; the others get one by their order among the given ones, so panels
+    that are read together need the styles of all their methods.
     """
-    from evoprune.comparison.statistics import ordered  # slow to import, and no figure of a single run needs it
+    from evoprune.comparison.methods import METHODS  # slow to import, and no figure of a single run needs it
+    from evoprune.comparison.statistics import ordered
 
-    chosen, names = {}, ordered(methods)
-    others = [name for name in names if name not in STYLES]
-    for name in names:
-        i = others.index(name) if name in others else 0
-        more = (_MORE_COLORS[i % len(_MORE_COLORS)], _MORE_MARKERS[i % len(_MORE_MARKERS)], "-.")
-        chosen[name] = dict(zip(("color", "marker", "linestyle"), STYLES.get(name, more), strict=True))
-    return chosen
+    looks: dict[str, tuple[Any, ...]] = dict(zip(METHODS, _LOOKS, strict=False))
+    names = ordered(methods)
+    for i, name in enumerate(name for name in names if name not in looks):
+        looks[name] = (_MORE_COLORS[i % len(_MORE_COLORS)], _MORE_MARKERS[i % len(_MORE_MARKERS)], "-.")
+    return {name: dict(zip(("color", "marker", "linestyle"), looks[name], strict=True)) for name in names}
 
 
 def scale_accuracy(ax: Axes, low: float, high: float) -> None:

@@ -9,12 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from support.processes import ROOT, finish, python, start, wait_for
 
 import evoprune as ep
 from evoprune.comparison.cells import Comparison
 from evoprune.figures import runs as plot
+from evoprune.figures.of_run import layers
 from evoprune.runs import records
 from evoprune.search.evolution.state import State
 from evoprune.search.session import Where
@@ -120,12 +121,12 @@ def test_the_users_settings_in_the_same_process_stay(run: Path) -> None:
 def test_a_figure_that_fails_is_one_warning_and_drawn_by_the_next_call(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(folder: Path) -> Figure:
+    def fail(ax: Axes, rows: object) -> None:
         raise RuntimeError("no\nfont")
 
     names = {path.name for path in plot.save_figures(run)}
     with monkeypatch.context() as patch:
-        patch.setitem(plot.FIGURES, "layers", fail)
+        patch.setattr(layers, "plot_layers", fail)
         assert {path.name for path in plot.save_figures(run)} == names - {"layers.png"}
     (line,) = capsys.readouterr().err.splitlines()
     assert "layers.png cannot be drawn: RuntimeError: no font" in line

@@ -16,6 +16,7 @@ from support.processes import finish, kill_group, python, start
 
 import evoprune as ep
 from evoprune.figures import runs as plot
+from evoprune.figures.of_run.dissipation import read_removals
 from evoprune.runs import records
 
 pytestmark = pytest.mark.process
@@ -152,7 +153,7 @@ def test_a_dissipating_run(tmp_path: Path) -> None:
     assert (folder / "dissipation.png").exists()
     assert not (folder / "starts.png").exists()
     survivors = [row["survivors"] for row in records.read_table(folder / "history.csv")]
-    assert survivors[:8] == [removal["survivors"] for removal in plot.read_removals(folder)]
+    assert survivors[:8] == [removal["survivors"] for removal in read_removals(folder)]
     assert survivors[7:] == [facts["survivors"]] * 5
     code, output = python("plots/dissipation.py", folder, "--out", tmp_path / "figure.png")
     assert code == 0, output

@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 import evoprune as ep
 from evoprune.figures import runs as plot
+from evoprune.figures.of_run import layers, starts, training
 from evoprune.runs import records
 from evoprune.runs.evaluations import read_evaluations
 
@@ -18,40 +19,40 @@ def folder(tmp_path_factory: pytest.TempPathFactory, digits: ep.Problem) -> Path
 
 def test_the_starts_are_those_of_the_records(folder: Path) -> None:
     result = records.read_json(folder / "result.json")
-    starts = plot.read_starts(folder)
-    assert len(starts.fitness) == 4
-    assert starts.fitness[starts.roles["winner"]] == max(starts.fitness) == result["winner_fitness"]
+    found = starts.read_starts(folder)
+    assert len(found.fitness) == 4
+    assert found.fitness[found.roles["winner"]] == max(found.fitness) == result["winner_fitness"]
     rows = {e.mask: e for _, e in read_evaluations(folder)}
-    assert starts.quality[starts.roles["random"]] == rows[result["controls"]["random"]["mask"]].validation_accuracy
-    assert starts.rho == result["spearman_rho"]
+    assert found.quality[found.roles["random"]] == rows[result["controls"]["random"]["mask"]].validation_accuracy
+    assert found.rho == result["spearman_rho"]
 
 
 def test_the_axes_show_the_data(folder: Path) -> None:
-    starts = plot.read_starts(folder)
+    found = starts.read_starts(folder)
     ax = Figure().subplots()
-    plot.plot_starts(ax, starts)
-    assert ax.collections[0].get_offsets().tolist() == [list(p) for p in zip(starts.fitness, starts.quality, strict=True)]
-    assert f"{starts.rho:+.2f}" in ax.get_title()
+    starts.plot_starts(ax, found)
+    assert ax.collections[0].get_offsets().tolist() == [list(p) for p in zip(found.fitness, found.quality, strict=True)]
+    assert f"{found.rho:+.2f}" in ax.get_title()
     assert "combined" in ax.get_xlabel()
 
 
 def test_training_curves(folder: Path) -> None:
-    histories = plot.read_histories(folder)
+    histories = training.read_histories(folder)
     assert set(histories) == {"winner", "random", "validation"}
     ax = Figure().subplots()
-    plot.plot_training(ax, histories, "validation_loss")
+    training.plot_training(ax, histories, "validation_loss")
     line = ax.lines[0]
     assert line.get_xdata().tolist() == [1, 2, 3]
-    assert line.get_ydata().tolist() == [row["validation_loss"] for row in histories["winner"]]
+    assert line.get_ydata().tolist() == histories["winner"]["validation_loss"].tolist()
 
 
 def test_layers(folder: Path) -> None:
-    layers = plot.read_layers(folder)
+    found = layers.read_layers(folder)
     mask = ep.Mask.load(folder / "mask.npz")
-    assert layers["winner"] == {name: (int(layer.sum()), layer.size) for name, layer in mask.layers.items()}
+    assert found["winner"] == {name: (int(layer.sum()), layer.size) for name, layer in mask.layers.items()}
     ax = Figure().subplots()
-    plot.plot_layers(ax, layers)
-    assert ax.lines[0].get_ydata().tolist() == [kept for kept, _ in layers["winner"].values()]
+    layers.plot_layers(ax, found)
+    assert ax.lines[0].get_ydata().tolist() == [kept for kept, _ in found["winner"].values()]
 
 
 def test_every_figure_is_written(folder: Path) -> None:
@@ -62,11 +63,11 @@ def test_every_figure_is_written(folder: Path) -> None:
 def test_losses_without_accuracy(tmp_path: Path) -> None:
     problem = ep.Problem(model="autoencoder", widths=(8, 4), recipe=ep.Recipe(epochs=2))
     ep.k_starts(problem, k=3, fitness_epochs=1, out=tmp_path / "run")
-    assert not plot.read_starts(tmp_path / "run").is_accuracy
-    assert len(plot.training_figure(tmp_path / "run").axes) == 2
+    assert not starts.read_starts(tmp_path / "run").is_accuracy
+    assert len(training.training_figure(tmp_path / "run").axes) == 2
     assert records.read_json(tmp_path / "run" / "result.json")["test_accuracy"] is None
 
 
 def test_no_run(tmp_path: Path) -> None:
     with pytest.raises(ep.InputError, match="no finished run"):
-        plot.starts_figure(tmp_path)
+        starts.starts_figure(tmp_path)

@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from support import comparison
 from support.processes import python
 
+from evoprune.comparison import methods
 from evoprune.comparison.markdown import write_tables
-from evoprune.comparison.statistics import ORDER
 from evoprune.errors import InputError
 from evoprune.figures import comparisons as plot_compare
 from evoprune.figures import styles as plot_styles
+from evoprune.figures.of_comparison import accuracy, cost, layers, movement, overlap
 
 METHODS = ("dense", "dissipate", "magnitude", "random")
 
@@ -28,12 +29,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_no_two_methods_look_alike() -> None:
-    look = plot_styles.styles([*ORDER, "kstarts-uniform"])
+    look = plot_styles.styles([*comparison.METHODS, "kstarts-uniform"])
     for a, b in itertools.combinations(look.values(), 2):
         assert a["color"] != b["color"]
         assert a["marker"] != b["marker"]
-    many = plot_styles.styles([*ORDER, *(f"variant-{i}" for i in range(15))])
-    assert len({(style["color"], style["marker"]) for style in many.values()}) == len(ORDER) + 15
+    many = plot_styles.styles([*methods.METHODS, *(f"variant-{i}" for i in range(15))])
+    assert len({(style["color"], style["marker"]) for style in many.values()}) == len(methods.METHODS) + 15
 
 
 def test_a_method_looks_the_same_whatever_it_is_shown_with() -> None:
@@ -43,7 +44,7 @@ def test_a_method_looks_the_same_whatever_it_is_shown_with() -> None:
 def test_accuracy_shows_means_and_intervals() -> None:
     cells = comparison.cells(METHODS, seeds=3)
     ax = Figure().subplots()
-    plot_compare.plot_accuracy(ax, cells)
+    accuracy.plot_accuracy(ax, cells)
     assert [line.get_label() for line in ax.lines] == list(METHODS)
     line = ax.lines[METHODS.index("random")]
     mine = cells[cells["method"] == "random"].groupby("sparsity")["test_accuracy"]
@@ -64,14 +65,14 @@ def test_accuracy_shows_means_and_intervals() -> None:
 
 def test_a_single_seed_has_no_band() -> None:
     ax = Figure().subplots()
-    plot_compare.plot_accuracy(ax, comparison.cells(METHODS, seeds=1))
+    accuracy.plot_accuracy(ax, comparison.cells(METHODS, seeds=1))
     assert len(ax.lines) == len(METHODS)
     assert not ax.collections
 
 
 def test_losses_have_a_scale_of_their_own() -> None:
     cells = comparison.cells(METHODS, seeds=2).assign(test_accuracy=math.nan)
-    for draw in (lambda ax: plot_compare.plot_accuracy(ax, cells), lambda ax: plot_compare.plot_cost(ax, cells, None)):
+    for draw in (lambda ax: accuracy.plot_accuracy(ax, cells), lambda ax: cost.plot_cost(ax, cells, None)):
         figure = Figure()
         ax = figure.subplots()
         draw(ax)
@@ -80,11 +81,11 @@ def test_losses_have_a_scale_of_their_own() -> None:
         figure.draw_without_rendering()
 
 
-@pytest.mark.parametrize("accuracy", [0.0, 1.0])
-def test_accuracies_at_the_ends_of_the_scale(accuracy: float) -> None:
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_accuracies_at_the_ends_of_the_scale(value: float) -> None:
     figure = Figure()
     ax = figure.subplots()
-    plot_compare.plot_accuracy(ax, comparison.cells(METHODS, seeds=2).assign(test_accuracy=accuracy))
+    accuracy.plot_accuracy(ax, comparison.cells(METHODS, seeds=2).assign(test_accuracy=value))
     figure.draw_without_rendering()
     assert np.isfinite(ax.get_ylim()).all()
 
@@ -93,7 +94,7 @@ def test_a_failed_method_is_not_drawn() -> None:
     cells = comparison.cells(METHODS, seeds=2)
     cells.loc[cells["method"] == "random", "test_accuracy"] = math.nan
     ax = Figure().subplots()
-    plot_compare.plot_accuracy(ax, cells)
+    accuracy.plot_accuracy(ax, cells)
     assert [line.get_label() for line in ax.lines] == list(METHODS[:-1])
 
 
@@ -109,7 +110,7 @@ def test_cost_shows_each_budget() -> None:
     cells = pd.concat([comparison.cells(METHODS, 3), comparison.cells(METHODS, 3, budget=50.0)])
     cells = cells[cells["sparsity"].isin([0.0, 0.9])]
     ax = Figure().subplots()
-    plot_compare.plot_cost(ax, cells, epoch=3e10)
+    cost.plot_cost(ax, cells, epoch=3e10)
     points = [c for c in ax.containers if isinstance(c, ErrorbarContainer)]
     assert len(points) == 2 * len(METHODS)
     faces = [container.lines[0].get_markerfacecolor() for container in points[:2]]
@@ -119,13 +120,13 @@ def test_cost_shows_each_budget() -> None:
 
 
 def test_layers_show_the_mean_and_the_range() -> None:
-    layers = comparison.layers(["snip", "random"], seeds=3)
-    layers = layers[layers["sparsity"] == 0.9]
+    rows = comparison.layers(["snip", "random"], seeds=3)
+    rows = rows[rows["sparsity"] == 0.9]
     ax = Figure().subplots()
-    plot_compare.plot_layer_densities(ax, layers)
+    layers.plot_layer_densities(ax, rows)
     points = [c for c in ax.containers if isinstance(c, ErrorbarContainer)]
     assert [c.get_label() for c in points] == ["snip", "random"]
-    first = layers[(layers["method"] == "snip") & (layers["layer"] == "fc1")]
+    first = rows[(rows["method"] == "snip") & (rows["layer"] == "fc1")]
     densities = 100 * first["survivors"] / first["size"]
     assert points[0].lines[0].get_ydata()[0] == pytest.approx(densities.mean())
     assert points[0].lines[2][0].get_segments()[0][:, 1].tolist() == pytest.approx([densities.min(), densities.max()])
@@ -134,9 +135,9 @@ def test_layers_show_the_mean_and_the_range() -> None:
 
 
 def test_a_layer_without_survivors_is_seen() -> None:
-    layers = comparison.layers(["magnitude"], seeds=2)
+    rows = comparison.layers(["magnitude"], seeds=2)
     ax = Figure().subplots()
-    plot_compare.plot_layer_densities(ax, layers[layers["sparsity"] == 0.99])
+    layers.plot_layer_densities(ax, rows[rows["sparsity"] == 0.99])
     assert ax.containers[0].lines[0].get_ydata()[-1] == 0
     assert ax.get_ylim()[0] < 0
     assert ax.get_yscale() == "symlog"
@@ -146,7 +147,7 @@ def test_overlap_shows_measured_and_expected_whichever_way_round() -> None:
     rows = [("random", "snip", 0.2, 0.1), ("snip", "random", 0.4, 0.1), ("snip", "erk", 0.05, 0.1)]
     overlaps = pd.DataFrame(rows, columns=["a", "b", "iou", "expected"])
     ax = Figure().subplots()
-    plot_compare.plot_overlap(ax, overlaps)
+    overlap.plot_overlap(ax, overlaps)
     assert {text.get_text() for text in ax.texts} == {".30\n.10", ".050\n.10"}
     ratios = 2 ** ax.images[0].get_array().compressed()
     assert sorted(ratios[np.isfinite(ratios)]) == pytest.approx([0.5, 3])
@@ -154,17 +155,17 @@ def test_overlap_shows_measured_and_expected_whichever_way_round() -> None:
 
 
 def test_movement_stacks_kept_and_removed_and_shows_the_cut() -> None:
-    movement = comparison.movement(seeds=1, epochs=2)
-    movement = movement[(movement["sparsity"] == 0.9) & (movement["epoch"] == 1)]
+    rows = comparison.movement(seeds=1, epochs=2)
+    rows = rows[(rows["sparsity"] == 0.9) & (rows["epoch"] == 1)]
     ax = Figure().subplots()
-    plot_compare.plot_movement(ax, movement)
+    movement.plot_movement(ax, rows)
     kept, removed = [c for c in ax.containers if isinstance(c, BarContainer)]
-    assert sum(bar.get_height() for bar in kept) == movement["kept"].sum()
+    assert sum(bar.get_height() for bar in kept) == rows["kept"].sum()
     assert [bar.get_y() for bar in removed] == [bar.get_height() for bar in kept]
-    assert ax.lines[0].get_xdata() == [movement["cut"].iloc[0]] * 2
+    assert ax.lines[0].get_xdata() == [rows["cut"].iloc[0]] * 2
     assert "epoch 1: " in ax.get_title()
     ax = Figure().subplots()
-    plot_compare.plot_movement(ax, movement.assign(cut=math.nan))
+    movement.plot_movement(ax, rows.assign(cut=math.nan))
     assert not ax.lines
 
 
@@ -186,7 +187,7 @@ def test_a_figure_is_of_one_group(tmp_path: Path) -> None:
     cells = comparison.cells(METHODS, seeds=1)
     pd.concat([cells, cells.assign(data="digits")]).to_csv(tmp_path / "cells.csv", index=False)
     with pytest.raises(InputError, match=r"one \(data, model\) group"):
-        plot_compare.accuracy_figure(tmp_path)
+        accuracy.accuracy_figure(tmp_path)
     names = [path.name for path in plot_compare.save_compare_figures(tmp_path)]
     assert names == [f"{name}-{data}-lenet-300-100.png" for name in ("accuracy", "cost") for data in ("mnist", "digits")]
 
@@ -194,9 +195,9 @@ def test_a_figure_is_of_one_group(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("draw", "name"),
     [
-        (plot_compare.layers_figure, "layers"),
-        (plot_compare.overlap_figure, "overlaps"),
-        (plot_compare.movement_figure, "movement"),
+        (layers.layers_figure, "layers"),
+        (overlap.overlap_figure, "overlaps"),
+        (movement.movement_figure, "movement"),
     ],
 )
 def test_missing_columns(tmp_path: Path, draw: Callable[[Path], Figure], name: str) -> None:
@@ -223,5 +224,5 @@ def test_equal_densities_have_no_spread() -> None:
         for seed in range(3)
     ]  # fmt: skip
     ax = Figure().subplots()
-    plot_compare.plot_layer_densities(ax, pd.DataFrame(rows))
+    layers.plot_layer_densities(ax, pd.DataFrame(rows))
     assert len(ax.containers) == 1

@@ -11,8 +11,9 @@ from support import evolution
 from support.processes import ROOT, python
 
 import evoprune as ep
-from evoprune.figures import evolutions as plot_evolution
 from evoprune.figures import runs as plot
+from evoprune.figures.of_run import diversity, finals, fitness, fronts, layers, survivors, training
+from evoprune.figures.styles import ROLE_COLORS, ROLE_LABELS
 from evoprune.runs import records
 
 EVOLUTION = ["fitness", "finals", "diversity", "survivors", "fronts"]
@@ -70,7 +71,7 @@ def edges(band: PolyCollection, x: float) -> list[float]:
 
 
 def test_fitness_shows_range_spread_mean_and_best(folder: Path) -> None:
-    figure = plot_evolution.fitness_figure(folder)
+    figure = fitness.fitness_figure(folder)
     ax = figure.axes[0]
     mean, best = ax.lines
     assert mean.get_xdata().tolist() == [0, 1, 2]
@@ -87,7 +88,7 @@ def test_fitness_shows_range_spread_mean_and_best(folder: Path) -> None:
 
 
 def test_each_objective_has_a_panel(folder: Path) -> None:
-    figure = plot_evolution.fitness_figure(folder)
+    figure = fitness.fitness_figure(folder)
     assert [ax.get_ylabel() for ax in figure.axes] == ["validation accuracy after the brief training", "sparsity"]
     (mean,) = figure.axes[1].lines
     assert mean.get_ydata().tolist() == [0.8] * 3
@@ -97,22 +98,22 @@ def test_each_objective_has_a_panel(folder: Path) -> None:
 def test_an_objective_that_is_not_recorded_has_none(tmp_path: Path) -> None:
     evolution.write_config(tmp_path, ["loss", "combined"])
     evolution.write_generations(tmp_path, THREE)
-    (spread,) = plot_evolution.read_fitness(tmp_path)
+    (spread,) = fitness.read_fitness(tmp_path)
     assert (spread.name, spread.best) == ("loss", [4, 4, 6])
-    assert plot_evolution.fitness_figure(tmp_path).axes[0].get_ylabel() == "fitness (loss)"
+    assert fitness.fitness_figure(tmp_path).axes[0].get_ylabel() == "fitness (loss)"
 
 
 def test_a_generation_without_numbers_is_a_gap(tmp_path: Path) -> None:
     evolution.write_config(tmp_path, ["loss"])
     nothing = dict.fromkeys(("min", "mean", "max", "std"), math.nan)
     evolution.write_generations(tmp_path, [THREE[0], {**THREE[1], **nothing}, THREE[2]])
-    figure = plot_evolution.fitness_figure(tmp_path)
+    figure = fitness.fitness_figure(tmp_path)
     figure.draw_without_rendering()
     assert np.isnan(figure.axes[0].lines[0].get_ydata()).tolist() == [False, True, False]
 
 
 def test_finals_show_each_mask_once(folder: Path) -> None:
-    figure = plot_evolution.finals_figure(folder)
+    figure = finals.finals_figure(folder)
     ax, bar = figure.axes
     assert ax.collections[0].get_offsets().tolist() == [[1, 0.5], [2, 0.7], [3, 0.6]]
     assert ax.collections[0].get_array().tolist() == [0, 2, 6]
@@ -127,35 +128,35 @@ def test_finals_of_an_autoencoder_show_the_loss_and_count_what_diverged(tmp_path
     evolution.write_config(tmp_path, ["combined"])
     losses = [(0, "a", 1.0, math.nan, 2.0), (1, "b", 2.0, math.nan, 1.0), (2, "c", 3.0, math.nan, math.nan)]
     evolution.write_bests(tmp_path, losses)
-    finals = plot_evolution.read_finals(tmp_path)
-    assert (finals.quality, finals.is_accuracy, finals.diverged) == ([-2, -1], False, 1)
-    ax = plot_evolution.finals_figure(tmp_path).axes[0]
+    found = finals.read_finals(tmp_path)
+    assert (found.quality, found.is_accuracy, found.diverged) == ([-2, -1], False, 1)
+    ax = finals.finals_figure(tmp_path).axes[0]
     assert ax.get_title() == "Spearman's ρ = not defined (2 best masks, 1 diverged)"
     assert ax.get_ylabel() == "− validation loss after the full training"
     evolution.write_bests(tmp_path, losses[2:])
     with pytest.raises(ep.InputError, match="no mask whose full training ended with a finite loss"):
-        plot_evolution.finals_figure(tmp_path)
+        finals.finals_figure(tmp_path)
 
 
 @pytest.mark.parametrize("accuracies", [(0.5, 0.5, 0.5), (0.5, 0.7)])
 def test_finals_without_a_correlation(tmp_path: Path, accuracies: tuple[float, ...]) -> None:
     evolution.write_config(tmp_path, ["loss"])
     evolution.write_bests(tmp_path, [(i, f"m{i}", float(i), accuracy, 1.0) for i, accuracy in enumerate(accuracies)])
-    assert "ρ = not defined" in plot_evolution.finals_figure(tmp_path).axes[0].get_title()
+    assert "ρ = not defined" in finals.finals_figure(tmp_path).axes[0].get_title()
 
 
 def test_crowded_finals_label_those_that_have_room(tmp_path: Path) -> None:
     evolution.write_config(tmp_path, ["loss"])
     places = [0.0, 0.01, 0.5, 0.98, 0.99, 1.0]
     evolution.write_bests(tmp_path, [(i, f"m{i}", place, place, 1.0) for i, place in enumerate(places)])
-    ax = plot_evolution.finals_figure(tmp_path).axes[0]
+    ax = finals.finals_figure(tmp_path).axes[0]
     assert sorted(text.get_text() for text in ax.texts) == ["0", "2", "5"]
     assert len(ax.collections[0].get_offsets()) == 6
     assert "ρ = +1.00" in ax.get_title()
 
 
 def test_diversity_beside_chance_above_the_evaluations(folder: Path) -> None:
-    upper, lower = plot_evolution.diversity_figure(folder).axes
+    upper, lower = diversity.diversity_figure(folder).axes
     measured, chance = upper.lines
     assert measured.get_ydata()[:2].tolist() == [0.9, 0.5]
     assert chance.get_ydata()[:2].tolist() == [0.8, 0.7]
@@ -170,7 +171,7 @@ def test_diversity_beside_chance_above_the_evaluations(folder: Path) -> None:
 
 
 def test_survivors_show_density_of_mean_range_and_best(folder: Path) -> None:
-    figure = plot_evolution.survivors_figure(folder)
+    figure = survivors.survivors_figure(folder)
     ax = figure.axes[0]
     fc1, best1, fc2, best2 = ax.lines
     assert fc1.get_ydata() == pytest.approx([2, 2.5])  # percent
@@ -189,27 +190,27 @@ def test_survivors_show_density_of_mean_range_and_best(folder: Path) -> None:
 
 def test_a_layer_without_survivors_is_seen(tmp_path: Path) -> None:
     evolution.write_layers(tmp_path, [*LAYERS, (0, "fc3", 10, 0, 0, 0, 0), (1, "fc3", 10, 0, 0, 0, 0)])
-    ax = plot_evolution.survivors_figure(tmp_path).axes[0]
+    ax = survivors.survivors_figure(tmp_path).axes[0]
     assert ax.get_yscale() == "symlog"
     assert ax.get_ylim()[0] < 0
 
 
 def test_the_front_is_of_what_nothing_dominates() -> None:
     points = [(1.0, 3.0), (2.0, 2.0), (2.0, 1.0), (1.0, 3.0), (0.0, 3.0), (3.0, 0.0), (0.5, 2.5)]
-    assert plot_evolution.pareto_front(points) == [(1, 3), (2, 2), (3, 0)]
-    assert plot_evolution.pareto_front([(1.0, 1.0)]) == [(1, 1)]
-    assert plot_evolution.pareto_front([]) == []
+    assert fronts.pareto_front(points) == [(1, 3), (2, 2), (3, 0)]
+    assert fronts.pareto_front([(1.0, 1.0)]) == [(1, 1)]
+    assert fronts.pareto_front([]) == []
 
 
 def test_the_front_of_random_points_is_that_of_the_definition() -> None:
     points = [(float(x), float(y)) for x, y in np.random.default_rng(0).integers(0, 12, (60, 2))]
-    front = plot_evolution.pareto_front(points)
+    front = fronts.pareto_front(points)
     assert set(front) == {p for p in points if not any(q[0] >= p[0] and q[1] >= p[1] and q != p for q in points)}
     assert all(a[0] < b[0] and a[1] > b[1] for a, b in pairwise(front))
 
 
 def test_fronts_grow_with_the_generations(folder: Path) -> None:
-    ax = plot_evolution.fronts_figure(folder).axes[0]
+    ax = fronts.fronts_figure(folder).axes[0]
     assert sorted(ax.collections[0].get_offsets().tolist()) == [[0.4, 0.8], [0.5, 0.9], [0.55, 0.9], [0.6, 0.7]]
     first, last = ax.lines
     assert first.get_xydata().tolist() == [[0.5, 0.9], [0.6, 0.7]]
@@ -223,7 +224,7 @@ def test_fronts_grow_with_the_generations(folder: Path) -> None:
 def test_fronts_of_six_generations_from_the_first_to_the_last(tmp_path: Path) -> None:
     evolution.write_config(tmp_path, ["loss", "sparsity", "magnitude"])
     evolution.write_evaluations(tmp_path, [{"gen": gen, "loss": float(gen)} for gen in range(21)])
-    ax = plot_evolution.fronts_figure(tmp_path).axes[0]
+    ax = fronts.fronts_figure(tmp_path).axes[0]
     assert [line.get_label().split()[-1] for line in ax.lines] == ["0", "4", "8", "12", "16", "20"]
     assert len({(tuple(line.get_color()), line.get_marker()) for line in ax.lines}) == 6
     assert "first two of 3 objectives" in ax.get_title()
@@ -232,10 +233,10 @@ def test_fronts_of_six_generations_from_the_first_to_the_last(tmp_path: Path) ->
 def test_an_objective_of_several_terms_is_divided(tmp_path: Path) -> None:
     evolution.write_config(tmp_path, ["combined", "loss"], divisors={"magnitude": 10.0, "gradient": 2.0})
     evolution.write_evaluations(tmp_path, [{"magnitude": 5.0, "gradient": 3.0, "loss": -1.5}])
-    assert plot_evolution.read_evaluated(tmp_path).points == [(0, 2.0, -1.5)]
+    assert fronts.read_evaluated(tmp_path).points == [(0, 2.0, -1.5)]
     evolution.write_config(tmp_path, ["mine", "loss"])
     with pytest.raises(ep.InputError, match=r"fitness 'mine' is not known here.*register"):
-        plot_evolution.read_evaluated(tmp_path)
+        fronts.read_evaluated(tmp_path)
 
 
 def test_one_generation_is_seen(tmp_path: Path) -> None:
@@ -245,7 +246,7 @@ def test_one_generation_is_seen(tmp_path: Path) -> None:
     evolution.write_layers(tmp_path, LAYERS[:2])
     evolution.write_bests(tmp_path, BESTS[:1])
     evolution.write_evaluations(tmp_path, PAIRS[:3])
-    figures = {name: draw(tmp_path) for name, draw in plot_evolution.EVOLUTION_FIGURES.items()}
+    figures = {name: plot.FIGURES[name](tmp_path) for name in EVOLUTION}
     for figure in figures.values():
         figure.draw_without_rendering()
     for name in ("fitness", "diversity", "survivors"):
@@ -272,19 +273,18 @@ def test_a_run_that_goes_on_shows_what_is_there(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2])  # torn in its last number, which could be read
     torn = path.read_bytes()
     assert plot.figures_of(tmp_path) == ["fronts"]
-    assert plot_evolution.read_evaluated(tmp_path).points == [(0, 0.5, 0.9), (0, 0.4, 0.8), (0, 0.6, 0.7)]
+    assert fronts.read_evaluated(tmp_path).points == [(0, 0.5, 0.9), (0, 0.4, 0.8), (0, 0.6, 0.7)]
     evolution.write_generations(tmp_path, THREE)
     evolution.write_layers(tmp_path, LAYERS)
     names = ["fitness", "diversity", "survivors", "fronts"]
-    assert plot.figures_of(tmp_path) == plot_evolution.evolution_figures_of(tmp_path) == names
+    assert plot.figures_of(tmp_path) == names
     assert [path.stem for path in plot.save_figures(tmp_path)] == names
     assert path.read_bytes() == torn  # the run's own file to mend
 
 
 def test_a_finished_run_has_every_figure_but_the_starts(tmp_path: Path) -> None:
     write(tmp_path)
-    layers = {"fc1": [6, 200], "fc2": [2, 10]}
-    facts = {"start": "a", "layers": layers}
+    facts = {"start": "a", "layers": {"fc1": [6, 200], "fc2": [2, 10]}}
     controls = dict.fromkeys(("start", "generation-0", "generation-4"), facts)
     records.write_json(tmp_path / "result.json", {**facts, "controls": controls})
     roles = ["generation-0", "winner", "generation-4", "start"]
@@ -292,49 +292,48 @@ def test_a_finished_run_has_every_figure_but_the_starts(tmp_path: Path) -> None:
     rows = [dict(zip(columns, [role, i, 1.0 / i, i, 0.5], strict=True)) for role in roles for i in (1, 2)]
     records.write_table(tmp_path / "history.csv", columns, rows)
     assert plot.figures_of(tmp_path) == ["training", "layers", *EVOLUTION]
-    labels = [plot.LABELS["winner"], plot.LABELS["start"]]
-    for figure in (plot.training_figure(tmp_path), plot.layers_figure(tmp_path)):
+    labels = [ROLE_LABELS["winner"], ROLE_LABELS["start"]]
+    for figure in (training.training_figure(tmp_path), layers.layers_figure(tmp_path)):
         lines = figure.axes[0].lines
         assert [line.get_label() for line in lines] == labels
-        assert [line.get_color() for line in lines] == [plot.COLORS["winner"], plot.COLORS["start"]]
-    assert set(plot.read_histories(tmp_path)) == set(roles)
+        assert [line.get_color() for line in lines] == [ROLE_COLORS["winner"], ROLE_COLORS["start"]]
+    assert set(training.read_histories(tmp_path)) == set(roles)
 
 
 def test_other_methods_have_no_figures_of_an_evolution(tmp_path: Path) -> None:
     write(tmp_path)
     evolution.write_config(tmp_path, ["accuracy", "sparsity"], method="kstarts")
-    assert plot_evolution.evolution_figures_of(tmp_path) == []
     assert plot.figures_of(tmp_path) == ["starts"]
 
 
 def test_folders_that_cannot_be_drawn(tmp_path: Path) -> None:
     with pytest.raises(ep.InputError, match="holds no run"):
-        plot_evolution.fronts_figure(tmp_path)
+        fronts.fronts_figure(tmp_path)
     evolution.write_config(tmp_path, ["loss"])
     with pytest.raises(ep.InputError, match=r"holds no generations\.csv.* after each generation; choose"):
-        plot_evolution.fitness_figure(tmp_path)
+        fitness.fitness_figure(tmp_path)
     with pytest.raises(ep.InputError, match=r"holds no bests\.csv.* when it ends"):
-        plot_evolution.finals_figure(tmp_path)
+        finals.finals_figure(tmp_path)
     with pytest.raises(ep.InputError, match=r"one objective 'loss'; expected two or more"):
-        plot_evolution.fronts_figure(tmp_path)
-    (tmp_path / "generations.csv").write_text("gen,nevals,min,mean,max,std,diversity,seconds\n")
+        fronts.fronts_figure(tmp_path)
+    (tmp_path / "generations.csv").write_text(",".join(evolution.GENERATIONS) + "\n")
     with pytest.raises(ep.InputError, match="has no rows"):
-        plot_evolution.diversity_figure(tmp_path)
+        diversity.diversity_figure(tmp_path)
     (tmp_path / "generations.csv").write_text("gen,nevals,min,mean,max,std,diversity,seconds\n0,4,1,2,3,1,0.5,9\n")
     with pytest.raises(ep.InputError, match="lacks the columns best, chance_diversity"):
-        plot_evolution.diversity_figure(tmp_path)
+        diversity.diversity_figure(tmp_path)
     records.write_json(tmp_path / "config.json", {"method": "snip", "settings": {}})
     with pytest.raises(ep.InputError, match="run of snip without a fitness"):
-        plot_evolution.fronts_figure(tmp_path)
+        fronts.fronts_figure(tmp_path)
     evolution.write_config(tmp_path, ["accuracy", "sparsity"])
     evolution.write_evaluations(tmp_path, PAIRS[3:4])
     with pytest.raises(ep.InputError, match="no finite accuracy and sparsity"):
-        plot_evolution.fronts_figure(tmp_path)
+        fronts.fronts_figure(tmp_path)
 
 
 @pytest.mark.parametrize("name", EVOLUTION)
 def test_each_figure_has_a_script(name: str) -> None:
-    assert f'cli.plot_main("{name}", __doc__)' in (ROOT / "plots" / f"{name}.py").read_text()
+    assert f'plot_main("{name}", __doc__)' in (ROOT / "plots" / f"{name}.py").read_text()
 
 
 @pytest.mark.process

@@ -1,0 +1,64 @@
+"""Test accuracy against cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from evoprune.comparison.frames import read_cells
+from evoprune.comparison.statistics import BAND, dense_epoch, metric, ordered, summarise
+from evoprune.figures.of_comparison.panels import Group, finish, grid, scale_quality, seeds, select, size
+from evoprune.figures.styles import Look, styles
+
+
+def cost_figure(folder: Path, group: Group | None = None) -> Figure:
+    """Returns the figure of accuracy against cost: a panel a sparsity."""
+    cells = select(read_cells(folder / "cells.csv"), group)
+    is_dense = cells["method"] == "dense"
+    sparsities = sorted(cells.loc[~is_dense, "sparsity"].unique())
+    figure, look = Figure(figsize=size(len(sparsities), 5.8, 4.4), layout="constrained"), styles(cells["method"])
+    for ax, sparsity in zip(grid(figure, len(sparsities)), sparsities, strict=False):
+        plot_cost(ax, cells[is_dense | (cells["sparsity"] == sparsity)], dense_epoch(cells), look)
+        ax.set_title(f"{100 * sparsity:.6g} % sparsity")
+    caption = f"point: mean; bar: {BAND}; {seeds(cells)}"
+    if cells["budget"].notna().any():
+        caption += "; filled: main table, hollow: equal cost"
+    finish(figure, cells, caption + "; each panel has its own scale", cells["method"])
+    return figure
+
+
+def plot_cost(ax: Axes, cells: pd.DataFrame, epoch: float | None, look: Look | None = None) -> None:
+    """Draws test accuracy (or loss) against multiply-adds: the mean and its 95 % t-interval, for each method and budget.
+
+    Filled markers are of the main table, hollow ones of equal cost; a line joins those of a method.
+
+    Args:
+        ax: Where to draw.
+        cells: The cells of one (data, model) group at one sparsity, and the dense ones.
+        epoch: Multiply-adds of one epoch of dense training; None: they are drawn as they are.
+        look: Styles of the methods; None: those of ``styles``.
+    """
+    summary = summarise(cells).dropna(subset=["mean", "multiply_adds"])
+    scale = 100.0 if metric(cells) == "test_accuracy" else 1.0
+    look = look or styles(cells["method"])
+    for method in ordered(summary["method"]):
+        own = summary[summary["method"] == method].sort_values("multiply_adds")
+        style = look[method]
+        x, y = own["multiply_adds"].to_numpy() / (epoch or 1e9), scale * own["mean"].to_numpy()
+        if method == "dense":
+            ax.axhline(y.max(), color=style["color"], linewidth=0.8)
+        ax.plot(x, y, label=method, linewidth=1, **{**style, "marker": ""})
+        for i, main in enumerate(own["budget"].isna()):
+            half, face = scale * own["half"].fillna(0).iloc[i], style["color"] if main else "white"
+            bar = {"color": style["color"], "marker": style["marker"], "markerfacecolor": face, "markersize": 7}
+            ax.errorbar(x[i], y[i], half, capsize=2, **bar)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    ax.xaxis.set_major_locator(FixedLocator([m * 10.0**k for k in range(-6, 12) for m in (1, 3)]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("multiply-adds (1e9)" if epoch is None else "multiply-adds (epochs of dense training)")
+    scale_quality(ax, cells, summary)
