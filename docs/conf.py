@@ -1,0 +1,75 @@
+"""Configuration of the manual: ``sphinx-build -W -b html docs docs/_build``."""
+
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+
+import evoprune
+
+project = "evoprune"
+author = "the evoprune authors"
+copyright = author
+release = version = evoprune.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build", "_templates"]
+templates_path = ["_templates"]
+
+html_theme = "furo"
+html_title = f"evoprune {version}"
+
+myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
+myst_heading_anchors = 3
+
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autosummary_generate = True
+# these are optional extras, and the reference is built without them
+autodoc_mock_imports = [name for name in ("dask", "distributed", "tensorboard") if importlib.util.find_spec(name) is None]
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+HERE = Path(__file__).parent
+LITERAL = re.compile(r"(``.+?``)")
+MARKDOWN_LINK = re.compile(r"\[([^\]]+)\]\((experiments/[^)]+\.md)\)")
+
+
+def escape_bars(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Escapes the bars of absolute values, which reStructuredText takes for substitutions."""
+    text = LITERAL.split("\n".join(lines))
+    text[::2] = [part.replace("|", r"\|") for part in text[::2]]
+    lines[:] = "".join(text).split("\n")
+
+
+def name_tables(app: object, path: Path, parent: str, content: list[str]) -> None:
+    """Names the Markdown tables that RESULTS.md links to, since the manual does not contain them."""
+    content[0] = MARKDOWN_LINK.sub(r"\1 (`\2`)", content[0])
+
+
+def write_names() -> None:
+    """Writes the table of the names of ``evoprune``, each with a link to the module that it is defined in."""
+    rows = []
+    for name in sorted(evoprune.__all__, key=str.lower):
+        thing = getattr(evoprune, name)
+        if inspect.isclass(thing) or inspect.isfunction(thing):
+            place, summary = f"{thing.__module__}.{thing.__qualname__}", inspect.getdoc(thing) or ""
+            rows.append(f"   * - :py:obj:`ep.{name} <{place}>`\n     - {summary.partition(chr(10))[0]}")
+    text = "\n".join([".. list-table::", "", *rows, ""])
+    (HERE / "api").mkdir(exist_ok=True)
+    (HERE / "api" / "names.inc").write_text(text.replace("|", r"\|"), encoding="utf-8")
+
+
+def setup(app: object) -> None:
+    """Registers the changes to docstrings, which run before those of napoleon; writes the table."""
+    write_names()
+    app.connect("autodoc-process-docstring", escape_bars, priority=100)  # type: ignore[attr-defined]
+    app.connect("include-read", name_tables)  # type: ignore[attr-defined]
