@@ -17,6 +17,7 @@ NOT_RUN = "not run: "
 OUTPUT = "output"
 COMMANDS = ("evoprune ", "python ")
 NUMBER = re.compile(r"\d+\.\d+")
+DEADLINE = 900
 TOLERANCE = 0.1  # accuracies differ a little between versions and processors
 
 SHELL = f"""set -euo pipefail
@@ -82,7 +83,7 @@ def test_blocks_run_and_print_what_the_page_says(name: str, tmp_path: Path) -> N
     blocks = RUN[name]
     script = tmp_path / "page.py"
     script.write_text(HEADER + "\n".join(block.script(i) for i, block in enumerate(blocks)), encoding="utf-8")
-    code, printed = finish(start([str(script)], tmp_path))
+    code, printed = finish(start([str(script)], tmp_path), DEADLINE)
     assert code == 0, printed
     for i, block in enumerate(blocks):
         found = printed.split(MARK.format(i))[1].split(MARK.format(i + 1))[0].strip()
