@@ -9,7 +9,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests", "process", "package"]
+nox.options.sessions = ["lint", "types", "tests", "process", "docs", "package"]
 
 ROOT = Path(__file__).parent
 BIN = Path(sys.executable).parent
