@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from evoprune.errors import look_up
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def make(kind: type[T], given: Mapping[str, Any]) -> T:
@@ -69,8 +70,42 @@ def check_choices(options: Any) -> None:
 
 def accepted(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns those of some keywords that a function has parameters for by name."""
-    names = inspect.signature(function).parameters
+    names = parameters_of(function)
     return {name: value for name, value in given.items() if name in names}
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Returns the parameters of a function by name; none where it does not show them, as some of C's do not."""
+    try:
+        return dict(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return {}
+
+
+def takes(*kinds: type[Any]) -> Callable[[F], F]:
+    """Returns a decorator of a function that takes the fields of dataclasses as keywords: its signature then shows them.
+
+    Args:
+        kinds: The dataclasses; what the function has parameters for itself is left as it is.
+    """
+
+    def show(function: F) -> F:
+        signature = inspect.signature(function)
+        own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        shown = {field.name: _parameter(field) for kind in kinds for field in dataclasses.fields(kind) if field.init}
+        for parameter in own:
+            shown.pop(parameter.name, None)
+        function.__signature__ = signature.replace(parameters=[*own, *shown.values()])  # type: ignore[attr-defined]
+        return function
+
+    return show
+
+
+def _parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
+    default = field.default
+    if default is dataclasses.MISSING:
+        default = inspect.Parameter.empty if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=field.type)
 
 
 def _names(kind: type[Any]) -> list[str]:

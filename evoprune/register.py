@@ -74,3 +74,22 @@ def baseline() -> Callable[[str, Any], object]:
     from evoprune.baselines.registry import BASELINES
 
     return BASELINES.register
+
+
+@_kind
+def model() -> Callable[[str, Any], object]:
+    """Registers a network: a function that returns a module.
+
+    It is called with those of ``input_shape``, ``classes`` and ``widths`` that it has parameters for, as :class:`Problem` says.
+    """
+    from evoprune.problem.models import MODELS
+
+    return MODELS.register
+
+
+@_kind
+def data() -> Callable[[str, Any], object]:
+    """Registers a data set: a function that returns ``ep.Data``; it may take ``data_dir``."""
+    from evoprune.problem.load import DATA
+
+    return DATA.register

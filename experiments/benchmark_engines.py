@@ -279,7 +279,11 @@ def main(options: BenchmarkOptions) -> None:
     epoch_steps = -(-len(x) // options.batch_size)
     part = options.steps * options.batch_size
     problem = ep.Problem(
-        whole.network(), replace(whole.data, train=(x[:part], y[:part])), recipe, exclude=whole.exclude, loss=whole.loss_name
+        whole.network(),
+        replace(whole.data, train=(x[:part], y[:part])),
+        recipe,
+        exclude=whole.options.exclude,
+        loss=whole.loss_name,
     )
     gemm = gemm_rate(options.threads)
     print(f"dense products: {gemm / 1e9:.0f} GFLOP/s with {options.threads} thread(s); loop: {os.cpu_count()} threads")

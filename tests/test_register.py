@@ -1,7 +1,12 @@
 """Registries, and the registration of a user's own things."""
 
+import pickle
+
+import cloudpickle
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 import evoprune as ep
 from evoprune import operators
@@ -9,6 +14,8 @@ from evoprune.baselines.registry import BASELINES
 from evoprune.errors import InputError
 from evoprune.operators.crossover import CROSSOVERS
 from evoprune.operators.mutation import MUTATIONS
+from evoprune.problem.load import DATA, load
+from evoprune.problem.models import MODELS
 from evoprune.registry import Registry, describe
 
 
@@ -94,6 +101,7 @@ def test_register_takes_a_thing_or_decorates_it(kind, registry):
         assert register("called", function) is function
         assert {"decorated", "called"} <= set(registry)
         assert registry.name_of(function) == "decorated"
+        assert set(registry.own) == {"decorated", "called"}
     finally:
         registry.forget("decorated")
         registry.forget("called")
@@ -128,3 +136,62 @@ def test_a_baseline_that_returns_no_mask_of_the_network_is_refused():
         BASELINES.find(lambda problem, *, sparsity, seed: random_of(other, 0.5, 0)).prune(problem, sparsity=0.5)
     with pytest.raises(InputError, match="expected a name, or a function"):
         BASELINES.find(3)
+
+
+X, Y = torch.randn(40, 3, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 2
+
+
+def small(input_shape, classes, *, widths=(4,), gain=1.0):
+    return nn.Sequential(nn.Linear(input_shape[0], widths[0]), nn.ReLU(), nn.Linear(widths[0], classes))
+
+
+@pytest.fixture
+def own_names():
+    ep.register.model("mine", small)
+    ep.register.data("mine", lambda: ep.Data(train=(X, Y)))
+    yield
+    MODELS.forget("mine")
+    DATA.forget("mine")
+
+
+def test_a_model_and_data_of_the_users_are_taken_by_name(own_names):
+    problem = ep.Problem("mine", "mine")
+    assert {name: tuple(shape) for name, shape in problem.shapes.items()} == {"0.weight": (4, 3), "2.weight": (2, 4)}
+    assert {name: problem.config()[name] for name in ("model", "data", "widths")} == {
+        "model": "mine", "data": "mine", "widths": None,
+    }  # fmt: skip
+    given = ep.Problem(small, ep.Data(train=(X, Y)))
+    assert problem == given  # the same network from the same seed
+    assert problem.options.initialization == "given"
+    assert ep.Problem(small, lambda: ep.Data(train=(X, Y))) == given
+    assert problem != ep.Problem("mine", "mine", seed=1)
+    assert ep.Problem("mine", "mine", widths=(6,)).prunable_count == 6 * 5
+    assert ep.Problem.from_config(problem.config()) == problem
+    assert [len(y) for _, y in load("mine").parts().values()] == [28, 4, 8]
+
+
+def test_a_problem_of_own_names_travels_without_the_registries(own_names):
+    problem = ep.Problem("mine", "mine")
+    content = cloudpickle.dumps(problem)
+    MODELS.forget("mine")
+    DATA.forget("mine")
+    there = pickle.loads(content)
+    assert there == problem
+    assert there.config() == problem.config()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"model": lambda: nn.Linear(3, 2), "widths": (3,)}, "widths are .*; they go with a model that takes widths"),
+        ({"model": small, "widths": (0,)}, "expected positive integers"),
+        ({"model": lambda classes: classes}, "model made int; expected a torch.nn.Module"),
+        ({"data": lambda: 3}, "is int; expected ep.Data"),
+        ({"data": lambda: 1 / 0}, "cannot be made: ZeroDivisionError"),
+        ({"sead": 3}, r"unknown option 'sead'.* Did you mean 'seed'\?"),
+    ],
+    ids=["widths", "zero", "int", "no data", "error", "keyword"],
+)
+def test_models_data_and_keywords_that_cannot_be_served_are_refused(options, said):
+    with pytest.raises(InputError, match=said):
+        ep.Problem(**{"data": ep.Data(train=(X, Y)), **options})

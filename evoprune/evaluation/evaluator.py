@@ -280,7 +280,7 @@ class Evaluator:
 
     def _identified_terms(self) -> dict[str, Identified]:
         own = {f"fitness {name}": term for name, term in registered_terms().items() if name in self.terms}
-        return {name: identify(name, term, self.problem.ignore) for name, term in own.items()}
+        return {name: identify(name, term, self.problem.options.ignore) for name, term in own.items()}
 
     @property
     def key(self) -> str:

@@ -70,7 +70,7 @@ def check_identity(identified: Mapping[str, str], problem: Problem, terms: Mappi
     for name in identified:
         if name.startswith("fitness "):
             term = terms.get(name.removeprefix("fitness "))
-            own[name] = "" if term is None else digest_of(name, term, problem.ignore)
+            own[name] = "" if term is None else digest_of(name, term, problem.options.ignore)
     if other := differing(identified, own):
         raise InputError(
             f"on {worker_name()} the problem has another hash than in the main process; these differ: {other}. Expected the "

@@ -1,15 +1,25 @@
-"""Data sets that have a name."""
+"""Data sets that have a name, and the data of a problem."""
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
-from evoprune.errors import look_up
-from evoprune.problem.data import Data, content_digest, prepare
+from evoprune.errors import InputError
+from evoprune.options import accepted
+from evoprune.problem.data import Data, as_floats, content_digest, prepare
 from evoprune.problem.idx import load_idx, unpublished
+from evoprune.problem.options import ProblemOptions
+from evoprune.registry import Registry
+
+# Called with the name and the folder; returns the data as they are stored, and their white: None where they are no images.
+Loader: TypeAlias = Callable[[str, str | os.PathLike[str] | None], tuple[Data, int | None]]
 
 # content_digest of scikit-learn's digits
 _DIGITS = "8f7d414872ebfafc9725df1780b0a3f251ea93f7f99d775254aeb688d258587a"
@@ -28,7 +38,7 @@ def load(
 
     Args:
         name: ``digits`` (scikit-learn's 1,797 images of 8 x 8, embedded), ``mnist`` or ``fashion-mnist``
-            (60,000 + 10,000 images of 28 x 28; the published test set stays the test set).
+            (60,000 + 10,000 images of 28 x 28; the published test set stays the test set), or one that is registered.
         data_dir: Folder with the four IDX files, gzip'd or plain: the files themselves, in a sub-folder named
             after the data set, or where torchvision keeps them. Without it the environment variable
             ``EVOPRUNE_DATA`` is used, and without that they are downloaded once and cached.
@@ -36,10 +46,10 @@ def load(
         validation_fraction: See :meth:`Data.split`.
         test_fraction: See :meth:`Data.split`; only for data without a published test set.
         normalize: Subtract the mean of the training pixels and divide by their standard deviation. Otherwise
-            pixels lie in [0, 1].
+            pixels lie in [0, 1]. Registered data stay as they are.
 
     Returns:
-        Float32 images [n, 1, height, width] and int64 labels [n].
+        Float32 images [n, 1, height, width] and int64 labels [n]; of registered data what they are.
 
     Warns:
         UserWarning: The content is unknown: not that which is published under the name.
@@ -48,23 +58,89 @@ def load(
         InputError: An unknown name, or a file that is missing, truncated or foreign, or another published data set's.
     """
     raw, white = load_raw(name, data_dir)
+    if white is None:
+        return raw.split(seed, validation_fraction, test_fraction)
     return prepare(raw, white, seed, validation_fraction, test_fraction, normalize)
 
 
-def load_raw(name: str, data_dir: str | os.PathLike[str] | None = None) -> tuple[Data, int]:
-    """Returns a data set by name as it is stored, before any split or normalisation, and its value of white.
+def load_raw(data: str | Callable[..., Data], data_dir: str | os.PathLike[str] | None = None) -> tuple[Data, int | None]:
+    """Returns a data set as it is stored, before any split or normalisation, and its value of white.
 
     Args:
-        name: See :func:`load`.
+        data: Its name, see :func:`load`, or a function that makes it.
         data_dir: See :func:`load`.
 
     Raises:
         InputError: An unknown name, or a file that is missing, truncated or foreign.
     """
-    return look_up("data set", name, LOADERS)(name, data_dir)
+    return DATA.find(data)(DATA.name_of(data), data_dir)
 
 
-def _load_digits(name: str, data_dir: object) -> tuple[Data, int]:
+@dataclass(frozen=True)
+class Loaded:
+    """The data of a problem.
+
+    Attributes:
+        data: All parts, cast and on the device.
+        own: The user's own data as they were given; None for those that this package knows by name.
+        content: The digest of what was stored, where it is not kept; see :func:`evoprune.problem.data.content_digest`.
+        stored: The parts that were not split off.
+    """
+
+    data: Data
+    own: Data | None
+    content: str
+    stored: tuple[str, ...]
+
+
+def load_for_problem(given: object, options: ProblemOptions, as_float: bool) -> Loaded:
+    """Loads and splits the data of a problem.
+
+    Args:
+        given: A name, a function that makes :class:`evoprune.problem.data.Data`, or such data.
+        options: The problem's options.
+        as_float: Make integers of the inputs floats, for networks that embed none.
+
+    Raises:
+        InputError: Something else was given, or data that cannot be loaded or split.
+    """
+    if isinstance(given, Data):
+        raw, white = _copied(given), None
+    elif isinstance(given, str) or callable(given):
+        raw, white = load_raw(given, options.data_dir)
+    else:
+        raise InputError(f"data is {type(given).__name__}; expected a name or ep.Data(train=(x, y)).")
+    fractions = options.validation_fraction, options.test_fraction
+    if white is None:
+        data = raw.split(options.seed, *fractions)
+    else:
+        data = prepare(raw, white, options.seed, *fractions, options.normalize)
+    dtype = getattr(torch, options.dtype)
+    if as_float:
+        data = as_floats(data, dtype)
+    cast = {
+        part: tuple(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in pair)
+        for part, pair in data.parts().items()
+    }
+    kept = raw if white is None else None
+    content = "" if white is None else content_digest(raw)  # now, since what is stored is not kept
+    return Loaded(data.with_parts(cast).to(options.device), kept, content, tuple(raw.parts()))  # type: ignore[arg-type]
+
+
+def place(data_dir: str | os.PathLike[str] | None) -> str | None:
+    """Returns a folder that does not depend on the working folder; None where every host has its own."""
+    given = data_dir or os.environ.get("EVOPRUNE_DATA")
+    if given is None or (data_dir is None and os.path.isabs(given)):  # noqa: PTH117
+        return None
+    return os.path.abspath(os.path.expanduser(given))  # noqa: PTH100, PTH111
+
+
+def _copied(data: Data) -> Data:
+    """Returns the data with tensors of its own."""
+    return data.with_parts({part: (x.clone(), y.clone()) for part, (x, y) in data.parts().items()})
+
+
+def _load_digits(name: str, data_dir: object) -> tuple[Data, int | None]:
     from sklearn.datasets import load_digits  # heavy, and needed by this data set alone
 
     digits = load_digits()
@@ -73,4 +149,25 @@ def _load_digits(name: str, data_dir: object) -> tuple[Data, int]:
     return (data if content_digest(data) == _DIGITS else unpublished(data, "scikit-learn's digits", [])), 16
 
 
-LOADERS = {"digits": _load_digits, "mnist": load_idx, "fashion-mnist": load_idx}
+def _as_loader(function: Callable[..., Data]) -> Loader:
+    """Makes an entry of a user's function, which returns the data, and takes ``data_dir`` if it wants to."""
+    if not callable(function):
+        raise InputError(f"the data set is {type(function).__name__}; expected a name, or a function that returns ep.Data.")
+    return functools.partial(_load_own, function)
+
+
+def _load_own(function: Callable[..., Any], name: str, data_dir: object) -> tuple[Data, None]:
+    try:
+        data = function(**accepted(function, {"data_dir": data_dir}))
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"the data set {name!r} cannot be made: {type(error).__name__}: {error}") from error
+    if not isinstance(data, Data):
+        raise InputError(f"the data set {name!r} is {type(data).__name__}; expected ep.Data(train=(x, y)).")
+    return replace(data, name=name), None
+
+
+DATA: Registry[Loader] = Registry(
+    "data set", {"digits": _load_digits, "mnist": load_idx, "fashion-mnist": load_idx}, _as_loader
+)

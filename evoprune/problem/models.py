@@ -7,25 +7,65 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 from torch import nn
 
-from evoprune.errors import InputError, look_up
+from evoprune.errors import InputError
+from evoprune.options import parameters_of
+from evoprune.registry import Registry
 
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A network by name.
+    """A network's entry in the registry.
 
     Attributes:
-        build: Called with the shape of one input, the number of classes and the hidden widths.
-        widths: The default hidden widths.
-        loss: The loss that it is made for.
+        make: Called by keywords with those that it needs of ``input_shape`` (of one input), ``classes`` (the number of outputs)
+            and ``widths`` (of hidden layers).
+        widths: The default hidden widths; None where the function has its own, or none.
+        loss: The loss that it is made for; None where the data decide.
+        is_built_in: It takes floats, and its initial weights are drawn by ``kaiming`` unless the user says otherwise. A
+            network of the user's keeps its weights, and its inputs their type.
     """
 
-    build: Callable[[Sequence[int], int, Sequence[int]], nn.Module]
-    widths: tuple[int, ...]
-    loss: str
+    make: Callable[..., nn.Module]
+    widths: tuple[int, ...] | None = None
+    loss: str | None = None
+    is_built_in: bool = False
+
+    @property
+    def own(self) -> Callable[..., nn.Module] | None:
+        """The function, where it is the user's."""
+        return None if self.is_built_in else self.make
+
+    def takes(self, name: str) -> bool:
+        """Tells whether the function needs an argument, such as ``classes``.
+
+        A parameter with a default keeps it: the class of a network may have one of such a name by chance.
+        """
+        parameter = parameters_of(self.make).get(name)
+        return parameter is not None and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+
+    def build(self, input_shape: Sequence[int], classes: int, widths: Sequence[int] | None = None) -> Any:
+        """Returns the network with whatever values its layers give their parameters.
+
+        Args:
+            input_shape: Shape of one input.
+            classes: Number of outputs.
+            widths: Hidden widths; None for the default.
+
+        Raises:
+            InputError: Widths that are no positive integers, or that the function does not take.
+        """
+        chosen = self.widths if widths is None else tuple(widths)
+        if chosen is not None and "widths" not in parameters_of(self.make):
+            raise InputError(f"widths are {widths}; they go with a model that takes widths, such as mlp.")
+        if any(not isinstance(width, int) or width < 1 for width in chosen or ()):
+            raise InputError(f"widths are {chosen}; expected positive integers, such as 300 100.")
+        given = {"input_shape": tuple(input_shape), "classes": classes}
+        arguments = {name: value for name, value in given.items() if self.takes(name)}
+        return self.make(**arguments, **({} if chosen is None else {"widths": chosen}))
 
 
 def mlp(input_shape: Sequence[int], classes: int, widths: Sequence[int]) -> nn.Sequential:
@@ -53,8 +93,13 @@ def autoencoder(input_shape: Sequence[int], classes: int, widths: Sequence[int])
     Args:
         input_shape: Shape of one input.
         classes: Ignored: an autoencoder reconstructs its input.
-        widths: Widths from the first hidden layer to the code; the decoder takes them in reverse.
+        widths: Widths from the first hidden layer to the code, at least one; the decoder takes them in reverse.
+
+    Raises:
+        InputError: No widths.
     """
+    if not widths:
+        raise InputError(f"widths are {widths}; expected positive integers, such as 300 100.")
     network = mlp(input_shape, math.prod(input_shape), [*widths, *reversed(widths[:-1])])
     network.add_module("unflatten", nn.Unflatten(1, tuple(input_shape)))
     return network
@@ -67,21 +112,30 @@ def _lenet_300_100(input_shape: Sequence[int], classes: int, widths: Sequence[in
     return mlp(input_shape, classes, widths)
 
 
-MODELS = {
-    "lenet-300-100": NamedModel(_lenet_300_100, (300, 100), "cross-entropy"),
-    "mlp": NamedModel(mlp, (128, 64), "cross-entropy"),
-    "autoencoder": NamedModel(autoencoder, (256, 64), "reconstruction"),
-}
+def _as_model(given: NamedModel | Callable[..., nn.Module]) -> NamedModel:
+    if isinstance(given, NamedModel):
+        return given
+    if not callable(given):
+        raise InputError(f"model is {type(given).__name__}; expected a name, a torch.nn.Module, or a function that makes one.")
+    return NamedModel(given)
+
+
+MODELS: Registry[NamedModel] = Registry(
+    "model",
+    {
+        "lenet-300-100": NamedModel(_lenet_300_100, (300, 100), "cross-entropy", True),
+        "mlp": NamedModel(mlp, (128, 64), "cross-entropy", True),
+        "autoencoder": NamedModel(autoencoder, (256, 64), "reconstruction", True),
+    },
+    _as_model,
+)
 
 
 def build(name: str, input_shape: Sequence[int], classes: int, widths: Sequence[int] | None = None) -> nn.Module:
-    """Builds a network by name, with whatever values PyTorch gives its parameters.
+    """Builds a network by name, with whatever values its layers give their parameters.
 
     Raises:
         InputError: An unknown name, or widths that are not positive integers.
     """
-    model = look_up("model", name, MODELS)
-    widths = model.widths if widths is None else tuple(widths)
-    if any(not isinstance(width, int) or width < 1 for width in widths) or (not widths and name == "autoencoder"):
-        raise InputError(f"widths are {widths}; expected positive integers, such as 300 100.")
-    return model.build(input_shape, classes, widths)
+    network: nn.Module = MODELS.find(name).build(input_shape, classes, widths)
+    return network

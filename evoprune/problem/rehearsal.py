@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,19 +13,35 @@ from torch import Tensor, nn
 from evoprune import seeds
 from evoprune.errors import InputError
 from evoprune.problem.arrays import is_labels, require_finite
-from evoprune.problem.data import Data
-from evoprune.problem.recipe import MEASURE_BATCH
-
-if TYPE_CHECKING:
-    from evoprune.problem.problem import Problem
-
+from evoprune.problem.data import Data, Pair
+from evoprune.problem.losses import LOSSES, SQUARED
+from evoprune.problem.options import ProblemOptions
+from evoprune.problem.recipe import MEASURE_BATCH, Recipe
 
 # Calls that are compared: a network that draws rarely is found out all the same.
 REPEATS = 6
-BUILT_IN_LOSSES = ("cross-entropy", "mse", "reconstruction")
 
 
-def rehearse(problem: Problem, given: Data) -> bool:
+class Rehearsed(Protocol):
+    """What a rehearsal needs of a problem; see :class:`evoprune.problem.problem.Problem`."""
+
+    options: ProblemOptions
+    recipe: Recipe
+    data: Data
+    dtype: torch.dtype
+    loss_name: str
+
+    def network(self) -> nn.Module:
+        """Returns a new network at W0."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Returns the mean loss of a batch."""
+
+    def part(self, name: str) -> Pair:
+        """Returns inputs and what the outputs are compared with."""
+
+
+def rehearse(problem: Rehearsed, given: Data) -> bool:
     """Tries one training step on a copy, and an evaluation of each part of the data.
 
     Args:
@@ -97,7 +113,7 @@ def _require_own(network: nn.Module, loss: Tensor) -> None:
         nodes += [following for following, _ in node.next_functions]
 
 
-def _require_whole_state(problem: Problem, network: nn.Module) -> None:
+def _require_whole_state(problem: Rehearsed, network: nn.Module) -> None:
     """Checks that a network that has trained is again what it is when it is made from its state_dict, as results are."""
     x = problem.part("validation")[0][:8]
     again = problem.network().eval()
@@ -115,7 +131,7 @@ def _require_whole_state(problem: Problem, network: nn.Module) -> None:
         )
 
 
-def _require_repeatable(problem: Problem) -> None:
+def _require_repeatable(problem: Rehearsed) -> None:
     """Checks that network, loss and gradients are the same again from the same seed: only global generators can be seeded."""
     for part, mode in (("train", "training"), ("validation", "evaluation")):
         x, target = (tensor[:8] for tensor in problem.part(part))
@@ -133,7 +149,7 @@ def _require_repeatable(problem: Problem) -> None:
                 )
 
 
-def _once(problem: Problem, x: Tensor, target: Tensor, training: bool) -> dict[str, Tensor]:
+def _once(problem: Rehearsed, x: Tensor, target: Tensor, training: bool) -> dict[str, Tensor]:
     """Returns outputs, loss and, in training, gradients of a new network."""
     network = problem.network().train(training)
     with seeds.seeded(0), torch.set_grad_enabled(training):
@@ -151,22 +167,22 @@ def _alike(one: Tensor, other: Tensor) -> bool:
     return torch.allclose(one, other, rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
-def _check_values(problem: Problem, given: Data) -> None:
-    own = problem.loss_name not in BUILT_IN_LOSSES
+def _check_values(problem: Rehearsed, given: Data) -> None:
+    own = problem.loss_name not in LOSSES
     for part, (x, y) in given.parts().items():
         require_finite(x, f"{part} inputs", problem.dtype)
         if problem.loss_name != "reconstruction":
             require_finite(y, f"{part} targets", problem.dtype, missing=own)
 
 
-def _batches(problem: Problem, part: str) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(problem: Rehearsed, part: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Yields batches of the sizes that occur: of a known loss the smallest alone, of a loss of the user's own the largest, too.
 
     The smallest of an epoch is the last, and a last batch of one example is what batch normalisation refuses.
     """
     x, target = problem.part(part)
     batch = problem.recipe.batch_size
-    if problem.loss_name in BUILT_IN_LOSSES:
+    if problem.loss_name in LOSSES:
         sizes = {len(problem.part("train")[0]) % batch or batch}
     else:
         size = batch if part == "train" else MEASURE_BATCH
@@ -178,7 +194,7 @@ def _batches(problem: Problem, part: str) -> Iterator[tuple[Tensor, Tensor]]:
         yield x.index_select(0, rows), target.index_select(0, rows)
 
 
-def _loss(problem: Problem, part: str, outputs: Tensor, target: Tensor) -> Tensor:
+def _loss(problem: Rehearsed, part: str, outputs: Tensor, target: Tensor) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Using a target size", UserWarning)
         try:
@@ -201,7 +217,7 @@ def _loss(problem: Problem, part: str, outputs: Tensor, target: Tensor) -> Tenso
         raise InputError(f"the loss has shape {tuple(loss.shape)}; expected the batch's mean, a scalar.")
     # a W0 that is scaled for sparse networks may be too large for the dense one
     value = float(loss.detach())
-    if problem.w0_density is None and not np.isfinite(value):
+    if problem.options.w0_density is None and not np.isfinite(value):
         raise InputError(
             f"the loss {problem.loss_name!r} of the untrained network is {value} on {len(target)} {part} examples; "
             f"expected a finite number: scale inputs or targets, leave out examples, or choose another loss."
@@ -209,9 +225,9 @@ def _loss(problem: Problem, part: str, outputs: Tensor, target: Tensor) -> Tenso
     return loss
 
 
-def _check_targets(problem: Problem, part: str, outputs: Tensor, target: Tensor) -> None:
+def _check_targets(problem: Rehearsed, part: str, outputs: Tensor, target: Tensor) -> None:
     """Checks targets against outputs for the losses that are known; none of them may broadcast."""
-    if problem.loss_name in ("mse", "reconstruction"):
+    if problem.loss_name in SQUARED:
         given, wanted = tuple(target.shape), tuple(outputs.shape)
         if given != wanted:
             raise InputError(f"{part} outputs are {wanted}, targets {given}; expected the same: {_reshaped(outputs, target)}.")
@@ -256,14 +272,14 @@ def _reshaped(outputs: Tensor, target: Tensor) -> str:
     return "for classes give integers and loss='cross-entropy'" if whole else "change the network's outputs or the targets"
 
 
-def _require_pairs(problem: Problem, outputs: Tensor, target: Tensor) -> None:
+def _require_pairs(problem: Rehearsed, outputs: Tensor, target: Tensor) -> None:
     """Refuses a loss of the user's own that broadcasts [n, 1] against [n] without a warning.
 
     Such a loss compares every output with every target, so it stays the same when the targets are shuffled among the examples,
     while it does not once the targets have the outputs' shape. A loss that reshapes by itself changes when they are shuffled.
     """
     sizes = [[size for size in t.shape[1:] if size != 1] for t in (outputs, target)]
-    if problem.loss_name in BUILT_IN_LOSSES or outputs.shape == target.shape or sizes[0] != sizes[1] or len(target) < 2:
+    if problem.loss_name in LOSSES or outputs.shape == target.shape or sizes[0] != sizes[1] or len(target) < 2:
         return
     present = ~target.isnan().flatten(1).any(1) if target.ndim > 1 else ~target.isnan()
     outputs, target = outputs[present], target[present]
@@ -291,7 +307,7 @@ def _change(values: list[float]) -> float:
     return abs(values[0] - values[1]) / most if most else 0.0
 
 
-def _failure(problem: Problem, part: str, x: Tensor, target: Tensor, error: Exception) -> str:
+def _failure(problem: Rehearsed, part: str, x: Tensor, target: Tensor, error: Exception) -> str:
     cure, types = "", ("dtype", "scalar type", "Long", "Float")
     if is_labels(x):
         cure = "; the inputs are integers: give x.float() (x.astype('float32')), unless the network embeds them"
@@ -305,14 +321,14 @@ def _failure(problem: Problem, part: str, x: Tensor, target: Tensor, error: Exce
     )
 
 
-def _has_classes(problem: Problem, outputs: Tensor) -> bool:
+def _has_classes(problem: Rehearsed, outputs: Tensor) -> bool:
     y = problem.data.train[1]
     if problem.loss_name == "reconstruction" or not is_labels(y) or outputs.ndim != y.ndim + 1:
         return False
     return outputs.shape[1] > int(y.max())
 
 
-def _check_labels(problem: Problem, outputs: Tensor) -> None:
+def _check_labels(problem: Rehearsed, outputs: Tensor) -> None:
     if problem.loss_name != "cross-entropy" or not is_labels(problem.data.train[1]) or outputs.ndim < 2:
         return
     for part, (_, y) in problem.data.parts().items():

@@ -15,9 +15,10 @@ import torch
 
 from evoprune.errors import InputError
 from evoprune.problem import data as datasets
+from evoprune.problem import load as load_module
 from evoprune.problem.data import Data, content_digest
 from evoprune.problem.idx import _IDX_FILES, _KMNIST_MD5, _PUBLISHED, _Published, find_idx_folder, read_idx
-from evoprune.problem.load import LOADERS, load, load_raw
+from evoprune.problem.load import DATA, load, load_raw
 
 pytestmark = [
     # urllib3 leaves a socket to the garbage collector where a download fails
@@ -222,7 +223,7 @@ def test_digits_is_normalised_by_its_training_part(digits):
 # IDX files
 
 
-@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("name", DATA)
 def test_every_loader_gives_images_and_labels(name, tmp_path):
     data = load(name, data_dir=write(tmp_path), seed=0)
     assert list(data.parts()) == ["train", "validation", "test"]
@@ -241,7 +242,7 @@ def test_every_loader_gives_images_and_labels(name, tmp_path):
 @pytest.mark.parametrize("sub", ["", "mnist", "MNIST/raw"])
 def test_idx_files_are_found_where_they_lie(tmp_path, sub, end):
     write(tmp_path / sub, end)
-    raw, white = LOADERS["mnist"]("mnist", tmp_path)
+    raw, white = DATA["mnist"]("mnist", tmp_path)
     assert white == 255
     wanted = arrays()
     for part, (x, y) in raw.parts().items():
@@ -448,7 +449,7 @@ def test_unknown_content_warns_and_is_recorded_by_its_digest(published, part):
 
 
 def test_other_digits_than_scikit_learns_warn(monkeypatch):
-    monkeypatch.setattr(datasets, "_DIGITS", "")
+    monkeypatch.setattr(load_module, "_DIGITS", "")
     with pytest.warns(UserWarning, match="scikit-learn's digits is not the published data set digits"):
         assert load("digits").digest is not None
 
@@ -673,7 +674,7 @@ def test_a_server_that_cannot_be_reached_is_said(server):
 def mnist():
     for given in (os.environ.get("EVOPRUNE_DATA"), Path(__file__).parents[2] / "shared/data/mnist"):
         if given and find_idx_folder("mnist", Path(given)):
-            return LOADERS["mnist"]("mnist", given)[0]
+            return DATA["mnist"]("mnist", given)[0]
     pytest.skip("MNIST is neither in EVOPRUNE_DATA nor in ../shared/data/mnist")
 
 

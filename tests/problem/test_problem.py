@@ -91,7 +91,7 @@ def test_every_model_makes_a_problem_with_digits(name):
     widths = [64, *MODELS[name].widths]
     assert next(iter(problem.shapes.values())) == (widths[1], widths[0])
     assert problem.loss_name == MODELS[name].loss
-    assert problem.initialization == "kaiming"
+    assert problem.options.initialization == "kaiming"
     assert problem.is_classification == (problem.loss_name == "cross-entropy")
     x, target = problem.part("test")
     assert torch.isfinite(problem.loss(problem.network()(x), target))
@@ -157,7 +157,7 @@ def test_a_module_is_taken_as_given_and_a_function_is_called_under_the_seed():
     make = partial(nn.Linear, 6, 4)
     assert same(state(own(model=make, seed=1).network()), state(own(model=make, seed=1).network()))
     assert not same(state(own(model=make, seed=1).network()), state(own(model=make, seed=2).network()))
-    assert own(model=make).initialization == "given"
+    assert own(model=make).options.initialization == "given"
 
 
 def test_making_a_problem_leaves_the_global_state():
