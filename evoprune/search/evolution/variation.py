@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from deap import algorithms, base, tools
 
 from evoprune import seeds
 from evoprune.masks.mask import Mask
-from evoprune.operators.crossover import CROSSOVERS
-from evoprune.operators.mutation import MUTATIONS, shrink
+from evoprune.operators.binding import bind_crossover, bind_mutation
+from evoprune.operators.mutation import shrink
 from evoprune.search.evolution.options import Evolution
 from evoprune.search.evolution.state import State
 
@@ -36,16 +34,14 @@ def register_operators(
         toolbox.register("select", tools.selTournament, tournsize=evolution.tournament_size)
     else:
         toolbox.register("select", {"best": tools.selBest, "nsga2": tools.selNSGA2}[selection])
-    scope = {} if evolution.crossover == "layer" else {"scope": evolution.scope}
-    toolbox.register("mate", CROSSOVERS[evolution.crossover], rng=rng, **scope)
     low, high = evolution.bounds(sparsity)
     # silent: a child that equals a mask of an earlier generation is not evaluated again, and gets no evidence
-    arguments: Mapping[str, dict[str, Any]] = {
-        "swap": {"scope": evolution.scope},
-        "informed": {"scope": evolution.scope, "grow": evolution.grow, "among": evolution.among, "missing": "silent"},
-        "sparsity": {"low": low, "high": high},
-    }
-    mutations = [functools.partial(MUTATIONS[name], **arguments.get(name, {})) for name in evolution.mutation]
+    options = {
+        "scope": evolution.scope, "grow": evolution.grow, "among": evolution.among, "missing": "silent",
+        "low": low, "high": high,
+    }  # fmt: skip
+    toolbox.register("mate", bind_crossover(evolution.crossover, options), rng=rng)
+    mutations = [bind_mutation(mutation, options) for mutation in evolution.mutation]
     toolbox.register("mutate", mutate, mutations=mutations, fraction=evolution.fraction, rng=rng)
 
 
