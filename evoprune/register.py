@@ -93,3 +93,19 @@ def data() -> Callable[[str, Any], object]:
     from evoprune.problem.load import DATA
 
     return DATA.register
+
+
+@_kind
+def schedule() -> Callable[[str, Any], object]:
+    """Registers a schedule: a class or ``function(problem, sparsity)`` that makes an :mod:`evoprune.training.schedule`."""
+    from evoprune.training.registry import SCHEDULES
+
+    return SCHEDULES.register
+
+
+@_kind
+def engine() -> Callable[[str, Any], object]:
+    """Registers an engine: a class of populations, see :class:`evoprune.engines.population.Population`."""
+    from evoprune.engines.registry import ENGINES
+
+    return ENGINES.register

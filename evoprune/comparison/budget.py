@@ -10,10 +10,10 @@ from typing import Any
 from evoprune.baselines.registry import BASELINES
 from evoprune.comparison.cells import Cell, Comparison
 from evoprune.comparison.methods import METHODS
-from evoprune.evaluation.evidence import BATCH
 from evoprune.problem.problem import Problem
 from evoprune.search.evolution.options import RANDOM, Evolution
 from evoprune.search.evolution.starts import DISSIPATE, DISSIPATE_EPOCHS
+from evoprune.training.gradient import BATCH
 
 # Options of the searches, which a comparison may set; what it does not set is the method's default.
 SEARCH_OPTIONS = (

@@ -27,7 +27,7 @@ def move(
         The population under the other engine, and an optimiser that remembers what the first one did; the same two where
         they have that engine already.
     """
-    if isinstance(population, ENGINES[name].kind):
+    if type(population) is ENGINES[name].kind:
         return population, optimizer
     other = ENGINES[name].build(problem, population.masks)
     other.load([population.state(k) for k in range(population.size)])

@@ -20,7 +20,7 @@ from evoprune.evaluation.terms import BUILT_IN_TERMS, TERMS
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 from evoprune.seeds import noise
-from evoprune.training.dissipation import Dissipation, remover
+from evoprune.training.dissipation import Dissipation
 from evoprune.training.loop import Trained, train
 from evoprune.training.measure import Measured, measure
 from evoprune.training.threads import torch_threads
@@ -88,8 +88,8 @@ def evaluate_chunk(problem: Problem, masks: Chunk, brief: BriefTraining) -> list
 
 def _train_group(problem: Problem, masks: Chunk, brief: BriefTraining) -> list[Evaluation]:
     population = ENGINES[brief.engine].build(problem, masks)
-    prune = None if brief.dissipation is None else remover(problem, brief.dissipation, brief.seed)
-    trained = train(population, problem, brief.epochs, brief.seed, prune=prune)
+    schedule = None if brief.dissipation is None else brief.dissipation.start()
+    trained = train(population, problem, brief.epochs, brief.seed, schedule=schedule)
     validation = measure(population, problem, "validation")
     by_name = {name: _measure_term(name, trained, validation, brief) for name in TERMS}
     evaluations = []

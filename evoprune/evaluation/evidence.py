@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from evoprune.engines.population import Population
 from evoprune.errors import InputError
 from evoprune.masks.bits import layer_slices
 from evoprune.masks.evidence import Evidence
-from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
-from evoprune.seeds import batch_order, noise
-from evoprune.training.cost import multiply_adds
 from evoprune.training.dissipation import Dissipation, movement_scores
+from evoprune.training.gradient import BATCH, dense_gradient, dense_gradient_cost
 
-# Training examples of the dense gradient.
-BATCH = 500
 MAGNITUDE = "magnitude"
 
 
@@ -86,39 +79,8 @@ def take_evidence(
 
 
 def evidence_cost(problem: Problem, batch: int = BATCH) -> float:
-    """Returns the multiply-adds of one dense gradient, counted as :func:`evoprune.training.cost.multiply_adds` does."""
-    dense = Mask(np.ones(problem.prunable_count, bool), problem.shapes)
-    n = len(problem.part("train")[0])
-    return multiply_adds(problem, dense) * min(batch, n) / n
-
-
-def dense_gradient(problem: Problem, state: Mapping[str, Tensor], seed: int, batch: int) -> NDArray[np.floating[Any]]:
-    """Returns the size of the mean loss's gradient in all prunable weights [n], removed ones included, without weight decay.
-
-    The network is in evaluation mode, as for the validation loss: without dropout's noise or this batch's statistics.
-
-    Args:
-        problem: The problem; its training examples and loss are used.
-        state: The network's ``state_dict``, removed weights zero.
-        seed: Seeds the batch: the first examples of the first epoch's order under that seed.
-        batch: Number of examples; all, where there are fewer.
-
-    Raises:
-        InputError: The batch is no positive number.
-    """
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise InputError(f"batch is {batch!r}; expected a positive integer.")
-    network = problem.network().eval()
-    network.load_state_dict(dict(state))
-    parameters = dict(network.named_parameters())
-    weights = [parameters[name].requires_grad_() for name in problem.shapes]  # frozen ones may be pruned, too
-    x, target = problem.part("train")
-    rows = next(batch_order(len(x), batch, seed, 0, x.device))
-    with noise(seed, 0):  # a module of the user's own may draw even so
-        loss = problem.loss(network(x[rows]), target[rows])
-    gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
-    found: NDArray[np.floating[Any]] = torch.cat([gradient.flatten() for gradient in gradients]).abs().cpu().numpy()
-    return found
+    """Returns the multiply-adds that evidence takes: those of one dense gradient."""
+    return dense_gradient_cost(problem, batch)
 
 
 def _least(keys: NDArray[np.floating[Any]], count: int) -> NDArray[np.int64]:

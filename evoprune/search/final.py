@@ -12,7 +12,7 @@ from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 from evoprune.runs.run import Run
 from evoprune.search.session import Plan
-from evoprune.training.final import FinalTraining, train_from_w0, train_fully
+from evoprune.training.final import FinalTraining, Training, train_from_w0, train_fully
 
 
 def train_chosen(
@@ -41,7 +41,6 @@ def train_chosen(
         RunError: The winner's training diverged.
     """
     engine, threads, order = how
-    orders = (order, seeds.integer(seed, "restart"))
     restarted = plan.restart and plan.dissipation is not None
     epochs = problem.recipe.epochs + (plan.dissipation.last if restarted and plan.dissipation else 0)
     done: dict[str, FinalTraining] = {}
@@ -51,11 +50,14 @@ def train_chosen(
         def advance() -> None:
             bar.update()
 
+        schedule, last = (None, None) if plan.dissipation is None else (plan.dissipation.start, plan.dissipation.last)
+        training = Training(engine, order, threads, advance, schedule, last if plan.restart else None, plan.free_after)
+
         def train_mask(mask: Mask) -> FinalTraining:
             try:
                 if plan.restart:
-                    return train_from_w0(problem, mask, engine, orders, threads, advance, plan.dissipation, plan.free_after)
-                return train_fully(problem, mask, engine, order, threads, advance, plan.dissipation, free_after=plan.free_after)
+                    return train_from_w0(problem, mask, training, seeds.integer(seed, "restart"))
+                return train_fully(problem, mask, training)
             except Exception as error:
                 if not is_of_the_machine(error):
                     raise

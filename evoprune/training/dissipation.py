@@ -11,13 +11,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from evoprune.engines.population import Population
 from evoprune.errors import InputError, look_up
 from evoprune.masks.bits import Bits
 from evoprune.masks.mask import Mask
 from evoprune.masks.random import apportion, survivors_of
 from evoprune.problem.problem import Problem
-from evoprune.training.schedule import Prune
+from evoprune.training.schedule import Moment
 
 Values: TypeAlias = NDArray[np.floating[Any]]
 
@@ -29,7 +28,7 @@ STILL = (
     "moves weights: check the recipe's lr, and whether weights are frozen or get no gradient."
 )
 
-# Edges of the histograms of movement: log10 of the score; what lies outside is counted in the outermost bins.
+# Edges of the histograms of movement: log10 of the score; scores beyond them are counted in the outermost bins.
 EDGES = np.linspace(-6.0, 2.0, 65)
 
 
@@ -38,14 +37,14 @@ class Dissipation:
     """When and what to remove.
 
     Either the sparsity is given, and each epoch's threshold follows from a geometric schedule of density; or a fraction is
-    given, and the sparsity emerges. This is the project's reading of arXiv:2209.02201, of which only the abstract was at hand:
+    given, and the sparsity emerges. This is the project's reading of arXiv:2209.02201, of which only the abstract was read:
     "eliminating weights that remain within a fraction of their initial value during the first couple of epochs".
 
     Attributes:
         epochs: Number of removals: one at the end of each of so many epochs.
         sparsity: Sparsity after the last one; None where ``fraction`` is given.
         fraction: f: removes where the score is at most f; None where ``sparsity`` is given.
-        movement: What a survivor's score is. ``relative``: |w - w0| / |w0|, the paper's words. ``absolute``: |w - w0| over the
+        movement: The score of a survivor. ``relative``: |w - w0| / |w0|, the paper's words. ``absolute``: |w - w0| over the
             mean |w0| of all prunable weights. ``random``: a random number from 0 to 1, the control: random dropout of weights
             with the same schedule.
         scope: ``global``: one threshold for all layers. ``layer``: every layer loses the same fraction of its survivors, or
@@ -76,6 +75,10 @@ class Dissipation:
             raise InputError(f"fraction is {self.fraction}; expected a number of at least 0, such as 0.1.")
         look_up("movement", self.movement, dict.fromkeys(MOVEMENTS, True))
         look_up("scope", self.scope, dict.fromkeys(SCOPES, True))
+
+    def start(self) -> Dissipating:
+        """Returns the schedule of one training."""
+        return Dissipating(self)
 
     @property
     def last(self) -> int:
@@ -116,35 +119,39 @@ class Dissipation:
         return int(round(survivors * (end / survivors) ** (1 / (self.last - epoch + 1))))  # noqa: RUF046
 
 
-def remover(problem: Problem, dissipation: Dissipation, seed: int, log: list[list[dict[str, Any]]] | None = None) -> Prune:
-    """Returns what removes survivors at the end of an epoch, for :func:`evoprune.training.loop.train`.
+class Dissipating:
+    """The schedule of a dissipation in one training.
 
     Args:
-        problem: The problem; movement is measured from its W0.
         dissipation: When and what to remove.
-        seed: Seeds the draws of ``movement="random"``.
-        log: Is given, after each removal, a list with what :func:`describe_removal` says of each individual.
+
+    Attributes:
+        log: After each removal, a list with the description of each individual's, see :func:`describe_removal`.
     """
 
-    def prune(epoch: int, population: Population) -> list[Mask] | None:
+    every: int | None = None
+
+    def __init__(self, dissipation: Dissipation) -> None:
+        self.dissipation = dissipation
+        self.log: list[list[dict[str, Any]]] = []
+
+    def masks_after(self, moment: Moment) -> list[Mask] | None:
+        """Returns the masks that are left at the end of an epoch; None before the first removal and after the last."""
+        dissipation, epoch, problem = self.dissipation, moment.epoch, moment.problem
         if not dissipation.first <= epoch <= dissipation.last:
             return None
         masks, described = [], []
-        for k, mask in enumerate(population.masks):
-            values = population.survivor_values(k, population.weights).cpu().numpy()
-            scores = movement_scores(problem, mask, values, dissipation, [seed, epoch])
+        for k, mask in enumerate(moment.population.masks):
+            values = moment.population.survivor_values(k, moment.population.weights).cpu().numpy()
+            scores = movement_scores(problem, mask, values, dissipation, [moment.seed, epoch])
             target = dissipation.target(epoch, mask.survivors, problem.prunable_count)
             removed = _still(problem, mask, scores, values, dissipation, target)
             bits = mask.bits.copy()
             bits[bits] = ~removed
             masks.append(Mask(bits, mask.shapes))
-            if log is not None:
-                described.append(describe_removal(epoch, masks[-1], scores, removed))
-        if log is not None:
-            log.append(described)
+            described.append(describe_removal(epoch, masks[-1], scores, removed))
+        self.log.append(described)
         return masks
-
-    return prune
 
 
 def movement_scores(
@@ -177,13 +184,13 @@ def movement_scores(
 
 
 def describe_removal(epoch: int, mask: Mask, scores: NDArray[np.float64], removed: Bits) -> dict[str, Any]:
-    """Returns what a removal did, as JSON values.
+    """Describes a removal in JSON values.
 
     Args:
         epoch: The epoch at whose end it was.
         mask: The mask after it.
         scores: The scores of those that survived until then.
-        removed: True for those removed.
+        removed: True for the survivors that were removed.
 
     Returns:
         ``epoch``, ``survivors``, ``threshold`` (the largest score removed; None for no removal), ``layers`` (survivors by
@@ -204,7 +211,7 @@ def describe_removal(epoch: int, mask: Mask, scores: NDArray[np.float64], remove
 def _still(
     problem: Problem, mask: Mask, scores: NDArray[np.float64], values: Values, dissipation: Dissipation, target: int | None
 ) -> Bits:
-    """Returns which survivors go: those within the fraction, or those with the least scores until the target is met.
+    """Returns which survivors go: those within the fraction, or those with the least scores, as many as meet the target.
 
     Among equal scores the smaller weights go first: those that no gradient has reached have all moved alike.
     """

@@ -17,9 +17,9 @@ from evoprune.engines.population import Population
 from evoprune.engines.registry import ENGINES
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
-from evoprune.training.dissipation import Dissipation, remover
 from evoprune.training.loop import train
 from evoprune.training.measure import measure
+from evoprune.training.schedule import Schedule
 from evoprune.training.threads import torch_threads
 
 HISTORY_COLUMNS = ("epoch", "train_loss", "validation_loss", "validation_accuracy", "survivors", "multiply_adds")
@@ -33,10 +33,12 @@ class FinalTraining:
     """A fully trained masked network.
 
     Attributes:
-        mask: The mask at the end: the one that training began with, less what dissipated.
+        mask: The mask at the end; a schedule may have changed the one that training began with.
         history: After each epoch: epoch, mean training loss of its steps, validation loss and validation accuracy, survivors,
             and the multiply-adds on surviving weights so far.
-        removals: What each removal did, see :func:`evoprune.training.dissipation.describe_removal`; empty without dissipation.
+        removals: The log that the schedule kept of this mask, such as
+            :func:`evoprune.training.dissipation.describe_removal` of each removal;
+            empty without a schedule.
         engines: The engines that trained it, one after another.
         test_loss: Mean loss on the test set; NaN where training ended before the recipe's last epoch.
         test_accuracy: From 0 to 1; None where accuracy is not defined.
@@ -67,7 +69,7 @@ class FinalTraining:
         return self.history[-1]["validation_accuracy"]
 
     def divergence(self, tested: bool = True) -> str:
-        """Says what is not finite at the end, and since when; empty where all is.
+        """Names the values that are not finite at the end, and since when; empty if all are finite.
 
         Args:
             tested: The test set was measured.
@@ -101,90 +103,66 @@ class FinalTraining:
         return cls(**{**facts, "test_loss": test_loss, "state": state, "mask": Mask(bits, problem.shapes)})
 
 
-def train_fully(
-    problem: Problem,
-    mask: Mask,
-    engine: str,
-    seed: int,
-    threads: int,
-    on_epoch: Callable[[], None] | None = None,
-    dissipation: Dissipation | None = None,
-    epochs: int | None = None,
-    free_after: int | None = None,
-) -> FinalTraining:
+@dataclass(frozen=True)
+class Training:
+    """How masks are trained.
+
+    Attributes:
+        engine: Name of the engine; ``auto`` takes the one with the least measured cost.
+        seed: Seeds batches and noise; the evaluation's seed makes the first epochs those of the brief training.
+        threads: Threads that torch uses.
+        on_epoch: Called after each epoch.
+        schedule: Makes the schedule that changes the masks during one training; None keeps the masks.
+        epochs: Ends after so many of the recipe's epochs, and leaves the test set alone; None trains all.
+        free_after: From so many epochs on, the engine of the least measured cost is taken after each change of the masks; None
+            keeps it.
+    """
+
+    engine: str
+    seed: int
+    threads: int = 1
+    on_epoch: Callable[[], None] | None = None
+    schedule: Callable[[], Schedule] | None = None
+    epochs: int | None = None
+    free_after: int | None = None
+
+
+def train_fully(problem: Problem, mask: Mask, training: Training) -> FinalTraining:
     """Trains a masked network from W0 through all epochs of the recipe; see :func:`train_together`."""
-    return train_together(problem, [mask], engine, seed, threads, on_epoch, dissipation, epochs, free_after)[0]
+    return train_together(problem, [mask], training)[0]
 
 
-def train_together(
-    problem: Problem,
-    masks: Sequence[Mask],
-    engine: str,
-    seed: int,
-    threads: int,
-    on_epoch: Callable[[], None] | None = None,
-    dissipation: Dissipation | None = None,
-    epochs: int | None = None,
-    free_after: int | None = None,
-) -> list[FinalTraining]:
+def train_together(problem: Problem, masks: Sequence[Mask], training: Training) -> list[FinalTraining]:
     """Trains masked networks from W0 through all epochs of the recipe, as one population.
 
     Args:
         problem: The problem.
         masks: The masks, at most as many as the engine takes.
-        engine: Name of the engine; ``auto`` takes the one with the least measured cost.
-        seed: Seeds batches and noise; the evaluation's seed makes the first epochs those of the brief training.
-        threads: Threads that torch uses.
-        on_epoch: Called after each epoch.
-        dissipation: What is removed during the training; None for nothing.
-        epochs: Ends after so many of the recipe's epochs, and leaves the test set alone; None trains all.
-        free_after: From so many epochs on, the engine of the least measured cost is taken after each removal; None keeps it.
+        training: How they are trained.
 
     Returns:
         One training a mask; their ``seconds`` share the time.
     """
-
-    def engine_for(epoch: int, masks: Any) -> str | None:
-        return None if free_after is None or epoch < free_after else auto.choose(problem, masks[0].sparsity, len(masks))
-
     start = time.perf_counter()
-    histories: list[list[dict[str, float | None]]] = [[] for _ in masks]
-    removals: list[list[dict[str, Any]]] = []
-    engines: list[str] = []
-
-    def after_epoch(epoch: int, population: Population, train_loss: NDArray[np.float64]) -> None:
-        validation = measure(population, problem, "validation")
-        for k, history in enumerate(histories):
-            measured = (_finite(v[k]) for v in (train_loss, validation.loss, validation.accuracy))
-            values = (float(epoch), *measured, float(population.masks[k].survivors), None)
-            history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
-        name = next(name for name, entry in ENGINES.items() if isinstance(population, entry.kind))
-        engines.extend([name] if name not in engines[-1:] else [])
-        if on_epoch is not None:
-            on_epoch()
-
-    with torch_threads(threads):
-        first = auto.choose(problem, masks[0].sparsity, len(masks)) if engine == "auto" else engine
-        trained = train(
-            ENGINES[first].build(problem, masks),
-            problem,
-            problem.recipe.epochs if epochs is None else epochs,
-            seed,
-            after_epoch,
-            None if dissipation is None else remover(problem, dissipation, seed, removals),
-            engine_for,
-        )
-        test = measure(trained.population, problem, "test") if epochs is None else None
+    keeper = _Keeper(problem, training, len(masks))
+    schedule = None if training.schedule is None else training.schedule()
+    epochs = problem.recipe.epochs if training.epochs is None else training.epochs
+    with torch_threads(training.threads):
+        first = auto.choose(problem, masks[0].sparsity, len(masks)) if training.engine == "auto" else training.engine
+        population = ENGINES[first].build(problem, masks)
+        trained = train(population, problem, epochs, training.seed, keeper.after_epoch, schedule, keeper.engine_for)
+        test = measure(trained.population, problem, "test") if training.epochs is None else None
     seconds = (time.perf_counter() - start) / len(masks)
-    for k, history in enumerate(histories):
+    log = getattr(schedule, "log", [])
+    for k, history in enumerate(keeper.histories):
         for row, cost in zip(history, np.cumsum(trained.epoch_costs[:, k]).tolist(), strict=True):
             row["multiply_adds"] = cost
     return [
         FinalTraining(
             mask=trained.population.masks[k],
-            history=histories[k],
-            removals=[individuals[k] for individuals in removals],
-            engines=engines,
+            history=keeper.histories[k],
+            removals=[individuals[k] for individuals in log],
+            engines=keeper.engines,
             test_loss=np.nan if test is None else float(test.loss[k]),
             test_accuracy=None if test is None else _finite(test.accuracy[k]),
             seconds=seconds,
@@ -195,39 +173,61 @@ def train_together(
     ]
 
 
-def train_from_w0(
-    problem: Problem,
-    mask: Mask,
-    engine: str,
-    orders: tuple[int, int],
-    threads: int,
-    on_epoch: Callable[[], None] | None = None,
-    dissipation: Dissipation | None = None,
-    free_after: int | None = None,
-) -> FinalTraining:
-    """Lets a mask dissipate, and trains what is left from W0 in another order of the batches: retraining, for comparison.
+def train_from_w0(problem: Problem, mask: Mask, training: Training, restart_seed: int) -> FinalTraining:
+    """Lets a schedule change a mask, and trains the mask at its end from W0 in another order of the batches, for comparison.
 
     Args:
         problem: The problem.
         mask: The mask to begin with.
-        engine: See :func:`train_fully`.
-        orders: Seeds of the batches while it dissipates, and of the training from W0.
-        threads: Threads that torch uses.
-        on_epoch: Called after each epoch.
-        dissipation: What is removed; None for nothing.
-        free_after: See :func:`train_fully`.
+        training: How the mask is changed: under its schedule, for its ``epochs``. Without a schedule there is no such training.
+        restart_seed: Seeds the batches of the training from W0.
 
     Returns:
-        The second training; the first where it diverged.
+        The second training; the first if it diverged.
     """
-    if dissipation is None:
-        return train_fully(problem, mask, engine, orders[1], threads, on_epoch)
-    last = dissipation.last
-    first = train_fully(problem, mask, engine, orders[0], threads, on_epoch, dissipation, last, free_after)
+    again = replace(training, seed=restart_seed, schedule=None, epochs=None, free_after=None)
+    if training.schedule is None:
+        return train_fully(problem, mask, again)
+    epochs = problem.recipe.epochs if training.epochs is None else training.epochs
+    first = train_fully(problem, mask, replace(training, epochs=epochs))
     if first.divergence(tested=False):
-        return first  # what is left of its mask means nothing
-    second = train_fully(problem, first.mask, engine if free_after is None else "auto", orders[1], threads, on_epoch)
-    return replace(second, removals=first.removals, seconds=first.seconds + second.seconds, search_cost=first.cost(last))
+        return first  # its mask means nothing
+    engine = training.engine if training.free_after is None else "auto"
+    second = train_fully(problem, first.mask, replace(again, engine=engine))
+    return replace(second, removals=first.removals, seconds=first.seconds + second.seconds, search_cost=first.cost(epochs))
+
+
+class _Keeper:
+    """Keeps the history of a training, and chooses its engine.
+
+    Attributes:
+        histories: For each individual, a row for each epoch.
+        engines: The engines that trained it, one after another.
+    """
+
+    def __init__(self, problem: Problem, training: Training, size: int) -> None:
+        self._problem, self._training = problem, training
+        self.histories: list[list[dict[str, float | None]]] = [[] for _ in range(size)]
+        self.engines: list[str] = []
+
+    def engine_for(self, epoch: int, masks: Sequence[Mask]) -> str | None:
+        """Returns the engine to continue with; None for the same."""
+        free_after = self._training.free_after
+        if free_after is None or epoch < free_after:
+            return None
+        return auto.choose(self._problem, masks[0].sparsity, len(masks))
+
+    def after_epoch(self, epoch: int, population: Population, train_loss: NDArray[np.float64]) -> None:
+        """Adds a row to each history."""
+        validation = measure(population, self._problem, "validation")
+        for k, history in enumerate(self.histories):
+            measured = (_finite(v[k]) for v in (train_loss, validation.loss, validation.accuracy))
+            values = (float(epoch), *measured, float(population.masks[k].survivors), None)
+            history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
+        name = next(name for name, engine in ENGINES.items() if type(population) is engine.kind)
+        self.engines.extend([name] if name not in self.engines[-1:] else [])
+        if self._training.on_epoch is not None:
+            self._training.on_epoch()
 
 
 def _finite(value: float) -> float | None:

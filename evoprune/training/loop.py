@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -13,25 +14,28 @@ from torch import Tensor
 
 from evoprune.engines.move import move
 from evoprune.engines.population import Population
+from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 from evoprune.seeds import batch_order, noise
 from evoprune.training.cost import multiply_adds
-from evoprune.training.schedule import Prune
+from evoprune.training.gradient import dense_gradient, dense_gradient_cost
+from evoprune.training.schedule import Moment, Schedule
 
 AfterEpoch: TypeAlias = Callable[[int, Population, NDArray[np.float64]], None]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training leaves.
+    """The result of a training.
 
     Attributes:
         population: The trained networks.
         gradients: For each of ``population.weights``, the sum of |g| over the steps of the last epoch; g is the gradient
             of the batch's mean loss, without weight decay.
         train_loss: Mean over the last epoch's steps of the batch's loss, [K].
-        epoch_costs: Multiply-adds on surviving weights of each epoch, [epochs, K]; see :func:`multiply_adds`.
+        epoch_costs: Multiply-adds of each epoch, [epochs, K]: those on surviving weights, see
+            :func:`evoprune.training.cost.multiply_adds`, and those of the dense gradients that a schedule took.
     """
 
     population: Population
@@ -46,7 +50,7 @@ def train(
     epochs: int,
     seed: int,
     after_epoch: AfterEpoch | None = None,
-    prune: Prune | None = None,
+    schedule: Schedule | None = None,
     engine_for: Callable[[int, Sequence[Mask]], str | None] | None = None,
 ) -> Trained:
     """Trains the first epochs of the problem's recipe, in place.
@@ -55,65 +59,121 @@ def train(
 
     Args:
         population: The networks, as an engine made them.
-        problem: Its training data, loss and recipe are used; the schedule spans the recipe's epochs, not ``epochs``.
+        problem: Its training data, loss and recipe are used; the schedule of the learning rate spans the recipe's epochs, not
+            ``epochs``.
         epochs: How many epochs to train, from the first.
         seed: Seeds the order of the batches and dropout's noise; the same for individuals that are to be compared.
-        after_epoch: Called after each epoch, and what it prunes, with the number of epochs trained, the population and that
-            epoch's mean training loss [K].
-        prune: Called at the end of each epoch; the masks that it returns, subsets of what they were, hold from then on.
-        engine_for: Names the engine to go on with, of the number of epochs trained and the masks; called where the masks have
-            changed. None keeps the engine.
+        after_epoch: Called after each epoch, and any change of the masks at its end, with the number of epochs trained, the
+            population and that epoch's mean training loss [K].
+        schedule: Changes the masks while the networks train; None keeps them.
+        engine_for: Names the engine to continue with, given the number of epochs trained and the masks; called before an
+            epoch if the masks have changed in the one before. None keeps the engine.
+
+    Raises:
+        InputError: The schedule returned no masks of the network, or not one for each individual.
     """
-    optimizer = problem.recipe.make_optimizer(list(population.parameters()))
-    gradients = [] if epochs else [torch.zeros_like(weight) for weight in population.weights]
+    loop = _Loop(population, problem, seed, schedule, np.zeros((epochs, population.size)))
     train_loss = np.full(population.size, np.nan)
-    costs = np.zeros((epochs, population.size))
-    pruned = False
     for epoch in range(epochs):
-        if pruned and engine_for is not None and (name := engine_for(epoch, population.masks)) is not None:
-            population, optimizer = move(population, optimizer, problem, name)
+        if loop.has_changed and engine_for is not None and (name := engine_for(epoch, loop.population.masks)) is not None:
+            loop.population, loop.optimizer = move(loop.population, loop.optimizer, problem, name)
         if epoch == epochs - 1:
-            gradients = [torch.zeros_like(weight) for weight in population.weights]
-        costs[epoch] = [multiply_adds(problem, mask) for mask in population.masks]
-        train_loss = _train_epoch(population, problem, optimizer, epoch, seed, gradients)
-        masks = None if prune is None else prune(epoch + 1, population)
-        pruned = masks is not None
-        if masks is not None:
-            gradients = population.set_masks(masks, optimizer, gradients)
+            loop.gradients = [torch.zeros_like(weight) for weight in loop.population.weights]
+        train_loss = loop.train_epoch(epoch)
         if after_epoch is not None:
-            after_epoch(epoch + 1, population, train_loss)
-    return Trained(population, gradients, train_loss, costs)
+            after_epoch(epoch + 1, loop.population, train_loss)
+    gradients = loop.gradients if epochs else [torch.zeros_like(weight) for weight in population.weights]
+    return Trained(loop.population, gradients, train_loss, loop.costs)
 
 
-def _train_epoch(
-    population: Population,
-    problem: Problem,
-    optimizer: torch.optim.Optimizer,
-    epoch: int,
-    seed: int,
-    gradients: Sequence[Tensor],
-) -> NDArray[np.float64]:
-    """Trains one epoch, counted from 0, and adds |g| to the gradients, if there are any; returns mean losses [K]."""
-    x, target = problem.part("train")
-    parameters = list(population.parameters())
-    batch = problem.recipe.batch_size
-    steps = -(-len(x) // batch)
-    losses = torch.zeros(population.size, dtype=torch.float64, device=x.device)
-    population.train()
-    with noise(seed, epoch):
-        for step, rows in enumerate(batch_order(len(x), batch, seed, epoch, x.device)):
-            for group in optimizer.param_groups:
-                group["lr"] = problem.recipe.learning_rate(epoch * steps + step, steps)
-            for parameter in parameters:
-                parameter.grad = None
-            outputs = population(x.index_select(0, rows))
-            loss = problem.losses(outputs, target.index_select(0, rows))
-            loss.sum().backward()  # type: ignore[no-untyped-call]
-            population.mask_gradients()
-            for total, weight in zip(gradients, population.weights, strict=False):
-                if weight.grad is not None:
-                    total.add_(weight.grad.abs())
-            optimizer.step()
-            population.mask_weights()
-            losses += loss.detach()
-    return (losses / steps).cpu().numpy()
+class _Loop:
+    """A training on its way.
+
+    Attributes:
+        population: The networks; another engine may continue with them between epochs.
+        optimizer: Their optimiser.
+        gradients: Sums of |g|, which grow by those of each step; none until they are wanted.
+        costs: Multiply-adds [epochs, K] so far.
+        has_changed: The masks have changed in the last epoch.
+    """
+
+    def __init__(
+        self, population: Population, problem: Problem, seed: int, schedule: Schedule | None, costs: NDArray[np.float64]
+    ) -> None:
+        self.population, self.costs = population, costs
+        self.optimizer = problem.recipe.make_optimizer(list(population.parameters()))
+        self.gradients: list[Tensor] = []
+        self.has_changed = False
+        self._problem, self._seed, self._schedule = problem, seed, schedule
+        self._counted = 0  # examples of the epoch whose cost has been counted
+
+    def train_epoch(self, epoch: int) -> NDArray[np.float64]:
+        """Trains one epoch, counted from 0; returns mean losses [K]."""
+        problem, population = self._problem, self.population
+        x, target = problem.part("train")
+        parameters = list(population.parameters())
+        batch = problem.recipe.batch_size
+        steps = -(-len(x) // batch)
+        losses = torch.zeros(population.size, dtype=torch.float64, device=x.device)
+        self.has_changed, self._counted = False, 0
+        population.train()
+        with noise(self._seed, epoch):
+            for step, rows in enumerate(batch_order(len(x), batch, self._seed, epoch, x.device), epoch * steps):
+                for group in self.optimizer.param_groups:
+                    group["lr"] = problem.recipe.learning_rate(step, steps)
+                for parameter in parameters:
+                    parameter.grad = None
+                outputs = population(x.index_select(0, rows))
+                loss = problem.losses(outputs, target.index_select(0, rows))
+                loss.sum().backward()  # type: ignore[no-untyped-call]
+                population.mask_gradients()
+                for total, weight in zip(self.gradients, population.weights, strict=False):
+                    if weight.grad is not None:
+                        total.add_(weight.grad.abs())
+                self.optimizer.step()
+                population.mask_weights()
+                losses += loss.detach()
+                if self._schedule is not None and (step + 1) % (self._schedule.every or steps) == 0:
+                    self._count(epoch, min((step % steps + 1) * batch, len(x)))
+                    self._change_masks(self._schedule, epoch, step + 1, steps)
+        self._count(epoch, len(x))
+        return (losses / steps).cpu().numpy()
+
+    def _count(self, epoch: int, examples: int) -> None:
+        """Adds the cost of the epoch's examples up to a number of them, under the masks as they are."""
+        n = len(self._problem.part("train")[0])
+        if examples > self._counted:
+            share = (examples - self._counted) / n
+            self.costs[epoch] += [share * multiply_adds(self._problem, mask) for mask in self.population.masks]
+            self._counted = examples
+
+    def _change_masks(self, schedule: Schedule, epoch: int, step: int, steps: int) -> None:
+        """Lets a schedule change the masks after a number of steps, so many of which are an epoch."""
+        problem, population, seed = self._problem, self.population, self._seed
+
+        @functools.cache
+        def gradients(k: int) -> NDArray[np.floating[Any]]:
+            self.costs[epoch, k] += dense_gradient_cost(problem)
+            return dense_gradient(problem, population.state(k), seed, draw=step)
+
+        with noise(seed, step):  # a schedule of the user's own may draw
+            masks = schedule.masks_after(Moment(problem, population, step // steps, step, seed, gradients))
+        population.train()  # the schedule may have measured it
+        if masks is not None:
+            masks = _checked(masks, population, problem)
+            self.gradients = population.set_masks(masks, self.optimizer, self.gradients)
+            self.has_changed = True
+
+
+def _checked(masks: Sequence[Mask], population: Population, problem: Problem) -> list[Mask]:
+    """Returns copies of the masks that a schedule returned, if they are masks of the network, one an individual."""
+    given = list(masks)
+    if len(given) != population.size or not all(isinstance(mask, Mask) for mask in given):
+        kinds = " and ".join(sorted({type(mask).__name__ for mask in given}))
+        raise InputError(
+            f"a schedule returned {len(given)} {kinds or 'masks'}; expected a list of {population.size} masks (ep.Mask), one "
+            f"for each individual."
+        )
+    for mask in given:
+        mask.require(problem.shapes)
+    return [Mask(mask.bits, mask.shapes) for mask in given]

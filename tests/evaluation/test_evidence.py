@@ -10,9 +10,10 @@ from torch import nn
 
 import evoprune as ep
 from evoprune.engines.registry import ENGINES
-from evoprune.evaluation.evidence import dense_gradient, take_evidence
+from evoprune.evaluation.evidence import take_evidence
 from evoprune.masks.random import random_mask
 from evoprune.operators import informed
+from evoprune.training.gradient import dense_gradient
 from evoprune.training.loop import train
 
 SEED = 11

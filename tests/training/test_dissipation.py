@@ -16,9 +16,10 @@ from evoprune import seeds
 from evoprune.engines import auto
 from evoprune.engines.registry import ENGINES
 from evoprune.masks.random import random_mask
-from evoprune.training.dissipation import EDGES, MOVEMENTS, SCOPES, Dissipation, movement_scores, remover
-from evoprune.training.final import train_fully
+from evoprune.training.dissipation import EDGES, MOVEMENTS, SCOPES, Dissipating, Dissipation, movement_scores
+from evoprune.training.final import Training, train_fully
 from evoprune.training.loop import train
+from evoprune.training.schedule import Moment
 
 N = 1000
 
@@ -87,28 +88,29 @@ def test_a_fraction_removes_what_stayed_within_it(wide: ep.Problem, movement: st
 def test_a_sparsity_is_met_by_removing_the_least_scores(wide: ep.Problem, movement: str, scope: str) -> None:
     dissipation = Dissipation(3, 0.9, None, movement, scope)
     population = ENGINES["module"].build(wide, [full(wide)])
-    masks, prune = [full(wide)], remover(wide, dissipation, seed=5)
+    masks = [full(wide)]
 
-    def checked(epoch: int, population: object) -> list[ep.Mask] | None:
-        values = population.survivor_values(0, population.weights).numpy()
-        scores = movement_scores(wide, masks[-1], values, dissipation, [5, epoch])
-        kept = prune(epoch, population)
-        if epoch > 3:
-            assert kept is None
-            return None
-        inside = kept[0].bits[masks[-1].bits]
-        assert not (kept[0].bits & ~masks[-1].bits).any()
-        if scope == "global":
-            assert scores[inside].min() >= scores[~inside].max()
-        else:
-            before = [layer.sum() for layer in masks[-1].layers.values()]
-            after = [layer.sum() for layer in kept[0].layers.values()]
-            fraction = kept[0].survivors / masks[-1].survivors
-            assert np.abs(np.array(after) - fraction * np.array(before)).max() <= 1
-        masks.extend(kept)
-        return kept
+    class Checked(Dissipating):
+        def masks_after(self, moment: Moment) -> list[ep.Mask] | None:
+            values = moment.population.survivor_values(0, moment.population.weights).numpy()
+            scores = movement_scores(wide, masks[-1], values, dissipation, [5, moment.epoch])
+            kept = super().masks_after(moment)
+            if moment.epoch > 3:
+                assert kept is None
+                return None
+            inside = kept[0].bits[masks[-1].bits]
+            assert not (kept[0].bits & ~masks[-1].bits).any()
+            if scope == "global":
+                assert scores[inside].min() >= scores[~inside].max()
+            else:
+                before = [layer.sum() for layer in masks[-1].layers.values()]
+                after = [layer.sum() for layer in kept[0].layers.values()]
+                fraction = kept[0].survivors / masks[-1].survivors
+                assert np.abs(np.array(after) - fraction * np.array(before)).max() <= 1
+            masks.extend(kept)
+            return kept
 
-    train(population, wide, 4, 0, prune=checked)
+    train(population, wide, 4, 5, schedule=Checked(dissipation))
     assert [mask.survivors for mask in masks] == [wide.prunable_count, *expected_counts(wide, 3, 0.9)]
 
 
@@ -132,8 +134,7 @@ def test_what_dissipated_is_exactly_zero_from_then_on(engine: str, optimizer: st
         assert not weights[~population.masks[0].bits].any()
         assert np.count_nonzero(weights[population.masks[0].bits]) > 0.9 * seen[-1]
 
-    prune = remover(problem, Dissipation(2, 0.9), seed=0)
-    trained = train(population, problem, 4, 0, after_epoch, prune)
+    trained = train(population, problem, 4, 0, after_epoch, Dissipation(2, 0.9).start())
     assert seen == [*expected_counts(problem, 2, 0.9)] + [seen[1]] * 2
     assert len(trained.population.survivor_values(0, trained.gradients)) == seen[-1]
 
@@ -159,7 +160,7 @@ def test_networks_that_are_no_single_chain(make: type[nn.Module], engine: str) -
         torch.manual_seed(0)
         problem = ep.Problem(make(), ep.Problem().data, ep.Recipe(epochs=4), dtype="float64")
     found = [
-        train(ENGINES[name].build(problem, [full(problem)]), problem, 4, 7, prune=remover(problem, Dissipation(3, 0.9), 7))
+        train(ENGINES[name].build(problem, [full(problem)]), problem, 4, 7, schedule=Dissipation(3, 0.9).start())
         for name in (engine, "module")
     ]
     assert found[0].population.masks == found[1].population.masks
@@ -169,9 +170,9 @@ def test_networks_that_are_no_single_chain(make: type[nn.Module], engine: str) -
 
 def test_engines_agree(wide: ep.Problem, engine: str) -> None:
     masks = [random_mask(wide.shapes, 0.5, np.random.default_rng(i), "erk") for i in range(2)]
-    alone = [train_fully(wide, mask, "module", 7, 1, None, Dissipation(3, 0.95)) for mask in masks]
+    alone = [train_fully(wide, mask, Training("module", 7, schedule=Dissipation(3, 0.95).start)) for mask in masks]
     group = masks[: ENGINES[engine].capacity]
-    trained = train(ENGINES[engine].build(wide, group), wide, 4, 7, prune=remover(wide, Dissipation(3, 0.95), 7))
+    trained = train(ENGINES[engine].build(wide, group), wide, 4, 7, schedule=Dissipation(3, 0.95).start())
     for k, mask in enumerate(trained.population.masks):
         assert mask == alone[k].mask
         for name, tensor in trained.population.state(k).items():

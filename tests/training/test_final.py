@@ -14,7 +14,7 @@ from torch import nn
 
 import evoprune as ep
 from evoprune.errors import RunError
-from evoprune.training.final import train_fully
+from evoprune.training.final import Training, train_fully
 
 
 def problem(lr: float = 100.0) -> ep.Problem:
@@ -106,7 +106,7 @@ def test_rows_of_bests_that_diverge_stay_rows(tmp_path: Path, monkeypatch: pytes
 
 
 def _finite(p: ep.Problem, chosen: dict[str, ep.Mask]) -> dict[str, Any]:
-    return {role: train_fully(problem(0.05), mask, "module", 0, 1) for role, mask in chosen.items()}
+    return {role: train_fully(problem(0.05), mask, Training("module", 0)) for role, mask in chosen.items()}
 
 
 def test_dissipating_for_the_first_masks_that_diverges_is_an_error() -> None:
@@ -127,7 +127,7 @@ def test_infinite_buffers_and_one_epoch_in_between_are_no_divergence() -> None:
     x = torch.randn(60, 6, generator=torch.Generator().manual_seed(0))
     data = ep.Data(train=(x, torch.arange(60) % 3))
     p = ep.Problem(Masked(), data, ep.Recipe(epochs=2))
-    training = train_fully(p, ep.Mask(np.ones(18, bool), p.shapes), "module", 0, 1)
+    training = train_fully(p, ep.Mask(np.ones(18, bool), p.shapes), Training("module", 0))
     assert training.divergence() == ""
     training.history[0]["train_loss"] = None
     assert training.divergence() == ""

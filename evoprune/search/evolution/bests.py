@@ -16,7 +16,7 @@ from evoprune.problem.problem import Problem
 from evoprune.runs.result import MEASURED
 from evoprune.runs.run import Run
 from evoprune.search.evolution.state import State
-from evoprune.training.final import FinalTraining, train_together
+from evoprune.training.final import FinalTraining, Training, train_together
 
 
 def train_bests(
@@ -51,9 +51,8 @@ def train_bests(
         for i, group in enumerate(groups):
 
             def train_group(group: Sequence[Mask] = group) -> tuple[dict[str, Any], dict[str, Tensor]]:
-                done = train_together(
-                    problem, group, brief.engine, brief.seed, brief.threads, lambda: bar.update() and None, epochs=epochs
-                )
+                how = Training(brief.engine, brief.seed, brief.threads, lambda: bar.update() and None, epochs=epochs)
+                done = train_together(problem, group, how)
                 return {mask.hash: measured_of(training) for mask, training in zip(group, done, strict=True)}, {}
 
             measured |= (train_group() if run is None else run.step(f"bests-{i}", train_group))[0]

@@ -21,7 +21,6 @@ from evoprune.engines import auto
 from evoprune.errors import InputError
 from evoprune.evaluation.evaluation import NO_BETTER_THAN_CHANCE
 from evoprune.evaluation.evaluator import Evaluator
-from evoprune.evaluation.evidence import BATCH
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 from evoprune.runs.evidence import drop_evidence
@@ -42,6 +41,7 @@ from evoprune.search.session import Plan, Where
 from evoprune.search.toolbox import make_toolbox
 from evoprune.system.signals import save_on_signals
 from evoprune.training.final import FinalTraining
+from evoprune.training.gradient import BATCH
 from evoprune.workers.choose import count_workers, require_a_count
 
 

@@ -24,7 +24,7 @@ from evoprune.search.evolution.options import RANDOM, Evolution
 from evoprune.system.files import require_own
 from evoprune.training.cost import multiply_adds
 from evoprune.training.dissipation import Dissipation
-from evoprune.training.final import FinalTraining, train_fully
+from evoprune.training.final import FinalTraining, Training, train_fully
 
 DISSIPATE = "dissipate"
 DISSIPATE_EPOCHS = 8
@@ -159,6 +159,7 @@ def first_masks(
 
 def _dissipate(problem: Problem, how: How) -> FinalTraining:
     epochs = min(DISSIPATE_EPOCHS, problem.recipe.epochs)
-    dissipation = Dissipation(epochs, how.sparsity)
+    schedule = Dissipation(epochs, how.sparsity).start
     free_after = 0 if how.engine == "auto" else None
-    return train_fully(problem, dense(problem), how.engine, how.order, how.threads, None, dissipation, epochs, free_after)
+    training = Training(how.engine, how.order, how.threads, schedule=schedule, epochs=epochs, free_after=free_after)
+    return train_fully(problem, dense(problem), training)
