@@ -109,3 +109,11 @@ def engine() -> Callable[[str, Any], object]:
     from evoprune.engines.registry import ENGINES
 
     return ENGINES.register
+
+
+@_kind
+def workers() -> Callable[[str, Any], object]:
+    """Registers workers: ``function(name, evaluation_timeout)``, which returns :class:`evoprune.workers.base.Workers`."""
+    from evoprune.workers.choose import WORKERS
+
+    return WORKERS.register

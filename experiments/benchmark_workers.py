@@ -1,4 +1,4 @@
-"""Workers side by side: the same generation evaluated serially, and by 1, 2, ... processes of SCOOP and Dask; one run, medians.
+"""Workers side by side: the same generation evaluated serially, and by 1, 2, ... processes of each kind; one run, medians.
 
 Each measurement is a run of its own, started in turn; making the problem is not counted. `work` is what an evaluation takes
 itself, `overhead` what it takes beyond that, in the time of all processes: packing, the wire, idling at the generation's end.
@@ -10,6 +10,7 @@ from evoprune.system import signals
 if __name__ == "__main__":
     signals.end_at_once(signals.STOPPED)  # Ctrl-C while what follows is imported
 
+import functools
 import itertools
 import json
 import os
@@ -29,6 +30,7 @@ import evoprune as ep
 from evoprune.evaluation.evaluator import Evaluator
 from evoprune.runs import records
 from evoprune.workers.launcher import under_own_launcher
+from evoprune.workers.policy import evaluate
 
 COLUMNS = (
     "workers", "seconds", "over_one", "over_serial", "work_ms", "overhead_ms", "request_bytes", "reply_bytes", "allowed_bytes",
@@ -46,8 +48,8 @@ class WorkerOptions:
 
     processes: tuple[int, ...] = tuple(range(1, (os.cpu_count() or 1) + 1))
     """Numbers of evaluating processes."""
-    kinds: tuple[str, ...] = ("scoop", "dask")
-    """Whose processes: scoop, dask (a local cluster)."""
+    kinds: tuple[str, ...] = ("scoop", "dask", "pool")
+    """Whose processes: scoop, dask (a local cluster), pool."""
     model: str = "lenet-300-100"
     """Network by name."""
     data: str = "mnist"
@@ -97,14 +99,14 @@ def measure(options: WorkerOptions) -> list[Measurement]:
         workers=options.workers,
     )
     evaluator: Evaluator = toolbox.evaluate.func
-    workers = toolbox.map.func.workers
+    run_chunks = functools.partial(evaluate, toolbox.map.func.workers)
     for _ in range(2):  # every worker makes the problem
-        evaluator.evaluate(toolbox.population(n=options.masks), workers)
+        evaluator.evaluate(toolbox.population(n=options.masks), run_chunks)
     found = []
     for _ in range(options.generations):
         masks = toolbox.population(n=options.masks)
         before, start = wire(), time.perf_counter()
-        evaluations = evaluator.evaluate(masks, workers)
+        evaluations = evaluator.evaluate(masks, run_chunks)
         wall = time.perf_counter() - start
         requests, replies = (now - then for now, then in zip(wire(), before, strict=True))
         terms = [dict(evaluation.terms) for evaluation in evaluations]
@@ -126,7 +128,7 @@ def start(options: WorkerOptions, kind: str, processes: int, folder: Path) -> li
     """Measures in a run of its own."""
     path = folder / "measured.json"
     launcher = ["-m", "evoprune.scoop", "--quiet", "-n", str(processes)] if kind == "scoop" else []
-    workers = f"dask:{processes}" if kind == "dask" else kind
+    workers = f"{kind}:{processes}" if kind in ("dask", "pool") else kind
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(options).items() if name in PASSED]
     data = [] if options.data_dir is None else [f"--data-dir={options.data_dir.resolve()}"]
     subprocess.run(

@@ -32,6 +32,7 @@ import evoprune as ep
 from evoprune import seeds
 from evoprune.evaluation.brief import evaluate_chunk
 from evoprune.evaluation.evaluator import Evaluator
+from evoprune.evaluation.job import Job
 from evoprune.figures import drawing
 from evoprune.runs import records
 from evoprune.search.evolution.checkpoint import save_state
@@ -39,8 +40,9 @@ from evoprune.search.evolution.course import first_state, next_state
 from evoprune.search.evolution.generations import log_generation
 from evoprune.search.evolution.survival import improve, replace
 from evoprune.search.evolution.variation import register_operators, vary
+from evoprune.workers.base import Returned
 from evoprune.workers.chunks import equal_pieces
-from evoprune.workers.wire import evaluations_of
+from evoprune.workers.wire import evaluations_of, pack_masks
 
 COLUMNS = ("schedule", "workers", "offspring", "masks_per_second", "of_ideal", "workers_busy", "origin_busy", "bottleneck")
 FIXED, GROWING, STEADY = "generations of equal size", "generations that grow with the workers", "steady state"
@@ -202,7 +204,7 @@ def measure(options: SimulationOptions) -> tuple[Costs, dict[int, float]]:
         for size in sizes:
             masks = toolbox.population(n=size)
             start = time.perf_counter()
-            evaluated = evaluate_chunk(problem, masks, evaluator.brief)
+            evaluated = evaluate_chunk(evaluator.job, masks)
             times[size].append(time.perf_counter() - start)
     medians = {size: statistics.median(found) for size, found in times.items()}
     mask, chunk = np.polyfit(list(medians), list(medians.values()), 1)
@@ -210,15 +212,15 @@ def measure(options: SimulationOptions) -> tuple[Costs, dict[int, float]]:
     content = [asdict(evaluation) for evaluation in evaluated]
     with tempfile.TemporaryDirectory() as folder:
         breed, close = measure_origin(problem, toolbox, evolution, Path(folder))
-        take = median_time(options.repeats, lambda: take_reply(pickle.dumps(content), masks, Path(folder)))
-    send = median_time(options.repeats, lambda: pickle.dumps([np.packbits(mask.bits).tobytes() for mask in masks]))
+        take = median_time(options.repeats, lambda: take_reply(pickle.dumps(content), masks, evaluator.job, Path(folder)))
+    send = median_time(options.repeats, lambda: pickle.dumps(pack_masks(masks)))
     costs = Costs(max(0.0, float(chunk)), float(mask), float(spread), breed, send, take, close, options.wire)
     return costs, medians
 
 
-def take_reply(content: bytes, masks: Sequence[ep.Mask], folder: Path) -> None:
-    """Does with a reply what the origin does: unpickles, checks and records it."""
-    evaluations = evaluations_of("ok", pickle.loads(content), masks)  # noqa: S301 - made above
+def take_reply(content: bytes, masks: Sequence[ep.Mask], job: Job, folder: Path) -> None:
+    """Unpickles, checks and records a reply, as the main process does."""
+    evaluations = evaluations_of(Returned(pickle.loads(content)), masks, job)  # noqa: S301 - made above
     append_evaluations(folder / "evaluations.csv", 1, evaluations)
 
 

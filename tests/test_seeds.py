@@ -135,14 +135,14 @@ def test_an_evaluation_depends_on_nothing_that_was_drawn_before(draw: Callable[[
     problem = ep.Problem(model=Drawing(draw), data=tensors, recipe=ep.Recipe(epochs=2))
     rng = np.random.default_rng(0)
     masks = [ep.random_mask(problem.shapes, 0.5, rng) for _ in range(3)]
-    brief = ep.Evaluator(problem, epochs=1, evidence=0.1).brief
+    job = ep.Evaluator(problem, epochs=1, evidence=0.1).job
 
     def values(found: list[ep.Evaluation]) -> dict[str, tuple[float, ...]]:
         return {e.mask: (*e.terms.values(), e.validation_loss, e.validation_accuracy) for e in found}
 
-    expected = values(evaluate_chunk(problem, masks, brief))
+    expected = values(evaluate_chunk(job, masks))
     draws()
-    found = values(evaluate_chunk(problem, masks[2:], brief)) | values(evaluate_chunk(problem, masks[:2][::-1], brief))
+    found = values(evaluate_chunk(job, masks[2:])) | values(evaluate_chunk(job, masks[:2][::-1]))
     assert found == expected
     run = {"k": 3, "sparsity": 0.5, "fitness_epochs": 1}
     losses = {ep.k_starts(problem, **run).summary["test_loss"] for _ in range(2) if draws()}

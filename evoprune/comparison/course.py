@@ -26,9 +26,8 @@ from evoprune.runs import records
 from evoprune.runs.settings import settings_difference
 from evoprune.system.files import require_own
 from evoprune.system.importing import require_main_guard
-from evoprune.workers.base import Cluster
 from evoprune.workers.choose import choose_workers
-from evoprune.workers.scoop import run_on_scoop, scoop
+from evoprune.workers.serial import Serial
 
 
 def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers: str = "auto") -> list[Cell]:
@@ -39,7 +38,7 @@ def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers
         cells: The cells; those that do not fit their budget are left out.
         folder: Folder of the tables, and of the run folders in ``cells``.
         workers: See :func:`evoprune.workers.choose.choose_workers`. Whole cells are spread where there are as many as
-            workers, else Dask's workers share the masks of each.
+            workers, else the workers share the masks of each.
 
     Returns:
         The cells that are not done, since another process is at them.
@@ -70,14 +69,12 @@ def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers
         todo.append(cell)
     evaluating = choose_workers(workers)
     do: Callable[..., Iterator[tuple[Cell, str]]] = serial_cells
-    if evaluating is scoop:
-        do = functools.partial(spread_cells, run_on_scoop)
     with ExitStack() as stack, tqdm(total=len(todo), desc="cells", unit="cell", smoothing=0) as bar:
-        if isinstance(evaluating, Cluster) and todo:
+        if todo and not isinstance(evaluating, Serial):
             stack.callback(evaluating.close)
             do = functools.partial(serial_cells, workers=evaluating)
             if len(todo) >= evaluating.count():
-                do = functools.partial(spread_cells, evaluating.run)
+                do = functools.partial(spread_cells, evaluating)
         for cell, reason in do(comparison, todo, runs, failed):
             add_rows(folder, cell, runs, reason)
             bar.set_postfix_str(cell.folder)

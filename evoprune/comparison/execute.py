@@ -16,7 +16,6 @@ from evoprune.comparison.cells import Cell, Comparison
 from evoprune.comparison.methods import METHODS, split_control
 from evoprune.engines import auto
 from evoprune.errors import CollapseWarning, RunError
-from evoprune.evaluation.workers import Workers
 from evoprune.masks.mask import Mask
 from evoprune.masks.random import survivors_of
 from evoprune.problem.problem import Problem
@@ -26,6 +25,7 @@ from evoprune.search.one_mask import Found, train_found
 from evoprune.search.session import Plan, Where
 from evoprune.search.toolbox import make_toolbox
 from evoprune.training.dissipation import Dissipation
+from evoprune.workers.base import Workers
 
 
 def make_problem(comparison: Comparison, cell: Cell, epochs: int | None = None) -> Problem:

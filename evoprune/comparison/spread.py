@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import traceback
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +12,10 @@ from evoprune.comparison.cells import Cell, Comparison
 from evoprune.comparison.execute import run_cell
 from evoprune.comparison.methods import split_control
 from evoprune.errors import InputError, InUseError, RunError, WorkersError
-from evoprune.evaluation.workers import Workers
 from evoprune.masks.mask import Mask
 from evoprune.system.files import plain_name, write_atomically
-from evoprune.workers.base import RunTasks
+from evoprune.workers.base import Broken, Lost, Workers
+from evoprune.workers.policy import run
 
 # What is written first says what a folder holds, and last, that it is finished.
 _ORDER = {"config.json": 0, "result.json": 2}
@@ -59,12 +58,12 @@ def serial_cells(
 
 
 def spread_cells(
-    run_tasks: RunTasks, comparison: Comparison, cells: Sequence[Cell], folder: Path, failed: Collection[Cell]
+    workers: Workers, comparison: Comparison, cells: Sequence[Cell], folder: Path, failed: Collection[Cell]
 ) -> Iterator[tuple[Cell, str]]:
     """Does cells on workers, and writes their run folders; controls wait until all else is done.
 
     Args:
-        run_tasks: Runs a function with each of several arguments on workers; see :func:`evoprune.workers.scoop.run_on_scoop`.
+        workers: The workers.
         comparison: What the cells share.
         cells: The cells.
         folder: Folder of the run folders.
@@ -85,13 +84,15 @@ def spread_cells(
             elif base is None or mask_path(base, folder).exists():
                 todo.append(cell)
                 arguments.append((comparison, cell, None if base is None else mask_path(base, folder).read_bytes()))
-        for i, outcome, content in run_tasks(compute_cell, arguments):
+        for i, outcome in run(workers, compute_cell, arguments):
             cell = todo[i]
-            if outcome == "input":
+            if isinstance(outcome, Broken):
+                raise RunError(f"a worker could not do {cell.folder}:\n{outcome.traceback}")
+            answer: tuple[str, Any] = ("failed", outcome.reason) if isinstance(outcome, Lost) else outcome.value
+            how, content = answer
+            if how == "input":
                 raise InputError(content)
-            if outcome == "error":
-                raise RunError(f"a worker could not do {cell.folder}:\n{content}")
-            if outcome in ("failed", "lost"):
+            if how == "failed":
                 lost.add(cell)
                 yield cell, content
                 continue
@@ -100,7 +101,7 @@ def spread_cells(
 
 
 def compute_cell(comparison: Comparison, cell: Cell, packed: bytes | None) -> tuple[str, Any]:
-    """Does a cell in a worker, which writes no run folder of the origin's. Raises nothing: SCOOP would lose the traceback.
+    """Does a cell in a worker, which does not write the run folder itself.
 
     Args:
         comparison: What the cells share.
@@ -108,8 +109,7 @@ def compute_cell(comparison: Comparison, cell: Cell, packed: bytes | None) -> tu
         packed: For a control, the mask of its method, as :meth:`evoprune.masks.mask.Mask.save` writes it.
 
     Returns:
-        ``("ok", content of the run folder's files by name)``, ``("failed", reason)``, ``("input", message)``, or
-        ``("error", traceback)``.
+        ``("ok", content of the run folder's files by name)``, ``("failed", reason)``, or ``("input", message)``.
     """
     try:
         with tempfile.TemporaryDirectory() as temporary:
@@ -123,8 +123,6 @@ def compute_cell(comparison: Comparison, cell: Cell, packed: bytes | None) -> tu
         return "failed", str(error)
     except InputError as error:
         return "input", str(error)
-    except Exception:  # noqa: BLE001 - returned to the origin, which raises it
-        return "error", traceback.format_exc()
 
 
 def base_of(cell: Cell) -> Cell | None:

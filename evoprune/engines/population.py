@@ -93,3 +93,7 @@ class Engine:
         """Makes the population of some masks, at W0."""
         population: Population = self.kind(problem, masks)
         return population
+
+    def chunk(self, size: int) -> int:
+        """Returns how many individuals it trains at once where so many are wanted."""
+        return min(size, self.capacity or size)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from os import getpid
 
-from evoprune.evaluation.terms import ACCURACY, TERMS
+from evoprune.evaluation.terms import ACCURACY, BUILT_IN_TERMS
 from evoprune.masks.evidence import Evidence
 from evoprune.masks.mask import Mask
 
@@ -58,7 +58,7 @@ class Evaluation:
         return {**self.terms, ACCURACY: self.validation_accuracy}
 
 
-def failed(mask: Mask, seed: int, note: str, status: str = FAILURE) -> Evaluation:
+def failed(mask: Mask, seed: int, note: str, status: str = FAILURE, own: Iterable[str] = ()) -> Evaluation:
     """Returns the evaluation of a mask that could not be evaluated.
 
     Args:
@@ -66,8 +66,9 @@ def failed(mask: Mask, seed: int, note: str, status: str = FAILURE) -> Evaluatio
         seed: The evaluation's seed.
         note: Why.
         status: Whether it was the mask's failure or the machine's.
+        own: Names of the user's own fitness terms that would have been measured.
     """
-    terms = dict.fromkeys(TERMS, math.nan)
+    terms = dict.fromkeys((*BUILT_IN_TERMS, *own), math.nan)
     return Evaluation(mask.hash, seed, terms, math.nan, math.nan, status, note, math.nan, worker_name(), 0.0)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -120,25 +119,5 @@ RESERVED = (
     "gen", "mask", "seed", "validation_loss", "validation_accuracy", "status", "note", "multiply_adds", "worker", "seconds",
     "layers",
 )  # fmt: skip
-BUILT_IN_TERMS = frozenset(TERMS)
+BUILT_IN_TERMS = tuple(TERMS)
 BUILT_IN = frozenset({*TERMS, *FITNESS})
-
-
-def registered_terms() -> dict[str, Term]:
-    """Returns the terms of the user's own."""
-    return {name: term for name, term in TERMS.items() if name not in BUILT_IN}
-
-
-@contextmanager
-def only_terms(terms: Mapping[str, Term]) -> Iterator[None]:
-    """Lets the terms of the user's own be these, and what they were before afterwards."""
-    before = registered_terms()
-    for name in before:
-        del TERMS[name]
-    TERMS.update(terms)
-    try:
-        yield
-    finally:
-        for name in terms:
-            del TERMS[name]
-        TERMS.update(before)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 
 from evoprune.errors import InputError, look_up
-from evoprune.evaluation.workers import Workers
 from evoprune.problem.problem import Problem
 from evoprune.runs.result import Result
 from evoprune.search.kstarts import search_starts
 from evoprune.search.session import Plan, Where
 from evoprune.training.dissipation import Dissipation
+from evoprune.workers.base import Workers
 
 SELECT = ("start", "end")
 

@@ -16,7 +16,6 @@ from evoprune import seeds
 from evoprune.errors import InputError
 from evoprune.evaluation.evaluation import NO_BETTER_THAN_CHANCE, Evaluation
 from evoprune.evaluation.evaluator import Evaluator
-from evoprune.evaluation.workers import Workers
 from evoprune.masks.mask import Mask, fitness_of
 from evoprune.problem.problem import Problem
 from evoprune.runs.result import (
@@ -34,6 +33,7 @@ from evoprune.search.final import train_chosen
 from evoprune.search.session import Plan, Where
 from evoprune.search.toolbox import make_toolbox
 from evoprune.training.final import FinalTraining
+from evoprune.workers.base import Workers
 
 
 def check_k(k: int) -> int:
@@ -76,11 +76,11 @@ def search_starts(problem: Problem, plan: Plan, search: Mapping[str, Any], where
         settings |= {"dissipation": asdict(plan.dissipation), "select": selected}
     execution = {**where.recorded, "engine": evaluator.brief.engine}
     run = None if where.out is None else Run.plan(where.out, plan.method, settings, execution, where.force, where.retry_failed)
-    with nullcontext() if run is None else run.of(problem, evaluator.identify_terms()), toolbox.map.func:
+    with nullcontext() if run is None else run.of(problem, evaluator.job.identify_terms()), toolbox.map.func:
         if run is not None:
             evaluator.resume({}, run.divisors, run.execution["threads"], run.execution["engine"])
         if where.progress:
-            tqdm.write(f"engine {evaluator.brief.engine}, {evaluator.brief.chunk} masks at a time")
+            tqdm.write(f"engine {evaluator.brief.engine}, {evaluator.job.chunk} masks at a time")
         result = _search_starts(problem, toolbox, plan, seed, run, where.progress)
         if run is not None and not run.finished:
             save(run, result)

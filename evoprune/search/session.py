@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evoprune.evaluation.workers import Workers
 from evoprune.system.importing import require_main_guard
 from evoprune.training.dissipation import Dissipation
+from evoprune.workers.base import Workers
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from deap import base, tools
 from evoprune import seeds
 from evoprune.engines import auto
 from evoprune.evaluation.evaluator import Evaluator
-from evoprune.evaluation.workers import Workers
 from evoprune.masks.random import layer_survivors, random_mask, survivors_of
 from evoprune.problem.problem import Problem
 from evoprune.training.dissipation import Dissipation
+from evoprune.workers.base import Workers
 from evoprune.workers.choose import choose_workers
-from evoprune.workers.serial import serial
+from evoprune.workers.policy import evaluate
+from evoprune.workers.serial import Serial
 
 
 class ChunkedMap:
@@ -31,16 +32,15 @@ class ChunkedMap:
         owns_workers: They are its own.
     """
 
-    def __init__(self, workers: Workers = serial, owns_workers: bool = False) -> None:
-        self.workers, self.owns_workers = workers, owns_workers
+    def __init__(self, workers: Workers | None = None, owns_workers: bool = False) -> None:
+        self.workers, self.owns_workers = Serial() if workers is None else workers, owns_workers
 
     def __enter__(self) -> ChunkedMap:
         return self
 
     def __exit__(self, *error: object) -> None:
-        close = getattr(self.workers, "close", None)
-        if self.owns_workers and close is not None:
-            close()
+        if self.owns_workers:
+            self.workers.close()
 
     def __call__(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> list[Any]:
         """Returns ``list(map(function, *iterables))``."""
@@ -52,7 +52,7 @@ class ChunkedMap:
         (masks,) = iterables
         masks = list(masks)
         evaluator.check_survivors(masks)
-        evaluations = evaluator.evaluate(masks, self.workers)
+        evaluations = evaluator.evaluate(masks, functools.partial(evaluate, self.workers))
         return [evaluator.rate(mask, evaluation) for mask, evaluation in zip(masks, evaluations, strict=True)]
 
 
@@ -98,7 +98,7 @@ def make_toolbox(
         dissipation: What is removed during the brief training; None for nothing.
         evidence: Fraction of the survivors that evidence for :func:`evoprune.operators.informed` is to name; the toolbox's own
             map sets it as ``mask.evidence``. 0 takes none.
-        drop: What evidence ranks survivors by; see :class:`evoprune.evaluation.brief.BriefTraining`.
+        drop: What evidence ranks survivors by; see :class:`evoprune.evaluation.job.BriefTraining`.
         repair: Mend masks whose number of survivors an operator has changed, such as DEAP's own, where they are evaluated; else
             the first is warned of. See :class:`evoprune.Evaluator`, and :func:`evoprune.operators.keep_survivors`,
             which mends them where they are made.

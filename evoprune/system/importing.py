@@ -38,6 +38,12 @@ def require_main_guard() -> None:
         os._exit(NO_MAIN_GUARD)
 
 
+def require_importable_script() -> None:
+    """Ends the script where it starts workers that import it at a statement to which they would come, too."""
+    if is_unguarded():
+        sys.exit(f"error: {MISSING_GUARD}")
+
+
 def is_unguarded() -> bool:
     """Tells whether the script is at a statement that processes which import it would come to, too: under no condition."""
     frame: FrameType | None = sys._getframe()

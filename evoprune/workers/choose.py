@@ -2,58 +2,67 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import math
+from collections.abc import Callable
 
 from evoprune.errors import InputError
-from evoprune.evaluation.workers import Workers
-from evoprune.workers.base import Cluster
-from evoprune.workers.launcher import under_own_launcher, under_scoop
-from evoprune.workers.scoop import count_on_scoop, scoop, warn_of_stock_launcher
-from evoprune.workers.serial import serial
+from evoprune.registry import Registry
+from evoprune.workers.base import Workers
+from evoprune.workers.launcher import under_scoop
+from evoprune.workers.pool import Pool
+from evoprune.workers.scoop import Scoop
+from evoprune.workers.serial import Serial
 
 
 def choose_workers(name: str | Workers = "auto", evaluation_timeout: float | None = None) -> Workers:
-    """Returns who evaluates.
+    """Returns the workers of a name.
 
     Args:
-        name: ``serial``; ``scoop`` (the script must run under ``python -m evoprune.scoop``, or SCOOP's own launcher); ``auto``:
-            SCOOP where the script runs under it, else serial; ``dask:N`` or the address of a Dask scheduler, see
-            :class:`evoprune.workers.dask.DaskWorkers`. An object that evaluates is returned as it is, with its own limits.
+        name: ``serial``; ``pool:N``, N processes of this machine; ``scoop`` (the script must run under ``python -m
+            evoprune.scoop``, or SCOOP's own launcher); ``auto``: SCOOP where the script runs under it, else serial; ``dask:N``
+            or the address of a Dask scheduler, see :class:`evoprune.workers.dask.DaskWorkers`; or a registered name, alone or
+            with a colon and more. An object with the methods of :class:`evoprune.workers.base.Workers` is returned as it is,
+            with its own limits.
         evaluation_timeout: Seconds that the evaluation of a mask may take; a mask that takes longer counts as failed. None: no
             limit.
 
     Raises:
-        InputError: An unknown name, ``scoop`` where SCOOP does not run, or a limit that is not above 0 or that nobody can
-            enforce.
+        InputError: An unknown name, an object without the methods, ``scoop`` where SCOOP does not run, or a limit that is not
+            above 0 or that these workers cannot enforce.
     """
     if evaluation_timeout is not None and not (math.isfinite(evaluation_timeout) and evaluation_timeout > 0):
         raise InputError(f"evaluation_timeout is {evaluation_timeout}; expected a number of seconds above 0.")
     if not isinstance(name, str):
+        if not isinstance(name, Workers):
+            raise InputError(
+                f"workers are {name!r}; expected a name, or an object with the methods submit, wait, count and close."
+            )
         if evaluation_timeout is not None:
             raise InputError(f"evaluation_timeout is {evaluation_timeout}, but workers are an object; expected a name.")
         return name
-    if name.startswith(("dask:", "tcp://", "tls://")):
-        return _dask(name, evaluation_timeout)
-    if name not in ("auto", "serial", "scoop"):
+    make = WORKERS.get(name, WORKERS.get(name.partition(":")[0]))
+    if make is None:
+        expected = ", ".join(["auto", "serial", "scoop", "pool:N", "dask:N", *WORKERS.own])
+        raise InputError(f"workers are {name!r}; expected {expected}, or a scheduler's address such as tcp://host:8786.")
+    return make(name, evaluation_timeout)
+
+
+def _serial(name: str, evaluation_timeout: float | None) -> Workers:
+    if evaluation_timeout is not None:
         raise InputError(
-            f"workers are {name!r}; expected auto, serial, scoop, dask:N, or a scheduler's address such as tcp://host:8786."
+            f"evaluation_timeout is {evaluation_timeout}, but this process cannot end an evaluation that hangs; take the "
+            f"workers pool:1, or start with python -m evoprune.scoop -n 1 script.py ..."
         )
-    running = under_scoop()
-    if name == "scoop" and not running:
-        raise InputError("workers are 'scoop', but SCOOP does not run; start with: python -m evoprune.scoop -n 2 script.py ...")
-    chosen = scoop if running and name != "serial" else serial
-    if chosen is scoop:
-        warn_of_stock_launcher()
-    if evaluation_timeout is None:
-        return chosen
-    if chosen is serial or not under_own_launcher():
-        raise InputError(
-            f"evaluation_timeout is {evaluation_timeout}, but this process cannot end an evaluation that hangs; start with "
-            f"python -m evoprune.scoop -n 1 script.py ..., or take the workers dask:1."
-        )
-    return functools.partial(scoop, evaluation_timeout=evaluation_timeout)
+    return Serial()
+
+
+def _auto(name: str, evaluation_timeout: float | None) -> Workers:
+    return Scoop(evaluation_timeout) if under_scoop() else _serial(name, evaluation_timeout)
+
+
+def _scoop(name: str, evaluation_timeout: float | None) -> Workers:
+    return Scoop(evaluation_timeout)
 
 
 def _dask(name: str, evaluation_timeout: float | None) -> Workers:
@@ -64,25 +73,16 @@ def _dask(name: str, evaluation_timeout: float | None) -> Workers:
     return DaskWorkers(name, evaluation_timeout)
 
 
-def count_workers(workers: Workers) -> int:
-    """Returns how many processes evaluate.
-
-    Raises:
-        InputError: It is not known of such workers.
-    """
-    require_a_count(workers)
-    if isinstance(workers, Cluster):
-        return workers.count()
-    if workers is serial:
-        return 1
-    return count_on_scoop()
-
-
-def require_a_count(workers: Workers) -> None:
-    """Checks that :func:`count_workers` can count workers.
-
-    Raises:
-        InputError: It cannot.
-    """
-    if not isinstance(workers, Cluster) and getattr(workers, "func", workers) not in (serial, scoop):
-        raise InputError(f"workers are {workers!r}, which are not known to be of some number; expected slots to be given.")
+# By name, or by the part of a name before the colon: functions that make workers of the whole name and the time-out.
+WORKERS: Registry[Callable[[str, float | None], Workers]] = Registry(
+    "workers",
+    {
+        "serial": _serial,
+        "auto": _auto,
+        "pool": Pool,
+        "scoop": _scoop,
+        "dask": _dask,
+        "tcp": _dask,
+        "tls": _dask,
+    },
+)

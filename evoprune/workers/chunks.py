@@ -7,25 +7,24 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeVar
 
-from evoprune.engines.registry import ENGINES
 from evoprune.evaluation.chunks import Chunk
-from evoprune.evaluation.evaluator import Evaluator
+from evoprune.evaluation.job import Job
 
 T = TypeVar("T")
 
 
-def share_out(evaluator: Evaluator, chunks: Sequence[Chunk], workers: int) -> list[Chunk]:
+def share_out(job: Job, chunks: Sequence[Chunk], workers: int) -> list[Chunk]:
     """Returns all masks in pieces of equal size, as many for each worker, and none larger than a chunk.
 
     Where an individual's bits depend on its company, the chunks are returned as they are.
     """
-    if not chunks or not ENGINES[evaluator.brief.engine].company_changes_no_bit(evaluator.problem):
+    if not chunks or not job.engine.company_changes_no_bit(job.problem):
         return list(chunks)
     return equal_pieces(chunks, workers)
 
 
 def equal_pieces(chunks: Sequence[Sequence[T]], workers: int) -> list[Sequence[T]]:
-    """Returns what chunks hold in pieces of equal size, as many for each worker, none larger than a chunk; the larger first."""
+    """Returns the items of chunks in pieces of equal size, as many for each worker, none larger than a chunk, larger first."""
     items = [item for chunk in chunks for item in chunk]
     rounds = math.ceil(len(items) / (workers * max(len(chunk) for chunk in chunks)))
     count = min(rounds * workers, len(items))

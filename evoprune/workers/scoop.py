@@ -1,25 +1,15 @@
-"""Evaluation on SCOOP's workers."""
+"""SCOOP's processes as workers."""
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import asdict
-from itertools import islice
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from evoprune.errors import LostTaskError
-from evoprune.evaluation.chunks import Chunk
-from evoprune.evaluation.evaluation import Evaluation, failed
-from evoprune.evaluation.evaluator import Evaluator
-from evoprune.evaluation.job import remember
-from evoprune.workers.chunks import share_out
+from evoprune.errors import InputError, LostTaskError
+from evoprune.workers.base import Lost, Outcome, attempt, pack
 from evoprune.workers.launcher import under_own_launcher, under_scoop
-from evoprune.workers.wire import evaluations_of, work
 
 STOCK = (
     "SCOOP's own launcher listens on every network interface and runs what strangers send it, hangs when an idle worker dies, "
@@ -27,122 +17,62 @@ STOCK = (
 )
 
 
-def warn_of_stock_launcher() -> None:
-    """Warns, once a process, where SCOOP's own launcher is used."""
-    if under_scoop() and sys.modules["scoop"].IS_ORIGIN and not under_own_launcher():
-        warnings.warn(STOCK, RuntimeWarning, stacklevel=1)
+class Scoop:
+    """The workers of ``python -m evoprune.scoop``, or of SCOOP's own launcher, with a warning.
 
-
-def count_on_scoop() -> int:
-    """Returns how many of SCOOP's processes evaluate: under its own launcher the script's does, too."""
-    import scoop as package
-
-    return int(package.SIZE) - 1 if under_own_launcher() else int(package.SIZE)
-
-
-def scoop(
-    evaluator: Evaluator, chunks: Iterable[Chunk], *, slots: int | None = None, evaluation_timeout: float | None = None
-) -> Iterator[list[Evaluation]]:
-    """Evaluates on SCOOP's workers; see :class:`evoprune.evaluation.workers.Workers`.
-
-    Where company changes no bit, chunks are split so that no worker idles while another has several masks left. A chunk that
-    no worker can finish, or that comes back as rubbish, is evaluated mask by mask; a mask of which that holds, too, has failed.
+    The launcher tries a task again whose worker dies, and ends a worker whose evaluation takes too long.
 
     Args:
-        evaluator: The evaluator.
-        chunks: Its chunks.
-        slots: Chunks that are under way at a time; None for all.
-        evaluation_timeout: Seconds that a mask may take.
+        evaluation_timeout: Seconds that the evaluation of a mask may take; None for no limit.
 
     Raises:
-        WorkersError: A worker could not make the problem; the message has its traceback.
+        InputError: SCOOP does not run, or its launcher cannot enforce the limit.
     """
-    from scoop import futures
 
-    key, brief = evaluator.key, asdict(evaluator.brief)
-    remember(key, evaluator.problem)
+    def __init__(self, evaluation_timeout: float | None = None) -> None:
+        if not under_scoop():
+            raise InputError(
+                "workers are 'scoop', but SCOOP does not run; start with: python -m evoprune.scoop -n 2 script.py ..."
+            )
+        if not under_own_launcher():
+            if evaluation_timeout is not None:
+                raise InputError(
+                    f"evaluation_timeout is {evaluation_timeout}, but SCOOP's own launcher cannot end an evaluation that "
+                    f"hangs; start with: python -m evoprune.scoop -n 2 script.py ..."
+                )
+            if sys.modules["scoop"].IS_ORIGIN:
+                warnings.warn(STOCK, RuntimeWarning, stacklevel=1)
+        self.evaluation_timeout = evaluation_timeout
+        self._waiting: list[Any] = []
 
-    waiting: dict[Any, tuple[Chunk, int]] = {}  # masks, and the number of the chunk that they are of
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Starts a task; its ticket is SCOOP's future."""
+        from scoop import futures
 
-    def submit(masks: Chunk, chunk: int, payload: bytes | None = None) -> Any:
-        packed = [np.packbits(mask.bits).tobytes() for mask in masks]
-        future = futures.submit(work, key, payload, brief, packed, evaluation_timeout)
-        waiting[future] = masks, chunk
-        return future
+        self._waiting.append(futures.submit(attempt, pack(function, arguments)))
+        return self._waiting[-1]
 
-    workers = count_on_scoop()
-    source = enumerate(chunks if slots is not None else share_out(evaluator, list(chunks), workers))
-    left: Counter[int] = Counter()  # masks of each chunk that are still to come
-    carrying: set[Any] = set()  # those that bring the problem, at most one for each worker
-    held_back: list[tuple[Chunk, int]] = []
-    for chunk, masks in islice(source, slots):
-        left[chunk] = len(masks)
-        submit(masks, chunk)
-    while waiting:
-        future, outcome, content = next_done(waiting)
-        masks, chunk = waiting.pop(future)
-        if outcome == "unknown problem":
-            if len(carrying) < workers:
-                carrying.add(submit(masks, chunk, evaluator.payload))
-            else:
-                held_back.append((masks, chunk))
-            continue
-        carrying.discard(future)
-        while held_back:
-            submit(*held_back.pop())
-        try:
-            evaluations = evaluations_of(outcome, content, masks)
-        except LostTaskError as error:
-            if len(masks) > 1:
-                for mask in masks:
-                    submit([mask], chunk)
-                continue
-            evaluations = [failed(masks[0], evaluator.brief.seed, str(error))]
-        yield evaluations
-        left[chunk] -= len(masks)
-        if not left[chunk]:
-            for another, masks in islice(source, 1):
-                left[another] = len(masks)
-                submit(masks, another)
+    def wait(self) -> tuple[Any, Outcome]:
+        """Waits for one of the tasks; it is lost where no worker could finish it."""
+        from scoop import futures
 
+        while True:
+            try:
+                done = next(iter(futures.as_completed(self._waiting)))
+                outcome: Outcome = done.resultValue
+            except LostTaskError as error:
+                lost = [future for future in self._waiting if future.exceptionValue is error]
+                if not lost:  # SCOOP raises it again for a future that is no longer waited for
+                    continue
+                done, outcome = lost[0], Lost(str(error))
+            self._waiting.remove(done)
+            return done, outcome
 
-def run_on_scoop(
-    function: Callable[..., tuple[str, Any]], arguments: Sequence[tuple[Any, ...]]
-) -> Iterator[tuple[int, str, Any]]:
-    """Runs a function with each of several arguments on SCOOP's workers.
+    def count(self) -> int:
+        """Returns how many processes work: under SCOOP's own launcher that of the script does, too."""
+        import scoop as package
 
-    Args:
-        function: Returns an outcome and content, and raises nothing.
-        arguments: Its arguments, a tuple a task.
+        return int(package.SIZE) - 1 if under_own_launcher() else int(package.SIZE)
 
-    Yields:
-        Number of a task, its outcome and content, as they finish; ``lost`` and the reason where no worker could do it.
-    """
-    from scoop import futures
-
-    waiting = {futures.submit(function, *each): i for i, each in enumerate(arguments)}
-    while waiting:
-        future, outcome, content = next_done(waiting)
-        yield waiting.pop(future), outcome, content
-
-
-def next_done(waiting: Collection[Any]) -> tuple[Any, str, Any]:
-    """Waits for one of several of SCOOP's futures, and returns it with its outcome and content.
-
-    Args:
-        waiting: Futures of tasks that return an outcome and content, such as :func:`work`.
-
-    Returns:
-        What the task returned; ``lost`` and the reason where no worker could finish it.
-    """
-    from scoop import futures
-
-    while True:
-        try:
-            future = next(iter(futures.as_completed(list(waiting))))
-        except LostTaskError as error:
-            lost = [future for future in waiting if future.exceptionValue is error]
-            if lost:  # SCOOP raises it again for a future that is no longer waited for
-                return lost[0], "lost", str(error)
-        else:
-            return future, *future.resultValue
+    def close(self) -> None:
+        """Does nothing: the workers end with the script."""

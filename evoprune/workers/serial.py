@@ -1,21 +1,37 @@
-"""Evaluation in this process."""
+"""Work in this process."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable
+from itertools import count
+from typing import Any
 
-from evoprune.evaluation.brief import evaluate_chunk
-from evoprune.evaluation.chunks import Chunk
-from evoprune.evaluation.evaluation import Evaluation
-from evoprune.evaluation.evaluator import Evaluator
+from evoprune.workers.base import Returned
 
 
-def serial(evaluator: Evaluator, chunks: Iterable[Chunk], *, slots: int | None = None) -> Iterator[list[Evaluation]]:
-    """Evaluates in this process; see :class:`evoprune.evaluation.workers.Workers`."""
-    source = iter(chunks)
-    taken = deque(islice(source, slots))
-    while taken:
-        yield evaluate_chunk(evaluator.problem, taken.popleft(), evaluator.brief)
-        taken.extend(islice(source, 1))
+class Serial:
+    """This process as its only worker; a task is done when it is waited for, and may raise."""
+
+    def __init__(self) -> None:
+        self._tasks: deque[tuple[int, Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._tickets = count()
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> int:
+        """Keeps a task for :meth:`wait`."""
+        ticket = next(self._tickets)
+        self._tasks.append((ticket, function, arguments))
+        return ticket
+
+    def wait(self) -> tuple[int, Returned]:
+        """Does the oldest task."""
+        ticket, function, arguments = self._tasks.popleft()
+        return ticket, Returned(function(*arguments))
+
+    def count(self) -> int:
+        """Returns 1."""
+        return 1
+
+    def close(self) -> None:
+        """Drops the tasks that nobody waited for."""
+        self._tasks.clear()

@@ -21,6 +21,7 @@ from evoprune.comparison.spread import serial_cells
 from evoprune.errors import WorkersError
 from evoprune.figures import comparisons as plot_compare
 from evoprune.training.cost import multiply_adds
+from evoprune.workers.pool import Pool
 
 PROBLEM = {"widths": [24, 16]}
 RECIPE = {"epochs": 4}
@@ -239,13 +240,13 @@ def test_a_cell_that_another_process_is_at_is_left_to_it(tmp_path: Path) -> None
 
 
 def test_workers_that_are_lost_are_no_failure_of_a_cell(tmp_path: Path) -> None:
-    def lost(evaluator: ep.Evaluator, chunks: object, *, slots: int | None = None) -> object:
-        raise WorkersError("the scheduler is lost")
-        yield
+    class Losing(Pool):
+        def submit(self, *task: object) -> int:
+            raise WorkersError("the scheduler is lost")
 
     (kstarts,) = make_cells(["kstarts"], ["digits"], "mlp", [0.9], [0])
     with pytest.raises(WorkersError):
-        list(serial_cells(COMPARISON, [kstarts], tmp_path, [], lost))
+        list(serial_cells(COMPARISON, [kstarts], tmp_path, [], Losing("pool:1")))
 
 
 ARGUMENTS = [SCRIPT, "--data", "digits", "--model", "mlp", "--widths", 24, 16, "--epochs", 3, "--dissipate-epochs", 2,

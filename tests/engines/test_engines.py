@@ -22,7 +22,8 @@ from evoprune.engines.sparse import csr
 from evoprune.engines.sparse.convert import company_changes_no_bit
 from evoprune.engines.sparse.csr import Pattern
 from evoprune.engines.sparse.population import SparsePopulation
-from evoprune.evaluation.brief import BriefTraining, evaluate_chunk
+from evoprune.evaluation.brief import evaluate_chunk
+from evoprune.evaluation.job import BriefTraining, Job
 from evoprune.evaluation.terms import TERMS, survivor_sums
 from evoprune.problem.models import MODELS
 from evoprune.problem.recipe import optimizers
@@ -579,8 +580,8 @@ def test_an_engine_evaluates_as_the_reference_or_is_refused(engine: str, ending:
         assert auto.choose(problem, 0.9, 4) != engine
         return
     masks = masks_of(problem, 4)
-    found = evaluate_chunk(problem, masks, BriefTraining(2, 7, engine))
-    expected = evaluate_chunk(problem, masks, BriefTraining(2, 7, "module"))
+    found = evaluate_chunk(Job(problem, BriefTraining(2, 7, engine)), masks)
+    expected = evaluate_chunk(Job(problem, BriefTraining(2, 7, "module")), masks)
     for one, other in zip(found, expected, strict=True):
         assert one.validation_loss == pytest.approx(other.validation_loss, rel=1e-3)
         assert one.validation_accuracy == pytest.approx(other.validation_accuracy, abs=0.02)

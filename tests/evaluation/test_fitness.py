@@ -1,5 +1,4 @@
 import re
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,12 @@ import evoprune as ep
 from evoprune.engines.module import ModulePopulation
 from evoprune.evaluation import fitness as registry
 from evoprune.evaluation.evaluation import FAILURE
-from evoprune.evaluation.job import remember
-from evoprune.evaluation.terms import FITNESS, TERMS, FitnessFunction, registered_terms
+from evoprune.evaluation.terms import BUILT_IN_TERMS, FITNESS, TERMS, FitnessFunction
 from evoprune.runs import records
 from evoprune.training.loop import Trained, train
 from evoprune.training.threads import torch_threads
-from evoprune.workers.serial import serial
-from evoprune.workers.wire import evaluations_of, work
+from evoprune.workers.base import attempt, pack
+from evoprune.workers.wire import evaluations_of, pack_masks, work
 
 
 def test_terms_by_hand(digits: ep.Problem) -> None:
@@ -68,8 +66,8 @@ def test_every_fitness_ranks_a_population(digits: ep.Problem, fitness: str, engi
 def test_a_fitness_of_the_users_own(digits: ep.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "TERMS", TERMS.copy())
     monkeypatch.setattr(registry, "FITNESS", FITNESS.copy())
-    monkeypatch.setattr("evoprune.evaluation.brief.TERMS", TERMS)
-    monkeypatch.setattr("evoprune.evaluation.evaluator.FITNESS", FITNESS)
+    monkeypatch.setattr("evoprune.evaluation.options.TERMS", TERMS)
+    monkeypatch.setattr("evoprune.evaluation.options.FITNESS", FITNESS)
     ep.register_fitness("mine", lambda trained, validation: validation.accuracy)
     ep.register_fitness("both", ["mine", "magnitude"])
     toolbox = ep.make_toolbox(digits, fitness="both", fitness_epochs=1)
@@ -99,7 +97,7 @@ def registering(monkeypatch: pytest.MonkeyPatch) -> None:
         for name in registered:
             monkeypatch.setitem(registered, name, registered[name])
     yield
-    for name in registered_terms():
+    for name in set(TERMS) - set(BUILT_IN_TERMS):
         del TERMS[name]
         FITNESS.pop(name)
 
@@ -131,18 +129,17 @@ def test_a_term_that_fails_fails_only_who_asks_for_it(how: str, regression: ep.P
     rng = np.random.default_rng(0)
     masks = [ep.random_mask(regression.shapes, 0.5, rng) for _ in range(3)]
     before = ep.Evaluator(regression, fitness="loss", epochs=1, engine=engine)
-    expected = before.evaluate(masks, serial)
+    expected = before.evaluate(masks)
     ep.register_fitness("mine", term)
     ep.register_fitness("mixed", ["loss", "mine"])
     evaluator = ep.Evaluator(regression, fitness="loss", epochs=1, engine=engine)
-    evaluations = evaluator.evaluate(masks, serial)
+    evaluations = evaluator.evaluate(masks)
     for evaluation, same in zip(evaluations, expected, strict=True):
         assert (evaluation.status, evaluation.note) == (same.status, same.note)
-        assert {name: evaluation.terms[name] for name in same.terms} == same.terms
-        assert not np.isfinite(evaluation.terms["mine"])
+        assert evaluation.terms == same.terms
     for fitness in ("mine", "mixed", ("loss", "mine")):
         asking = ep.Evaluator(regression, fitness=fitness, epochs=1, engine=engine)
-        for evaluation in asking.evaluate(masks, serial):
+        for evaluation in asking.evaluate(masks):
             assert evaluation.status == FAILURE
             assert re.search(f"mine.*{reason}", evaluation.note), evaluation.note
 
@@ -154,22 +151,19 @@ def test_a_term_that_fails_for_one_mask_fails_that_mask_alone(digits: ep.Problem
     ep.register_fitness("mine", picky)
     masks = [ep.random_mask(digits.shapes, sparsity, np.random.default_rng(0)) for sparsity in (0.8, 0.9)]
     for fitness, failures in (("loss", [False, False]), ("mine", [False, True])):
-        evaluations = ep.Evaluator(digits, fitness=fitness, epochs=1, engine="stacked").evaluate(masks, serial)
+        evaluations = ep.Evaluator(digits, fitness=fitness, epochs=1, engine="stacked").evaluate(masks)
         assert [e.status == FAILURE for e in evaluations] == failures
 
 
-def test_who_asks_travels_with_the_brief(regression: ep.Problem, registering: None) -> None:
+def test_a_term_travels_with_the_job_that_it_is_of(regression: ep.Problem, registering: None) -> None:
     ep.register_fitness("mine", broken)
     mask = ep.random_mask(regression.shapes, 0.5, np.random.default_rng(0))
     for fitness, failed in (("loss", False), ("mine", True)):
-        evaluator = ep.Evaluator(regression, fitness=fitness, epochs=1)
-        remember(evaluator.key, regression)
-        brief = asdict(evaluator.brief)
-        outcome, (fields,) = work(evaluator.key, None, brief, [np.packbits(mask.bits).tobytes()], None)
-        assert outcome == "ok"
-        assert (fields["status"] == FAILURE) == failed
-        (evaluation,) = evaluations_of(outcome, [fields], [mask])
-        assert set(evaluation.terms) == set(TERMS)
+        job = ep.Evaluator(regression, fitness=fitness, epochs=1).job
+        outcome = attempt(pack(work, (job.key, job.payload, pack_masks([mask]), None)))
+        (evaluation,) = evaluations_of(outcome, [mask], job)
+        assert (evaluation.status == FAILURE) == failed
+        assert set(evaluation.terms) == {*BUILT_IN_TERMS, *(["mine"] if failed else [])}
 
 
 def test_a_failing_term_is_an_empty_cell(regression: ep.Problem, registering: None, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_failures_of_the_machine_are_told_from_those_of_a_mask(problem: ep.Probl
     masks = [ep.random_mask(problem.shapes, 0.5, np.random.default_rng(seed)) for seed in range(8)]
     lacking = [not mask[0] for mask in masks]
     assert 0 < sum(lacking) < 8
-    evaluations = evaluate_chunk(problem, masks, ep.Evaluator(problem, epochs=1).brief)
+    evaluations = evaluate_chunk(ep.Evaluator(problem, epochs=1).job, masks)
     expected = MACHINE_FAILURE if kind in OF_THE_MACHINE else FAILURE
     assert [e.status == expected for e in evaluations] == lacking
     assert [e.has_failed for e in evaluations] == lacking

@@ -15,7 +15,8 @@ import evoprune as ep
 from evoprune.engines.check import require
 from evoprune.engines.registry import ENGINES
 from evoprune.errors import InputError
-from evoprune.evaluation.brief import BriefTraining, evaluate_chunk
+from evoprune.evaluation.brief import evaluate_chunk
+from evoprune.evaluation.job import BriefTraining, Job
 
 X = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
 Y = X[:, 0] * 2 + 1
@@ -435,5 +436,5 @@ def test_regression_with_one_number_an_example(engine: str) -> None:
     except InputError:
         assert engine != "module"
         return
-    (found,) = evaluate_chunk(regression, masks, BriefTraining(1, 0, engine))
+    (found,) = evaluate_chunk(Job(regression, BriefTraining(1, 0, engine)), masks)
     assert np.isfinite(found.validation_loss)

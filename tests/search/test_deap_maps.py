@@ -326,7 +326,9 @@ def test_a_drifting_number_of_survivors_is_said_once(problem: ep.Problem, own_ma
         warnings.simplefilter("always")
         run(toolbox)
     (warning,) = said
-    assert f"survivors is evaluated, where {toolbox.evaluate.func.survivors:,} were expected" in str(warning.message)
+    assert f"survivors is evaluated, where {toolbox.evaluate.func.check_survivors.survivors:,} were expected" in str(
+        warning.message
+    )
     assert "keep_survivors" in str(warning.message)
     assert "repair=True" in str(warning.message)
 
@@ -337,7 +339,7 @@ def test_repair_keeps_the_number_in_the_population(problem: ep.Problem, own_map:
     if not own_map:
         toolbox.register("map", map)
     population = run(toolbox)
-    assert {mask.survivors for mask in population} == {toolbox.evaluate.func.survivors}
+    assert {mask.survivors for mask in population} == {toolbox.evaluate.func.check_survivors.survivors}
     evaluated = toolbox.evaluate.func.known
     assert all(mask.fitness.values == (evaluated[mask.hash].terms["loss"],) for mask in population)
     again = drifting(problem, repair=True)
@@ -387,7 +389,7 @@ def test_operators_of_the_package_do_not_drift(problem: ep.Problem, mutation: st
     toolbox.register("mutate", MUTATIONS[mutation], fraction=0.1, rng=rng, **options)
     toolbox.register("mate", CROSSOVERS[crossover], rng=rng)
     numbers = {mask.survivors for mask in run(toolbox, 1)}
-    assert (numbers == {toolbox.evaluate.func.survivors}) == (mutation != "sparsity")
+    assert (numbers == {toolbox.evaluate.func.check_survivors.survivors}) == (mutation != "sparsity")
 
 
 def test_where_sparsity_is_an_objective_any_number_will_do(problem: ep.Problem) -> None:

@@ -10,11 +10,10 @@ import psutil
 EVOLVE = """
 import csv, os, signal, sys, time
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 import torch
 import evoprune as ep
-from evoprune.evaluation import brief; from evoprune.cli import main as cli; from evoprune.workers import wire as worker
+from evoprune.evaluation import brief; from evoprune.cli import main as cli; from evoprune.workers import wire
 
 OUT, BEHAVIOUR, POISON = Path(sys.argv[1]), os.environ.get("BEHAVIOUR", ""), os.environ.get("POISON", "")
 
@@ -30,14 +29,14 @@ def term(trained, validation):
             sys.exit(3)
     return -validation.loss
 
-def rubbish(problem, masks, brief):
-    found = evaluate_chunk(problem, masks, brief)
+def rubbish(job, masks):
+    found = evaluate_chunk(job, masks)
     return [replace(e, terms={"loss": "rubbish"}) if e.mask == POISON else e for e in found]
 
 ep.register_fitness("mine", term)
 evaluate_chunk = brief.evaluate_chunk
 if BEHAVIOUR == "rubbish":
-    worker.evaluate_chunk = rubbish
+    wire.evaluate_chunk = rubbish
 
 def make_problem():
     generator = torch.Generator().manual_seed(1)
@@ -50,27 +49,28 @@ def make_problem():
             parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
     return ep.Problem(model=model, data=data, recipe=recipe)
 
-class Replay:  # evaluates in this process, and yields masks in the order in which another run's arrived
+class Replay:  # works in this process, and finishes chunks in the order in which another run's arrived
 
     def __init__(self, folder):
+        self.serial = ep.workers.Serial()
         rows = list(csv.DictReader((folder / "evaluations.csv").open(newline="")))
-        self.order = [row["mask"] for row in rows]
+        self.order, self.done = [row["mask"] for row in rows], {}
 
-    def __call__(self, evaluator, chunks, *, slots=None):
-        source, found, left, of = iter(chunks), {}, {}, {}
-        def take(count):
-            for chunk in islice(source, count):
-                left[id(chunk)] = len(chunk)
-                for evaluation in evaluate_chunk(evaluator.problem, chunk, evaluator.brief):
-                    found[evaluation.mask], of[evaluation.mask] = evaluation, id(chunk)
-        take(slots)
-        while found:
-            mask = next(mask for mask in self.order if mask in found)
-            assert slots is None or all(earlier in evaluator.known for earlier in self.order[:self.order.index(mask)])
-            yield [found.pop(mask)]
-            left[of[mask]] -= 1
-            if not left[of[mask]]:
-                take(1)
+    def submit(self, function, *arguments):
+        self.serial.submit(function, *arguments)
+        ticket, outcome = self.serial.wait()
+        self.done[ticket] = outcome
+        return ticket
+
+    def wait(self):
+        ticket = min(self.done, key=lambda ticket: min(self.order.index(e["mask"]) for e in self.done[ticket].value))
+        return ticket, self.done.pop(ticket)
+
+    def count(self):
+        return 2
+
+    def close(self):
+        pass
 
 class Pause:
     def on_generation(self, state):

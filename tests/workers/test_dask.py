@@ -284,10 +284,10 @@ def test_clusters_that_cannot_serve(run: Run, cluster: Callable[..., Cluster]) -
 )
 def test_bad_names(name: str) -> None:
     with pytest.raises(ep.InputError, match=r"expected .*dask:N"):
-        ep.parallel.choose_workers(name)
+        ep.workers.choose_workers(name)
 
 
 def test_dask_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ep.InputError, match=r"pip install 'evoprune\[dask\]'"):
-        ep.parallel.choose_workers("dask:2")
+        ep.workers.choose_workers("dask:2")

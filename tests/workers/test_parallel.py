@@ -2,6 +2,10 @@
 
 import json
 import pickle
+import sys
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,12 +17,14 @@ from support.processes import python
 
 import evoprune as ep
 from evoprune.errors import LostTaskError
-from evoprune.evaluation import evaluator as evaluate
-from evoprune.evaluation.job import remember
+from evoprune.evaluation.brief import evaluate_chunk
+from evoprune.evaluation.job import forget_all, remember
+from evoprune.workers.base import Broken, Lost, Outcome, Returned, attempt, pack
 from evoprune.workers.choose import choose_workers
 from evoprune.workers.chunks import equal_pieces
-from evoprune.workers.serial import serial
-from evoprune.workers.wire import evaluations_of, work
+from evoprune.workers.policy import evaluate, run
+from evoprune.workers.serial import Serial
+from evoprune.workers.wire import UNKNOWN_JOB, evaluations_of, pack_masks, work
 
 SCRIPT = """
 import sys, json
@@ -54,7 +60,7 @@ if __name__ == "__main__":
     toolbox.register("map", futures.map)
     toolbox.evaluate.func.known.clear()
     foreign = list(toolbox.map(toolbox.evaluate, masks[:4]))
-    print("RESULT" + json.dumps({"ours": ours, "foreign": foreign, "workers": workers, "scoop": ep.parallel.under_scoop()}))
+    print("RESULT" + json.dumps({"ours": ours, "foreign": foreign, "workers": workers, "scoop": ep.workers.under_scoop()}))
 """
 
 
@@ -63,33 +69,33 @@ def masks_of(problem: ep.Problem, count: int) -> list[ep.Mask]:
     return [ep.random_mask(problem.shapes, 0.9, rng) for _ in range(count)]
 
 
-def test_a_worker_asks_once_for_a_problem_it_does_not_have(digits: ep.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "_problems", {})
+def test_a_worker_asks_for_a_job_that_it_does_not_have(digits: ep.Problem) -> None:
     evaluator = ep.Evaluator(digits, epochs=1)
-    (mask,) = masks_of(digits, 1)
-    request = (digits.hash, asdict(evaluator.brief), [np.packbits(mask.bits).tobytes()])
-    assert work(request[0], None, *request[1:], None) == ("unknown problem", None)
-    outcome, (fields,) = work(request[0], evaluator.payload, *request[1:], None)
-    assert outcome == "ok"
-    assert work(request[0], None, *request[1:], None)[0] == "ok"
-    assert fields["terms"] == evaluator.evaluate([mask], serial)[0].terms
+    key, payload = evaluator.job.key, evaluator.job.payload
+    masks = masks_of(digits, 1)
+    assert work(key, None, pack_masks(masks), None) == UNKNOWN_JOB
+    (fields,) = work(key, payload, pack_masks(masks), None)
+    assert work(key, None, pack_masks(masks), None) != UNKNOWN_JOB
+    assert fields["terms"] == evaluator.evaluate(masks)[0].terms
 
 
-def test_a_worker_returns_its_traceback(digits: ep.Problem) -> None:
-    outcome, text = work(digits.hash, b"rubbish", {"threads": 1}, [], None)
-    assert outcome == "error"
-    assert "Traceback" in text
+def test_a_worker_returns_its_traceback_and_ends_not() -> None:
+    outcome = attempt(pack(work, ("key", b"rubbish", [], None)))
+    assert isinstance(outcome, Broken)
+    assert "Traceback" in outcome.traceback
+    assert attempt(pack(sys.exit, (3,))) == Lost("its evaluation ended the process: SystemExit(3)")
+    with pytest.raises(ep.InputError, match="a task cannot be sent to workers"):
+        pack(print, (threading.Lock(),))
 
 
 def test_requests_and_replies_are_small_and_plain() -> None:
     problem = ep.Problem(data="digits", model="lenet-300-100", recipe=ep.Recipe(epochs=1))
-    evaluator = ep.Evaluator(problem, epochs=1)
+    job = ep.Evaluator(problem, epochs=1).job
     masks = masks_of(problem, 4)
-    packed = [np.packbits(mask.bits).tobytes() for mask in masks]
-    request = pickle.dumps((evaluator.key, None, asdict(evaluator.brief), packed, None))
+    request = pack(work, (job.key, None, pack_masks(masks), None))
     assert len(request) < 1.1 * problem.prunable_count / 8 * len(masks) + 1000
-    remember(evaluator.key, problem)
-    reply = work(evaluator.key, None, asdict(evaluator.brief), packed[:1], None)
+    remember(job.key, job)
+    reply = work(job.key, None, pack_masks(masks[:1]), None)
     json.dumps(reply)  # plain values
     assert len(pickle.dumps(reply)) < 1000
 
@@ -120,19 +126,117 @@ def test_masks_are_shared_out_in_equal_pieces(sizes: list[int], workers: int) ->
 )
 def test_rubbish_is_not_taken_for_evaluations(digits: ep.Problem, reply: object, wrong: str) -> None:
     (mask,) = masks_of(digits, 1)
-    fields = asdict(ep.Evaluator(digits, epochs=1).evaluate([mask], serial)[0])
-    assert evaluations_of("ok", [fields], [mask])[0].terms == fields["terms"]
+    evaluator = ep.Evaluator(digits, epochs=1)
+    fields = asdict(evaluator.evaluate([mask])[0])
+    assert evaluations_of(Returned([fields]), [mask], evaluator.job)[0].terms == fields["terms"]
     rubbish = [fields | changes if changes else {} for changes in reply] if reply else reply
     with pytest.raises(LostTaskError, match=wrong):
-        evaluations_of("ok", rubbish, [mask])
+        evaluations_of(Returned(rubbish), [mask], evaluator.job)
 
 
-def test_scoop_is_not_chosen_where_it_does_not_run() -> None:
-    assert choose_workers("auto") is serial
+def test_workers_are_chosen_by_name() -> None:
+    assert isinstance(choose_workers("auto"), Serial)
     with pytest.raises(ep.InputError, match=r"python -m evoprune\.scoop"):
         choose_workers("scoop")
-    with pytest.raises(ep.InputError, match="expected auto, serial, scoop, dask:N"):
-        choose_workers("dask")
+    with pytest.raises(ep.InputError, match="expected auto, serial, scoop, pool:N, dask:N"):
+        choose_workers("ray:2")
+    with pytest.raises(ep.InputError, match="expected pool:N, with N processes"):
+        choose_workers("pool:none")
+    with pytest.raises(ep.InputError, match="the methods submit, wait, count and close"):
+        choose_workers(print)
+
+
+class Scripted:
+    """Workers in this process; a function of a task's masks, and of how often they were sent, says which tasks are lost."""
+
+    def __init__(self, lost: Callable[[tuple[bytes, ...], int], bool], evaluation_timeout: float | None = None) -> None:
+        self.lost, self.evaluation_timeout = lost, evaluation_timeout
+        self.sent: Counter[tuple[bytes, ...]] = Counter()
+        self.tasks: deque[tuple[int, bytes, bool]] = deque()
+
+    def submit(self, function: object, *arguments: object) -> int:
+        key, payload, packed, _ = arguments
+        self.sent[tuple(packed)] += 1
+        is_lost = self.lost(tuple(packed), self.sent[tuple(packed)])
+        self.tasks.append((self.sent.total(), pack(function, (key, payload, packed, None)), is_lost))
+        return self.sent.total()
+
+    def wait(self) -> tuple[int, Outcome]:
+        ticket, task, is_lost = self.tasks.popleft()
+        return ticket, Lost("killed") if is_lost else attempt(task)
+
+    def count(self) -> int:
+        return 2
+
+    def close(self) -> None:
+        self.tasks.clear()
+
+
+LOSSES = {"chunks": (lambda packed, times: len(packed) > 1, 0), "at first": (lambda packed, times: times == 1, 0),
+          "always": (lambda packed, times: True, 4)}  # fmt: skip
+
+
+@pytest.mark.parametrize("slots", [None, 1])
+@pytest.mark.parametrize("losses", LOSSES)
+def test_a_chunk_is_given_up_mask_by_mask_and_a_mask_after_another_try(
+    digits: ep.Problem, losses: str, slots: int | None
+) -> None:
+    masks = masks_of(digits, 4)
+    job = ep.Evaluator(digits, epochs=1).job
+    chunks = [masks[:2], masks[2:]]
+    expected = {e.mask: e.terms for chunk in chunks for e in evaluate_chunk(job, chunk)}
+    lost, failures = LOSSES[losses]
+    workers = Scripted(lost, evaluation_timeout=60)
+    found = [e for evaluations in evaluate(workers, job, chunks, slots) for e in evaluations]
+    assert sorted(e.mask for e in found) == sorted(expected)
+    assert sum(e.has_failed for e in found) == failures
+    assert {e.note for e in found if e.has_failed} == ({"killed; evaluation_timeout is 60 s"} if failures else set())
+    assert all(e.terms == expected[e.mask] for e in found if not e.has_failed)
+    assert max(workers.sent.values()) <= 2
+    assert not workers.tasks
+
+
+def test_the_job_is_sent_once_to_each_worker_that_lacks_it(digits: ep.Problem) -> None:
+    """Workers in two processes answer that they lack it; no more than two tasks at a time bring it."""
+    job = ep.Evaluator(digits, epochs=1).job
+    with_payload: list[int] = []
+
+    class Forgetful(Scripted):
+        def submit(self, function: object, *arguments: object) -> int:
+            ticket = super().submit(function, *arguments)
+            if arguments[1] is not None:
+                with_payload.append(ticket)
+            else:
+                forget_all()
+            return ticket
+
+    found = list(evaluate(Forgetful(lambda *_: False), job, [[mask] for mask in masks_of(digits, 6)]))
+    assert len(found) == 6
+    assert len(with_payload) == 2
+
+
+def test_tasks_of_an_evaluation_that_was_left_are_no_others(digits: ep.Problem) -> None:
+    masks, workers = masks_of(digits, 4), Scripted(lambda *_: False)
+    job = ep.Evaluator(digits, epochs=1).job
+    next(evaluate(workers, job, [masks[:1], masks[1:2]]))
+    assert workers.tasks
+    found = [e.mask for evaluations in evaluate(workers, job, [masks[2:]]) for e in evaluations]
+    assert sorted(found) == sorted(mask.hash for mask in masks[2:])
+
+
+def test_tasks_are_run_and_tried_again_where_they_are_lost() -> None:
+    lost = iter([True, False, True, True, False])
+
+    class Flaky(Serial):
+        def wait(self) -> tuple[int, Returned | Lost]:
+            ticket, outcome = super().wait()
+            return ticket, Lost("killed") if next(lost) else outcome
+
+    assert list(run(Flaky(), divmod, [(7, 2), (9, 4), (1, 1)])) == [
+        (1, Returned((2, 1))),
+        (0, Lost("killed")),
+        (2, Returned((1, 0))),
+    ]
 
 
 def result_of(output: str) -> dict[str, object]:

@@ -469,11 +469,11 @@ def test_stock_launcher_works_with_one_warning(script: Path, whole: Path, tmp_pa
 
 def test_a_timeout_needs_workers() -> None:
     with pytest.raises(ep.InputError, match=r"python -m evoprune\.scoop"):
-        ep.parallel.choose_workers("auto", 3.0)
+        ep.workers.choose_workers("auto", 3.0)
     with pytest.raises(ep.InputError, match="expected a number of seconds above 0"):
-        ep.parallel.choose_workers("auto", -1.0)
+        ep.workers.choose_workers("auto", -1.0)
     with pytest.raises(ep.InputError, match="workers are an object"):
-        ep.parallel.choose_workers(ep.parallel.serial, 3.0)
+        ep.workers.choose_workers(ep.workers.serial, 3.0)
 
 
 @pytest.mark.process

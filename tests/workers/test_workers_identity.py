@@ -73,7 +73,7 @@ LOSSES = {
 if __name__ == "__main__":
     x = torch.randn(200, 20, generator=torch.Generator().manual_seed(0))
     data = ep.Data(train=(x, (x[:, 0] > 0).long()))
-    recipe, workers = ep.Recipe(epochs=1), ep.parallel.choose_workers(sys.argv[1])  # the same for all
+    recipe, workers = ep.Recipe(epochs=1), ep.workers.choose_workers(sys.argv[1])  # the same for all
     for name, act, loss in [*((n, a, None) for n, a in ACTS.items()), *((n, torch.relu, l) for n, l in LOSSES.items())]:
         problem = ep.Problem(model=Net(act), data=data, loss=loss, recipe=recipe)
         found = ep.k_starts(problem, k=2, sparsity=0.8, fitness="loss", fitness_epochs=1, controls=False, workers=workers)

@@ -9,8 +9,9 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from evoprune.evaluation.brief import BriefTraining
+from evoprune.engines.registry import ENGINES
 from evoprune.evaluation.chunks import split
+from evoprune.evaluation.job import BriefTraining
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 from evoprune.runs.result import MEASURED
@@ -45,7 +46,8 @@ def train_bests(
     shown = np.unique(np.linspace(0, len(state.bests) - 1, min(count, len(state.bests))).round().astype(int))
     chosen = {state.bests[i][1].hash: state.bests[i] for i in shown}
     measured = {mask_hash: measured_of(training) for mask_hash, training in known.items()}
-    groups = list(split([mask for mask_hash, (_, mask) in chosen.items() if mask_hash not in known], brief.chunk))
+    untrained = [mask for mask_hash, (_, mask) in chosen.items() if mask_hash not in known]
+    groups = list(split(untrained, ENGINES[brief.engine].chunk(brief.chunk_size)))
     epochs = problem.recipe.epochs
     with tqdm(total=epochs * len(groups), desc="bests", unit="epoch", disable=not progress) as bar:
         for i, group in enumerate(groups):

@@ -42,7 +42,6 @@ from evoprune.search.toolbox import make_toolbox
 from evoprune.system.signals import save_on_signals
 from evoprune.training.final import FinalTraining
 from evoprune.training.gradient import BATCH
-from evoprune.workers.choose import count_workers, require_a_count
 
 
 @dataclass
@@ -110,8 +109,6 @@ def search_generations(
         raise InputError(f"trained_bests is {trained_bests!r}; expected how many to train, at least 0.")
     given = given_masks(problem, evolution, begin)
     toolbox = make_toolbox(problem, **found, **where.evaluating)
-    if evolution.steady_state and evolution.slots is None:
-        require_a_count(toolbox.map.func.workers)
     register_operators(toolbox, evolution, sparsity, len(names), seeds.generator(seed, "variation"))
     evaluator: Evaluator = toolbox.evaluate.func
     settings = {
@@ -128,14 +125,14 @@ def search_generations(
     run = None if where.out is None else Run.plan(where.out, plan.method, settings, execution, where.force, where.retry_failed)
     latest = Latest(run)
     with (
-        nullcontext() if run is None else run.of(problem, evaluator.identify_terms()),
+        nullcontext() if run is None else run.of(problem, evaluator.job.identify_terms()),
         toolbox.map.func,
         save_on_signals(latest.save),
     ):
         if run is not None:
             evaluator.resume({}, run.divisors, run.execution["threads"], run.execution["engine"])
         if where.progress:
-            tqdm.write(f"engine {evaluator.brief.engine}, {evaluator.brief.chunk} masks at a time")
+            tqdm.write(f"engine {evaluator.brief.engine}, {evaluator.job.chunk} masks at a time")
         how = How(begin, seed, search["engine"], evaluator.brief.threads, evaluator.brief.seed)
         starts = first_masks(problem, evolution, given, how, toolbox, run, where.progress)
         latest.state = first_state(problem, toolbox, evolution, seed, run)
@@ -209,10 +206,10 @@ def generations(
         if evolution.steady_state and state.gen:
 
             def slots_of() -> int:
-                return evolution.slots or count_workers(toolbox.map.func.workers)
+                return evolution.slots or toolbox.map.func.workers.count()
 
             slots = slots_of() if run is None else run.keep("slots", slots_of)
-            steady = Steady(copy.deepcopy(state), toolbox, evolution, slots, evaluator.brief.chunk)
+            steady = Steady(copy.deepcopy(state), toolbox, evolution, slots, evaluator.job.chunk)
             yield from steady.states(run, [] if run is None else run.arrivals(state.gen))
             return
         rising = evolution.survivors_at(state.gen, sparsity, problem.prunable_count)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from evoprune.evaluation.workers import Workers
 from evoprune.problem.problem import Problem
 from evoprune.runs.result import Result
 from evoprune.search.evolution.callbacks import Callback
 from evoprune.search.evolution.course import search_generations
 from evoprune.search.evolution.options import Evolution
 from evoprune.search.session import Plan, Where
+from evoprune.workers.base import Workers
 
 
 def evolve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,11 +13,11 @@ from tqdm import tqdm
 from evoprune.errors import RunError
 from evoprune.evaluation.evaluation import MACHINE_FAILURE, Evaluation
 from evoprune.evaluation.evaluator import Evaluator
-from evoprune.evaluation.terms import ACCURACY, TERMS
 from evoprune.masks.mask import Mask
 from evoprune.masks.overlap import chance_diversity, diversity, layer_counts
 from evoprune.runs.run import Run
 from evoprune.search.statistics import make_statistics, with_statistics
+from evoprune.workers.policy import evaluate
 
 STATISTICS = ("min", "mean", "max", "std")
 COLUMNS = ("gen", "nevals", "best", *STATISTICS, "diversity", "chance_diversity", "seconds")
@@ -54,7 +55,7 @@ def evaluate_generation(
             bar.set_postfix_str(describe_shares(done_by), refresh=False)
             bar.update(min(len(evaluations), bar.total - bar.n))
 
-        evaluations = evaluator.evaluate(masks, toolbox.map.func.workers, on_result, recorded)
+        evaluations = evaluator.evaluate(masks, functools.partial(evaluate, toolbox.map.func.workers), on_result, recorded)
     if progress and recorded:
         tqdm.write(f"generation {gen}: {len(recorded)} evaluations were on disk already")
     if run is not None:
@@ -104,7 +105,7 @@ def log_generation(
         known: Evaluations by mask hash.
         new: Hashes of the masks that were evaluated in this generation.
     """
-    names = (*TERMS, ACCURACY)
+    names = tuple(known[best.hash].values)
     terms = with_statistics(tools.MultiStatistics({n: tools.Statistics(lambda e, n=n: e.values[n]) for n in names}))
     counts = layer_counts(population)
     by_layer = zip(counts.min(0), counts.mean(0), counts.max(0), layer_counts([best])[0], strict=True)

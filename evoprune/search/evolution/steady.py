@@ -18,7 +18,6 @@ from deap import base
 from evoprune.evaluation.chunks import Chunk
 from evoprune.evaluation.evaluation import Evaluation
 from evoprune.evaluation.evaluator import Evaluator
-from evoprune.evaluation.workers import Workers
 from evoprune.masks.mask import Mask
 from evoprune.runs.run import Run
 from evoprune.search.evolution.generations import log_generation
@@ -26,6 +25,8 @@ from evoprune.search.evolution.options import Evolution
 from evoprune.search.evolution.state import State
 from evoprune.search.evolution.survival import improve, reason_to_stop, replace
 from evoprune.search.evolution.variation import vary
+from evoprune.workers.base import Workers
+from evoprune.workers.policy import evaluate
 
 # Draws of children, none of which is new, before no more are bred.
 MOST_DRAWS = 100
@@ -80,7 +81,7 @@ class Steady:
                 self._breed()
         if reason_to_stop(self.state, self.evolution):
             return
-        for evaluations in self.workers(self.evaluator, self._chunks(), slots=self.slots):
+        for evaluations in evaluate(self.workers, self.evaluator.job, self._chunks(), self.slots):
             new = [evaluation for evaluation in evaluations if evaluation.mask in self.waiting]
             while new:
                 room = self.evolution.children - len(self.arrived)
@@ -130,7 +131,7 @@ class Steady:
         if self.evaluator.is_whole(evaluation):
             return evaluation
         _, chunk = self.waiting[evaluation.mask]
-        again = {e.mask: e.evidence for found in self.workers(self.evaluator, [chunk]) for e in found}
+        again = {e.mask: e.evidence for found in evaluate(self.workers, self.evaluator.job, [chunk]) for e in found}
         return replace_fields(evaluation, evidence=again[evaluation.mask])
 
     def _arrive(self, evaluation: Evaluation) -> bool:

@@ -14,7 +14,7 @@ from support.processes import finish, python, start, wait_for
 import evoprune as ep
 from evoprune.runs import records
 from evoprune.runs.run import Run
-from evoprune.workers.serial import serial
+from evoprune.workers.base import Returned
 
 STEADY = ep.Evolution(k=3, offspring=4, generations=5, steady_state=True)
 EVALUATED = 4 + 5 * 4
@@ -46,22 +46,29 @@ class Backwards:
     """Workers of which the last to get a chunk is the first to finish it."""
 
     def __init__(self) -> None:
-        self.most = 0
+        self.tasks: list[tuple[int, object, tuple[object, ...]]] = []
+        self.submitted = 0
 
-    def __call__(self, evaluator: ep.Evaluator, chunks: object, *, slots: int | None = None) -> object:
-        source = iter(chunks)
-        taken = [chunk for chunk, _ in zip(source, range(slots or 1000), strict=False)]
-        while taken:
-            self.most = max(self.most, len(taken))
-            (evaluated,) = serial(evaluator, [taken.pop()])
-            yield evaluated
-            taken += [chunk for chunk, _ in zip(source, range(1), strict=False)]
+    def submit(self, function: object, *arguments: object) -> int:
+        self.submitted += 1
+        self.tasks.append((self.submitted, function, arguments))
+        return self.submitted
+
+    def wait(self) -> tuple[int, Returned]:
+        ticket, function, arguments = self.tasks.pop()
+        return ticket, Returned(function(*arguments))
+
+    def count(self) -> int:
+        return 2
+
+    def close(self) -> None:
+        self.tasks.clear()
 
 
 def test_the_order_of_arrivals_decides(digits: ep.Problem, tmp_path: Path) -> None:
     evolution = ep.Evolution(k=3, offspring=4, generations=5, steady_state=True, slots=3)
     found = []
-    for name, workers in (("forwards", serial), ("backwards", Backwards()), ("again", Backwards())):
+    for name, workers in (("forwards", "serial"), ("backwards", Backwards()), ("again", Backwards())):
         folder = tmp_path / name
         ep.evolve(digits, evolution, sparsity=0.8, chunk_size=2, engine="sparse", workers=workers, out=folder, controls=False)
         found.append([row["mask"] for row in rows_of(folder)])
@@ -130,21 +137,17 @@ def test_it_ends_where_no_new_mask_is_found(small: ep.Problem, tmp_path: Path) -
 
 
 def test_no_more_is_bred_than_evaluations_allow(small: ep.Problem, tmp_path: Path) -> None:
-    found = []
-
-    def counting(evaluator: ep.Evaluator, chunks: object, *, slots: int | None = None) -> object:
-        for evaluated in serial(evaluator, chunks, slots=slots):
-            found.extend(evaluated)
-            yield evaluated
-
-    evolve(small, tmp_path / "run", replace(STEADY, slots=2, evaluations=14), workers=counting)
-    assert len(found) == len(rows_of(tmp_path / "run")) == 12
+    workers = Backwards()
+    evolve(small, tmp_path / "run", replace(STEADY, slots=2, evaluations=14), workers=workers)
+    assert len(rows_of(tmp_path / "run")) == 12
+    assert workers.submitted == 4  # chunks of three
+    assert not workers.tasks
 
 
-def test_workers_of_an_unknown_number_need_slots(small: ep.Problem, tmp_path: Path) -> None:
-    with pytest.raises(ep.InputError, match="expected slots to be given"):
-        evolve(small, tmp_path / "run", workers=Backwards())
-    assert not (tmp_path / "run").exists()
+def test_slots_are_as_many_as_workers(small: ep.Problem, tmp_path: Path) -> None:
+    evolve(small, tmp_path / "run", workers=Backwards())
+    evolve(small, tmp_path / "slots", replace(STEADY, slots=2), workers=Backwards())
+    assert rows_of(tmp_path / "run") == rows_of(tmp_path / "slots")
 
 
 @pytest.mark.parametrize(
