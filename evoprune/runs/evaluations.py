@@ -60,7 +60,14 @@ def _evaluation_columns() -> list[str]:
 
 
 def _evaluation_row(gen: int, e: Evaluation) -> dict[str, Any]:
-    return {"gen": gen, "mask": e.mask, "seed": e.seed, **e.terms, **{name: getattr(e, name) for name in _PLAIN_COLUMNS}}
+    return {
+        "gen": gen,
+        "mask": e.mask,
+        "seed": e.seed,
+        **dict.fromkeys(TERMS, math.nan),
+        **e.terms,
+        **{name: getattr(e, name) for name in _PLAIN_COLUMNS},
+    }
 
 
 def _evaluation(row: Mapping[str, str]) -> tuple[int, Evaluation]:

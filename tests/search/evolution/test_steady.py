@@ -140,7 +140,7 @@ def test_no_more_is_bred_than_evaluations_allow(small: ep.Problem, tmp_path: Pat
     workers = Backwards()
     evolve(small, tmp_path / "run", replace(STEADY, slots=2, evaluations=14), workers=workers)
     assert len(rows_of(tmp_path / "run")) == 12
-    assert workers.submitted == 4  # chunks of three
+    assert workers.submitted == 12
     assert not workers.tasks
 
 
