@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from support.comparing import assert_same
 
 import evoprune as ep
 from evoprune.evaluation import brief
-from evoprune.evaluation import fitness as registry
 from evoprune.evaluation.evidence import evidence_cost
 from evoprune.evaluation.terms import FITNESS, TERMS
 from evoprune.figures import runs as plot
@@ -352,16 +352,11 @@ def test_all_failed_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def constant(monkeypatch: pytest.MonkeyPatch) -> str:
+def constant() -> Iterator[str]:
     """A fitness that is the same for all masks."""
-    monkeypatch.setattr(registry, "TERMS", TERMS.copy())
-    monkeypatch.setattr(registry, "FITNESS", FITNESS.copy())
-    for module in ("brief", "generations", "records"):
-        monkeypatch.setattr(f"evoprune.{module}.TERMS", TERMS)
-    for module in ("evaluate", "plot_evolution_data"):
-        monkeypatch.setattr(f"evoprune.{module}.FITNESS", FITNESS)
     ep.register_fitness("constant", lambda trained, validation: np.ones(len(validation.loss)))
-    return "constant"
+    yield "constant"
+    del TERMS["constant"], FITNESS["constant"]
 
 
 def test_a_tie_is_no_progress(digits: ep.Problem, constant: str) -> None:
