@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol, TypeVar, overload
 
 T = TypeVar("T")
@@ -117,3 +118,20 @@ def workers() -> Callable[[str, Any], object]:
     from evoprune.workers.choose import WORKERS
 
     return WORKERS.register
+
+
+def figure(name: str, function: Any = None, *, suits: Callable[[Path], bool] | None = None) -> Any:
+    """Registers a figure of runs: ``function(folder)``, which returns a matplotlib figure of what a run folder holds.
+
+    It is drawn with every run that it suits, and by ``evoprune plot NAME RUN``.
+
+    Args:
+        name: Its name, and that of its file.
+        function: The function; without it, this returns a decorator.
+        suits: Tells whether a run folder has the data for it; None: every finished run has.
+    """
+    if function is None:
+        return functools.partial(figure, name, suits=suits)
+    from evoprune.figures.runs import register_figure
+
+    return register_figure(name, function, suits)

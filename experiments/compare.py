@@ -90,8 +90,8 @@ def run() -> None:
 def draw_figures(folder: Path) -> list[str]:
     """Draws the figures, and returns the names of their files; what fails is a warning."""
     try:
-        with drawing.importing_matplotlib():
-            from evoprune.figures import comparisons as plot_compare
+        from evoprune.figures import comparisons as plot_compare
+
         return [path.name for path in plot_compare.save_compare_figures(folder)]
     except Exception as error:  # noqa: BLE001 - the results are there
         drawing.warn("the figures", error)

@@ -72,8 +72,8 @@ def _experiment(
 def _draw_figures(folder: Path, anew: bool) -> list[str]:
     """Draws a run's figures, where any is missing, and returns the names of their files; what fails is a warning."""
     try:
-        with drawing.importing_matplotlib():
-            from evoprune.figures import runs as plot
+        from evoprune.figures import runs as plot
+
         names = [f"{name}.png" for name in plot.figures_of(folder)]
         if anew or not all((folder / name).exists() for name in names):
             plot.save_figures(folder)

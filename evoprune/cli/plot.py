@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evoprune.cli.guard import guard, parse
-from evoprune.figures import drawing
 from evoprune.system import signals
-from evoprune.system.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -31,15 +29,28 @@ def _plot(name: str, description: str | None) -> None:
         import tyro
 
         options = parse(PlotOptions, description, config=(tyro.conf.PositionalRequiredArgs,))
-        with drawing.importing_matplotlib():
-            from evoprune.figures import runs as plot
-    path = options.out or options.run / f"{name}.png"
-    try:
-        content = drawing.to_bytes(lambda: plot.FIGURES[name](options.run), path.suffix.removeprefix(".").lower() or "png")
-    except Exception as error:
-        raise drawing.cannot_draw(str(path), error) from error
-    if options.out is None:
-        write_atomically(path, content)  # follows no link that lies there
-    else:
-        path.write_bytes(content)
-    print(path)
+        from evoprune.figures.runs import write_figure
+    print(write_figure(name, options.run, options.out))
+
+
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """Options of the plot of a comparison."""
+
+    folder: Path
+    """Folder of the comparison."""
+
+
+def plot_comparison_main(description: str | None) -> None:
+    """Draws every figure of a comparison, writes its table again, and says where they are."""
+    guard(lambda: _plot_comparison(description))
+
+
+def _plot_comparison(description: str | None) -> None:
+    with signals.nothing_begun():
+        import tyro
+
+        folder = parse(ComparisonOptions, description, config=(tyro.conf.PositionalRequiredArgs,)).folder
+        from evoprune.comparison.markdown import write_tables
+        from evoprune.figures.comparisons import save_compare_figures
+    print(write_tables(folder), *save_compare_figures(folder, strict=True), sep="\n")

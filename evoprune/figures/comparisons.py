@@ -6,14 +6,18 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from evoprune.comparison.frames import read_frame
 from evoprune.figures import drawing
-from evoprune.figures.of_comparison import accuracy, cost, layers, movement, overlap
-from evoprune.figures.of_comparison.panels import Group, groups_of
 from evoprune.system.files import plain_name, require_own
+
+with drawing.importing_matplotlib():
+    from evoprune.figures.of_comparison import accuracy, cost, layers, movement, overlap
+    from evoprune.figures.of_comparison.panels import Group, groups_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
