@@ -31,10 +31,10 @@ def read_frame(path: Path, columns: Sequence[str], text: Sequence[str] = ()) -> 
     Args:
         path: The file.
         columns: The columns that it must have; others are kept.
-        text: The columns among them that are text; the rest are numbers, NaN where empty or infinite.
+        text: The columns among them that are text; the rest are numbers, NaN if empty or infinite.
 
     Raises:
-        InputError: The file cannot be read, lacks columns, or holds text where numbers belong.
+        InputError: The file cannot be read, lacks columns, or holds text in a column of numbers.
     """
     try:
         content = io.BytesIO(read_bytes(path))

@@ -80,7 +80,7 @@ def cost_table(cells: pd.DataFrame, epoch: float | None = None) -> str:
 
 
 def pairs_table(pairs: pd.DataFrame) -> str:
-    """Returns what ``compare_pairs`` found as Markdown, with a caption; the pairs are one family of tests."""
+    """Returns the findings of ``compare_pairs`` as Markdown, with a caption; the pairs are one family of tests."""
     is_accuracy = bool((pairs["metric"] == "test_accuracy").all())
     scale = 100.0 if is_accuracy else 1.0
 
@@ -97,9 +97,9 @@ def pairs_table(pairs: pd.DataFrame) -> str:
         [_sparsity(row.sparsity), row.a, row.b, str(row.n), difference(row), *(_p(getattr(row, test)) for test in tests)]
         for row in pairs.itertuples()
     ]
-    what = "percentage points of test accuracy" if is_accuracy else "test loss (negative: a is better)"
+    measure = "percentage points of test accuracy" if is_accuracy else "test loss (negative: a is better)"
     caption = (
-        f"Pairs: mean difference in {what}, over the n seeds that both have, with its 95 % t-interval (not corrected). p: "
+        f"Pairs: mean difference in {measure}, over the n seeds that both have, with its 95 % t-interval (not corrected). p: "
         f"two-sided paired t-test and Wilcoxon's signed-rank test, as they are and corrected by Holm over the "
         f"{pairs['p_t'].notna().sum()} and {pairs['p_wilcoxon'].notna().sum()} tests of this table. With 5 seeds Wilcoxon's p "
         f"cannot be below 0.0625."

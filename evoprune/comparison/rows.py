@@ -19,7 +19,7 @@ from evoprune.masks.overlap import expected_iou
 from evoprune.runs import records
 from evoprune.training.dissipation import EDGES
 
-# cells.csv is written last: it says that a cell is finished
+# cells.csv is written last, since it tells which cells are finished.
 TABLES: dict[str, Sequence[str]] = {
     "layers.csv": LAYERS,
     "overlaps.csv": OVERLAPS,
@@ -54,7 +54,7 @@ def add_rows(folder: Path, cell: Cell, runs: Path, reason: str = "") -> None:
     with FileLock(folder / ".lock"):
         for name, columns in TABLES.items():
             if rows := made.get(name):
-                new = {_identity(row) for row in rows}  # what a killed process left is replaced
+                new = {_identity(row) for row in rows}  # rows that a killed process left are replaced
                 every = [*(row for row in read_rows(folder / name) if _identity(row) not in new), *rows]
                 records.write_table(folder / name, columns, _of_least_seed(every) if name == "movement.csv" else every)
 
@@ -73,7 +73,7 @@ def _identity(row: Row) -> tuple[str, ...]:
 
 
 def cell_row(cell: Cell, runs: Path, reason: str = "") -> Row:
-    """Returns the cell's row of ``cells.csv``; a failed one has its reason in the place of results."""
+    """Returns the cell's row of ``cells.csv``; a failed one has its reason instead of results."""
     result = records.read_json(runs / cell.folder / "result.json")
     if reason or result is None:
         return {**dict.fromkeys(COLUMNS, ""), **_keys(cell), "note": reason or "no result"}
@@ -82,7 +82,7 @@ def cell_row(cell: Cell, runs: Path, reason: str = "") -> Row:
 
 
 def layer_rows(cell: Cell, runs: Path) -> list[Row]:
-    """Returns the survivors of each layer; none of the dense network, which has all."""
+    """Returns the survivors of each layer; no rows for the dense network, which keeps every weight."""
     if cell.base == "dense":
         return []
     result = records.read_json(runs / cell.folder / "result.json") or {}
@@ -90,9 +90,10 @@ def layer_rows(cell: Cell, runs: Path) -> list[Row]:
 
 
 def overlap_rows(cell: Cell, runs: Path) -> list[Row]:
-    """Returns the overlap with the masks of the other methods that are there, beside what chance would give.
+    """Returns the overlap with the mask of each other method that is finished, beside the overlap expected by chance.
 
-    Of the main table, and of methods proper: a control has its method's mask, and the dense network overlaps with all.
+    Only methods of the main table have rows. Controls have none, since they have their method's mask, and the dense network
+    has none, since it overlaps with every mask.
     """
     others = [path for path in runs.glob("*/mask.npz") if path.parent.name != cell.folder]
     if cell.budget is not None or cell.method == "dense" or split_control(cell.method)[1] is not None:
@@ -136,7 +137,7 @@ def _keys(cell: Cell) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Reads a table's rows as text; none where there is no file.
+    """Reads a table's rows as text; no rows if there is no file.
 
     Raises:
         InputError: The file cannot be read, or lacks columns.

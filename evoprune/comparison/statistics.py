@@ -28,9 +28,9 @@ def ordered(methods: Iterable[str]) -> list[str]:
 
 
 def metric(cells: pd.DataFrame) -> str:
-    """Returns what the cells of one (data, model) group are judged by.
+    """Returns the name of the column by which the cells of one (data, model) group are judged.
 
-    It is ``test_accuracy`` (larger is better), or ``test_loss`` (smaller is better) where no cell has an accuracy.
+    It is ``test_accuracy`` (larger is better), or ``test_loss`` (smaller is better) if no cell has an accuracy.
     """
     return "test_loss" if cells["test_accuracy"].isna().all() and cells["test_loss"].notna().any() else "test_accuracy"
 
@@ -87,7 +87,7 @@ def compare_pairs(cells: pd.DataFrame, of: Iterable[str], against: Iterable[str]
         A row for each (data, model, budget, sparsity, a, b) that both have cells in: ``metric``, ``n`` (seeds for which both
         have it; no others are used), ``difference`` (mean of a - b), ``low`` and ``high`` (its 95 % t-interval), ``p_t``,
         ``p_t_holm``, ``p_wilcoxon`` and ``p_wilcoxon_holm``. With n < 2 every p is NaN and counts in no family, and so is a
-        t-test's p where all differences are the same, but not zero. Where all are zero, p = 1.
+        t-test's p if all differences are the same, but not zero. If all are zero, p = 1.
     """
     pairs: list[tuple[str, str]] = []
     for a, b in itertools.product(of, against):
@@ -116,7 +116,7 @@ def compare_pairs(cells: pd.DataFrame, of: Iterable[str], against: Iterable[str]
 def dense_epoch(cells: pd.DataFrame) -> float | None:
     """Returns the multiply-adds of one epoch of dense training of one (data, model) group.
 
-    They come from the dense cells of the main table, else from those of equal cost; None without any.
+    They come from the dense cells of the main table, otherwise from those of equal cost; None if there are no dense cells.
     """
     dense = cells[(cells["method"] == "dense") & cells["multiply_adds"].notna() & (cells["total_epochs"] > 0)]
     if dense["budget"].isna().any():

@@ -1,4 +1,4 @@
-"""What is drawn, from what is on disk.
+"""Figures of runs and comparisons, drawn from their folders.
 
 ``runs`` and ``comparisons`` hold the registries and draw all figures of a folder; ``of_run`` and ``of_comparison`` have one
 file a figure; ``drawing`` writes files, ``styles`` has colours and scales. A new figure of runs is one function, registered by

@@ -33,7 +33,7 @@ class ComparisonFigure:
     table: str
 
     def __call__(self, folder: Path, group: Group | None = None) -> Figure:
-        """Returns the figure; the group may be left out where there is one."""
+        """Returns the figure; the group may be left out if there is only one."""
         return self.draw(folder, group)
 
 
@@ -49,14 +49,14 @@ COMPARE_FIGURES: dict[str, ComparisonFigure] = {
 def save_compare_figures(folder: Path, strict: bool = False) -> list[Path]:
     """Writes every figure whose table is there into a comparison's folder, as PNG.
 
-    They are called ``NAME-DATA-MODEL.png``, also where there is one group.
+    They are called ``NAME-DATA-MODEL.png``, even if there is only one group.
 
     Args:
         folder: Folder of the comparison.
-        strict: Raise an error where one cannot be drawn; else a warning names it.
+        strict: Raise an error if a figure cannot be drawn; otherwise a warning names it.
 
     Returns:
-        The paths of those that could be drawn.
+        The paths of the figures that could be drawn.
 
     Raises:
         InputError: A table cannot be read or used, a symbolic link leads out of the folder, or, with ``strict``, a figure

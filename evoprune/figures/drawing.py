@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# A figure's file, and what draws it.
+# A figure's file, and the function that draws it.
 Drawing = tuple[Path, Callable[[], "Figure"]]
 
 
@@ -26,7 +26,7 @@ Drawing = tuple[Path, Callable[[], "Figure"]]
 def importing_matplotlib() -> Iterator[None]:
     """Keeps the user's settings from an import of matplotlib: a back end that is not installed here ends the import.
 
-    Notebooks hand their back end down to what they start, in MPLBACKEND. Where matplotlib is imported already, it stays so.
+    Notebooks pass their back end on to child processes in MPLBACKEND. If matplotlib is imported already, nothing changes.
     """
     before = {name: os.environ.get(name) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
     spec = find_spec("matplotlib")

@@ -10,10 +10,11 @@ from scipy import stats
 from support import comparison
 
 from evoprune.comparison import markdown as tables
-from evoprune.comparison.frames import COLUMNS, read_cells
+from evoprune.comparison.frames import COLUMNS, read_cells, read_frame
 from evoprune.comparison.statistics import compare_pairs, dense_epoch, metric, ordered, summarise
 from evoprune.errors import InputError
 from evoprune.masks.overlap import expected_iou
+from evoprune.runs import records
 
 
 def frame(accuracies: dict[str, list[float]], sparsity: float = 0.9, budget: float = math.nan) -> pd.DataFrame:
@@ -216,6 +217,16 @@ def test_cells_come_back_as_written(tmp_path: Path) -> None:
     assert read["test_accuracy"].isna().tolist() == [False, True, True]
     assert read["note"].tolist() == [""] * 3
     assert read["method"].tolist() == cells["method"].tolist()
+
+
+def test_numbers_come_back_to_the_last_bit_and_text_as_it_is(tmp_path: Path) -> None:
+    values = [*np.random.default_rng(0).random(200).tolist(), 5e-324, 1 / 3]
+    rows = [{"mask": "12e4", "value": value, "more": 2.0} for value in values]
+    records.write_table(tmp_path / "table.csv", ["mask", "value", "more"], rows)
+    read = read_frame(tmp_path / "table.csv", ("mask", "value"), text=("mask",))
+    assert read["value"].tolist() == values
+    assert set(read["mask"]) == {"12e4"}
+    assert set(read["more"]) == {2.0}
 
 
 def test_a_table_has_a_section_for_each_group_and_budget(tmp_path: Path) -> None:

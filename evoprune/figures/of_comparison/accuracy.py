@@ -33,9 +33,9 @@ def plot_accuracy(ax: Axes, cells: pd.DataFrame, look: Look | None = None) -> No
     Accuracies stand on a log scale of the error, which shows both the collapse of some methods and tenths of a percent.
 
     Args:
-        ax: Where to draw.
+        ax: The axes to draw on.
         cells: The cells of one (data, model, budget) group.
-        look: Styles of the methods; None: those of ``styles``.
+        look: Styles of the methods; None for those of ``styles``.
     """
     summary = summarise(cells).dropna(subset="mean")
     scale = 100.0 if metric(cells) == "test_accuracy" else 1.0

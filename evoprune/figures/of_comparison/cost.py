@@ -34,13 +34,13 @@ def cost_figure(folder: Path, group: Group | None = None) -> Figure:
 def plot_cost(ax: Axes, cells: pd.DataFrame, epoch: float | None, look: Look | None = None) -> None:
     """Draws test accuracy (or loss) against multiply-adds: the mean and its 95 % t-interval, for each method and budget.
 
-    Filled markers are of the main table, hollow ones of equal cost; a line joins those of a method.
+    Filled markers stand for the main table, hollow ones for equal cost; a line joins the markers of a method.
 
     Args:
-        ax: Where to draw.
+        ax: The axes to draw on.
         cells: The cells of one (data, model) group at one sparsity, and the dense ones.
-        epoch: Multiply-adds of one epoch of dense training; None: they are drawn as they are.
-        look: Styles of the methods; None: those of ``styles``.
+        epoch: Multiply-adds of one epoch of dense training; None to draw them as they are.
+        look: Styles of the methods; None for those of ``styles``.
     """
     summary = summarise(cells).dropna(subset=["mean", "multiply_adds"])
     scale = 100.0 if metric(cells) == "test_accuracy" else 1.0

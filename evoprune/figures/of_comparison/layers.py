@@ -16,7 +16,7 @@ from evoprune.figures.styles import Look, scale_density, styles
 
 
 def layers_figure(folder: Path, group: Group | None = None) -> Figure:
-    """Returns the figure of the layers' densities: a panel a sparsity, of the main table where there is one."""
+    """Returns the figure of the layers' densities: a panel for each sparsity, of the main table if there is one."""
     layers = of_main_table(select(read_frame(folder / "layers.csv", LAYERS, ("method", "data", "model", "layer")), group))
     layers = layers[layers["method"] != "dense"]
     sparsities = sorted(layers["sparsity"].unique())
@@ -33,9 +33,9 @@ def plot_layer_densities(ax: Axes, layers: pd.DataFrame, look: Look | None = Non
     """Draws the density of each layer: the mean over seeds and a bar from the smallest to the largest, for each method.
 
     Args:
-        ax: Where to draw.
+        ax: The axes to draw on.
         layers: Rows of ``layers.csv`` of one (data, model, budget) group at one sparsity.
-        look: Styles of the methods; None: those of ``styles``.
+        look: Styles of the methods; None for those of ``styles``.
     """
     layers = layers.assign(density=100 * layers["survivors"] / layers["size"])
     names = list(dict.fromkeys(layers["layer"]))

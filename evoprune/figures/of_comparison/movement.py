@@ -38,7 +38,7 @@ def plot_movement(ax: Axes, movement: pd.DataFrame) -> None:
     """Draws the histogram of the movement at the end of one epoch: survivors kept and removed, stacked, and the cut.
 
     Args:
-        ax: Where to draw.
+        ax: The axes to draw on.
         movement: Rows of ``movement.csv`` of one run and epoch.
     """
     low, width = movement["low"].to_numpy(), (movement["high"] - movement["low"]).to_numpy()

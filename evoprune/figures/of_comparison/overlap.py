@@ -36,7 +36,7 @@ def plot_overlap(ax: Axes, overlaps: pd.DataFrame) -> None:
     """Draws the overlap of each pair of methods as a heat map: measured above expected, the colour their ratio.
 
     Args:
-        ax: Where to draw.
+        ax: The axes to draw on.
         overlaps: Rows of ``overlaps.csv`` of one (data, model) group at one sparsity.
     """
     names = ordered([*overlaps["a"], *overlaps["b"]])

@@ -22,7 +22,7 @@ def groups_of(frame: pd.DataFrame) -> list[Group]:
 
 
 def select(frame: pd.DataFrame, group: Group | None) -> pd.DataFrame:
-    """Returns the rows of a group, which may be left out where there is one.
+    """Returns the rows of a group, which may be left out if there is only one.
 
     Raises:
         InputError: There is no such group, or none is given and there are several.
@@ -36,7 +36,7 @@ def select(frame: pd.DataFrame, group: Group | None) -> pd.DataFrame:
 
 
 def of_main_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns the rows of the main table, or where there are none those of the smallest budget."""
+    """Returns the rows of the main table, or, if there are none, those of the smallest budget."""
     without = frame["budget"].isna()
     return frame[without] if without.any() else frame[frame["budget"] == frame["budget"].min()]
 
@@ -51,7 +51,7 @@ def scale_quality(ax: Axes, cells: pd.DataFrame, summary: pd.DataFrame) -> None:
     ax.set_ylabel("test accuracy in percent (log scale of the error)")
     if summary.empty:
         return
-    # by what was observed: the interval of a mean of two is 13 times as wide, and is cut off where the axis ends
+    # The observed values decide: the interval of a mean of two is 13 times as wide, and is cut off at the end of the axis.
     observed = 100 * cells["test_accuracy"].dropna()
     scale_accuracy(ax, observed.min(), observed.max())
 

@@ -41,7 +41,7 @@ def dissipation_figure(folder: Path) -> Figure:
 
 
 def read_removals(folder: Path) -> list[dict[str, Any]]:
-    """Reads what each removal of the winner's training did; see :func:`evoprune.training.dissipation.describe_removal`.
+    """Reads the facts of each removal in the winner's training; see :func:`evoprune.training.dissipation.describe_removal`.
 
     Raises:
         InputError: The folder holds no finished run in which anything dissipated.
@@ -69,12 +69,12 @@ def plot_survivors(ax: Axes, removals: Sequence[Mapping[str, Any]], sizes: Mappi
 
 
 def plot_movement(ax: Axes, removal: Mapping[str, Any], movement: str) -> None:
-    """Draws the histogram of movement at one removal: what was kept, what was removed, and the cut between them."""
-    for what, color, bottom in (
+    """Draws the histogram of movement at one removal: the weights kept, the weights removed, and the cut between them."""
+    for part, color, bottom in (
         ("removed", GREY, np.zeros(len(EDGES) - 1)),
         ("kept", ROLE_COLORS["winner"], removal["removed"]),
     ):
-        ax.bar(EDGES[:-1], removal[what], np.diff(EDGES), bottom, align="edge", color=color, label=what)
+        ax.bar(EDGES[:-1], removal[part], np.diff(EDGES), bottom, align="edge", color=color, label=part)
     if removal["threshold"]:
         ax.axvline(math.log10(removal["threshold"]), color="k", linestyle="--", label="cut")
     filled = np.flatnonzero(np.array(removal["kept"]) + np.array(removal["removed"]))

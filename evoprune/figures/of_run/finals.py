@@ -26,10 +26,10 @@ class Finals:
     Attributes:
         gens: The recorded generations that each was the best of, from the first to the last.
         fitness: Fitness of each, from the brief training.
-        quality: Validation accuracy of each after the full training (minus the validation loss where there is none).
-        is_accuracy: Which of the two.
+        quality: Validation accuracy of each after the full training (minus the validation loss, if there is no accuracy).
+        is_accuracy: Whether the quality is an accuracy.
         name: Name of the fitness.
-        diverged: Number of masks whose full training left no quality, which no figure can show.
+        diverged: Number of masks whose full training diverged; they are not drawn.
     """
 
     gens: list[tuple[int, int]]

@@ -22,7 +22,7 @@ class Spread:
         name: Name of the objective.
         gens: The generations.
         low, mean, high, std: Of the population.
-        best: The best so far; None where it is not recorded.
+        best: The best so far; None if it is not recorded.
     """
 
     name: str

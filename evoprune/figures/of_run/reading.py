@@ -1,8 +1,8 @@
-"""Readers that the figures of a run share; the run may still be growing."""
+"""Readers that the figures of a run share; the run may not be finished."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from evoprune.system.files import require_own
 
 
 def method_of(folder: Path) -> str | None:
-    """Returns the method of a run; None where there is no run."""
+    """Returns the method of a run; None if the folder holds no run."""
     return (records.read_json(folder / "config.json") or {}).get("method")
 
 
@@ -61,10 +61,8 @@ def read_generations(folder: Path) -> pd.DataFrame:
     Raises:
         InputError: See :func:`read_rows`.
     """
-    return read_rows(folder, "generations.csv", NUMBERS)
-
-
-NUMBERS = ("gen", "nevals", "best", "min", "mean", "max", "std", "diversity", "chance_diversity")
+    columns = ("gen", "nevals", "best", "min", "mean", "max", "std", "diversity", "chance_diversity")
+    return read_rows(folder, "generations.csv", columns)
 
 
 def read_rows(folder: Path, name: str, columns: Sequence[str], text: Sequence[str] = ()) -> pd.DataFrame:
@@ -108,7 +106,7 @@ def label_of(objective: str) -> str:
     return known.get(objective, f"fitness ({objective})")
 
 
-def is_evolution_with(folder: Path, read: Any) -> bool:
+def is_evolution_with(folder: Path, read: Callable[[Path], object]) -> bool:
     """Tells whether a folder holds a run of evolve from which a reader can read."""
     if method_of(folder) != "evolve":
         return False

@@ -21,12 +21,12 @@ class Starts:
 
     Attributes:
         fitness: Fitness of each that did not fail.
-        quality: Validation accuracy of each (minus the validation loss where there is none).
-        is_accuracy: Which of the two.
+        quality: Validation accuracy of each (minus the validation loss, if there is no accuracy).
+        is_accuracy: Whether the quality is an accuracy.
         roles: Index into them by role (winner and controls).
-        rho: Spearman's rank correlation of the two; None where it is not defined.
+        rho: Spearman's rank correlation of fitness and quality; None if it is not defined.
         name: Name of the fitness.
-        failed: Number of starts that failed, which no figure can show.
+        failed: Number of starts that failed, and are not drawn.
     """
 
     fitness: list[float]
