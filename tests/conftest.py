@@ -53,6 +53,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         allowed = True
 
 
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """Tests outlast no power failure, and waiting for the disk takes longer than most of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 def mnist_folder() -> Path | None:
     folder = Path(os.environ.get("EVOPRUNE_DATA", ROOT.parent / "shared" / "data" / "mnist"))
     return folder if folder.is_dir() else None

@@ -153,8 +153,12 @@ def terms(problem: ep.Problem, engine: str, masks: Sequence[ep.Mask], epochs: in
     return np.concatenate(columns, axis=1)
 
 
-@pytest.mark.parametrize("optimizer", sorted(set(optimizers()) - {"Adafactor", "Muon"}))
-@pytest.mark.parametrize("model", sorted(MODELS))
+# every optimiser on the smallest network; the others differ in their layers, which two optimisers see
+EQUAL = [("mlp", name) for name in sorted(set(optimizers()) - {"Adafactor", "Muon"})]
+EQUAL += [(model, name) for model in sorted(set(MODELS) - {"mlp"}) for name in ("Adam", "SGD")]
+
+
+@pytest.mark.parametrize(("model", "optimizer"), EQUAL)
 @pytest.mark.parametrize("engine", POPULATIONS)
 def test_equal_to_the_reference_in_float64(engine: str, model: str, optimizer: str) -> None:
     decay = 0.0 if optimizer == "Rprop" else 5e-4

@@ -44,11 +44,13 @@ ALGORITHMS = {
 }
 
 
-@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
-@pytest.mark.parametrize(
-    ("mutation", "crossover"),
-    [*((name, "uniform") for name in sorted(MUTATIONS)), *(("informed", name) for name in sorted(CROSSOVERS))],
-)
+# every operator under one algorithm, and every algorithm
+OPERATORS = [*((name, "uniform") for name in sorted(MUTATIONS)), *(("informed", name) for name in sorted(CROSSOVERS))]
+COMBINED = [("eaMuPlusLambda", *pair) for pair in dict.fromkeys(OPERATORS)]
+COMBINED += [(name, mutation, "uniform") for name in ("eaSimple", "eaMuCommaLambda") for mutation in ("informed", "sparsity")]
+
+
+@pytest.mark.parametrize(("algorithm", "mutation", "crossover"), COMBINED)
 def test_stock_algorithms(digits: ep.Problem, algorithm: str, mutation: str, crossover: str) -> None:
     toolbox = make_toolbox(digits, mutation, crossover)
     assert type(toolbox) is base.Toolbox

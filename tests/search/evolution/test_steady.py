@@ -91,9 +91,11 @@ def evolve(problem: ep.Problem, folder: Path, evolution: ep.Evolution = STEADY, 
     return ep.evolve(problem, evolution, out=folder, progress=False, **given)
 
 
-@pytest.mark.parametrize("damage", [False, True])
+@pytest.mark.parametrize(
+    ("damage", "first", "step"), [(False, 4, 4), (True, 5, 5), pytest.param(False, 4, 1, marks=pytest.mark.slow)]
+)
 def test_ended_at_any_arrival_it_resumes_to_the_same(
-    small: ep.Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bool
+    small: ep.Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: bool, first: int, step: int
 ) -> None:
     """Chunks of three reach into the next generation of four; evidence that is damaged is taken again."""
     evolution = replace(STEADY, slots=2)
@@ -101,7 +103,7 @@ def test_ended_at_any_arrival_it_resumes_to_the_same(
     rows = rows_of(tmp_path / "whole")
     assert Counter(row["gen"] for row in rows) == Counter({str(gen): 4 for gen in range(6)})
     record = Run.record
-    for cut in range(4, EVALUATED, 3 if damage else 1):
+    for cut in range(first, EVALUATED, step):
         folder = tmp_path / f"cut-{cut}"
 
         def record_some(self: Run, gen: int, evaluations: list[ep.Evaluation], cut: int = cut) -> None:
