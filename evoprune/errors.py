@@ -14,19 +14,19 @@ T = TypeVar("T")
 
 
 class EvopruneError(Exception):
-    """What was given, what was expected, and the cure."""
+    """An error that a user can mend: it says which value was given, which was expected, and the cure."""
 
 
 class InputError(EvopruneError, ValueError):
-    """A value of the user's that cannot be served."""
+    """A value from the user that cannot be used."""
 
 
 class InUseError(InputError):
-    """A run folder that another process is at."""
+    """A run folder that another process uses."""
 
 
 class RunError(EvopruneError, RuntimeError):
-    """A run that could not go on; what it had finished is on disk."""
+    """A run that could not continue; its finished parts are on disk."""
 
 
 class CollapseWarning(UserWarning):
@@ -38,15 +38,15 @@ class UnprunableWarning(UserWarning):
 
 
 class SurvivorsWarning(UserWarning):
-    """A mask with another number of survivors than was asked for is evaluated.
+    """A mask is evaluated that has another number of survivors than the sparsity says.
 
-    All that follows means something else, so a filter for warnings of every kind (``python -W ignore``) does not hide it; one
+    All results then mean something else, so a filter for warnings of every kind (``python -W ignore``) does not hide it; one
     for this category does.
     """
 
 
 class WorkersError(RunError):
-    """Workers that cannot go on, whatever the mask."""
+    """Workers that cannot continue, whatever the mask."""
 
 
 class LostTaskError(RunError):
@@ -54,20 +54,20 @@ class LostTaskError(RunError):
 
 
 def warn_in_spite_of_blanket_filters(message: str, category: type[Warning], stacklevel: int) -> None:
-    """Warns, unless the user has a filter for this category: one that ignores every warning does not count."""
+    """Warns unless the user has a filter for this category; a filter that ignores every warning does not count."""
     with warnings.catch_warnings():
         warnings.filters[:] = [entry for entry in warnings.filters if entry[:3] != ("ignore", None, Warning)]  # type: ignore[index]
         warnings.warn(message, category, stacklevel=stacklevel + 1)
 
 
-# What torch says when there is no memory, or no thread.
+# Words in torch's messages when there is no memory, or no thread.
 _OF_THE_MACHINE = (
     "out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "alloc_failed", "start new thread",
 )  # fmt: skip
 
 
 def is_of_the_machine(error: BaseException | None) -> bool:
-    """Tells whether an error, or what caused it, is a failure of the machine: of memory, files, devices or the network."""
+    """Tells whether an error or its cause is a failure of the machine: of memory, files, devices or the network."""
     if error is None:
         return False
     is_such = isinstance(error, (MemoryError, OSError))
@@ -80,7 +80,7 @@ def look_up(kind: str, name: str, registry: Mapping[str, T]) -> T:
     """Returns ``registry[name]``.
 
     Args:
-        kind: What the names stand for, in the singular, for the message.
+        kind: The kind of things that have the names, in the singular, for the message.
         name: The name the user gave.
         registry: The known names.
 

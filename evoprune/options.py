@@ -86,7 +86,7 @@ def takes(*kinds: type[Any]) -> Callable[[F], F]:
     """Returns a decorator of a function that takes the fields of dataclasses as keywords: its signature then shows them.
 
     Args:
-        kinds: The dataclasses; what the function has parameters for itself is left as it is.
+        kinds: The dataclasses; the function's own parameters stay as they are.
     """
 
     def show(function: F) -> F:

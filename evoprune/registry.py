@@ -19,7 +19,7 @@ class Registry(Mapping[str, T], Generic[T]):
     Args:
         kind: The kind in the singular, such as ``mutation``, for messages.
         built_in: The things that the package brings.
-        adapt: Turns what a user gives, such as a plain function, into an entry; None takes it as it is.
+        adapt: Turns a thing from a user, such as a plain function, into an entry; None takes it as it is.
     """
 
     def __init__(self, kind: str, built_in: Mapping[str, T], adapt: Callable[[Any], T] | None = None) -> None:

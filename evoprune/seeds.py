@@ -67,15 +67,15 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def noise(seed: int, epoch: int) -> AbstractContextManager[None]:
-    """Seeds the global generators for an epoch, so that dropout and whatever else draws depends on seed and epoch alone."""
+    """Seeds the global generators for an epoch, so that all draws, such as dropout's, depend on seed and epoch alone."""
     return seeded(int(np.random.default_rng([seed, epoch, 1]).integers(2**63)))
 
 
 @contextmanager
 def global_random(stream: random.Random) -> Iterator[None]:
-    """Lets code that draws from the global ``random``, as DEAP's operators do, draw from a stream of ours.
+    """Lets code that draws from the global ``random``, as DEAP's operators do, draw from a given stream.
 
-    The global state is restored afterwards, and the stream remembers how far it was used.
+    The global state is restored afterwards, and the stream keeps its place.
     """
     before = random.getstate()
     random.setstate(stream.getstate())

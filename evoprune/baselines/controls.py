@@ -12,12 +12,12 @@ from evoprune.problem.problem import Problem
 def shuffled(mask: Mask, rng: np.random.Generator | int) -> Mask:
     """Returns the mask permuted within each layer, the layers' counts kept.
 
-    A sanity check: of many methods it shows that they choose how many weights to keep in each layer, not which (Su et al.
-    2020, arXiv:2009.11094; Frankle et al. 2021, arXiv:2009.08576).
+    This sanity check shows for many methods that they choose the number of weights to keep in each layer, not which ones (Su
+    et al. 2020, arXiv:2009.11094; Frankle et al. 2021, arXiv:2009.08576).
 
     Args:
         mask: The mask, which stays as it is.
-        rng: Source of the draws, or a seed, of which the stream ``variation`` is used.
+        rng: Source of the draws, or a seed, whose stream ``variation`` is used.
 
     Raises:
         InputError: A seed that is not a non-negative integer.
@@ -27,9 +27,9 @@ def shuffled(mask: Mask, rng: np.random.Generator | int) -> Mask:
 
 
 def redrawn(problem: Problem, seed: int) -> Problem:
-    """Returns the problem with other initial weights: the same split, batches, recipe and all else.
+    """Returns the problem with other initial weights, and the same split, batches, recipe and all else.
 
-    A sanity check: a mask found for one W0 is trained from another (Frankle et al. 2021, arXiv:2009.08576; the "random
+    A sanity check: a mask that was found for one W0 is trained from another (Frankle et al. 2021, arXiv:2009.08576; the "random
     reinitialization" of Frankle and Carbin 2019).
 
     Args:

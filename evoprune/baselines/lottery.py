@@ -28,7 +28,7 @@ def lottery_ticket(
     seed: int | None = None,
     on_epoch: Callable[[], object] | None = None,
 ) -> Mask:
-    """Lottery ticket: trains, keeps the largest trained weights, rewinds to W0.
+    """Lottery ticket: trains, keeps the largest trained weights, and rewinds to W0.
 
     Source: Frankle and Carbin 2019, arXiv:1803.03635, section 1. Magnitudes are compared over all layers, as the paper does
     for deep networks (section 4); for LeNet-300-100 it compares within each layer, and prunes the output layer at half the

@@ -21,11 +21,11 @@ class Baseline:
     """A baseline's entry in the registry.
 
     Attributes:
-        prune: Called as ``prune(problem, sparsity=..., seed=...)``; returns a :class:`Mask`. Those that draw nothing ignore
-            the seed, and ``dense`` the sparsity.
-        search_epochs: Epochs that it takes to find the mask with the default options, of the problem and the epochs of its
-            recipe; one is a forward and backward pass for each training example.
-        density: Mean density of the network in those epochs, of the sparsity.
+        prune: Called as ``prune(problem, sparsity=..., seed=...)``; returns a :class:`Mask`. Baselines that draw nothing
+            ignore the seed, and ``dense`` ignores the sparsity.
+        search_epochs: Function of the problem and the epochs of its recipe: the epochs that it takes to find the mask with the
+            default options. One epoch is a forward and backward pass for each training example.
+        density: Function of the sparsity: the mean density of the network in those epochs.
     """
 
     prune: Callable[..., Mask]
@@ -42,7 +42,7 @@ def _train_size(problem: Problem) -> int:
 
 
 def _as_baseline(given: Baseline | Callable[..., Mask]) -> Baseline:
-    """Makes an entry of a user's function, which costs nothing unless an entry is given that says otherwise."""
+    """Makes an entry of a user's function; its search counts as free unless a :class:`Baseline` with a cost is given."""
     if isinstance(given, Baseline):
         return given
     if not callable(given):

@@ -52,7 +52,7 @@ def snip(problem: Problem, *, sparsity: float, examples: int | None = None, seed
         problem: The problem.
         sparsity: Fraction of the prunable weights to remove, in [0, 1).
         examples: Training examples in the one batch; None: see :func:`default_examples`. They are drawn without replacement,
-            of each class the same number as far as the data allow.
+            the same number of each class as far as the data allow.
         seed: Its stream ``masks`` draws the examples and dropout's noise; None takes the problem's.
 
     Raises:
@@ -82,7 +82,7 @@ def grasp(
 
     Removing a weight changes the gradient flow by S(-w) = -w * (H g); those with the largest S are removed, so those with
     the largest w * (H g) are kept, negative ones last. g and H are the gradient and Hessian of the loss in all prunable
-    weights. As in the authors' code outputs are divided by a temperature, and the batch holds ten examples a class; unlike
+    weights. As in the authors' code, outputs are divided by a temperature, and the batch holds ten examples a class; unlike
     there, linear layers are not drawn anew before they are scored: W0 is the problem's.
 
     Args:
@@ -90,7 +90,7 @@ def grasp(
         sparsity: Fraction of the prunable weights to remove, in [0, 1).
         examples: See :func:`snip`.
         temperature: Divides the outputs before the loss. None: 200, as in the authors' code, for cross-entropy, and 1 for
-            other losses, whose outputs have a scale of their own.
+            other losses, whose outputs have another scale.
         seed: See :func:`snip`.
 
     Raises:
@@ -121,12 +121,12 @@ def synflow(problem: Problem, *, sparsity: float, iterations: int = SYNFLOW_ITER
     """SynFlow: keeps the weights that carry most flow, without data (Tanaka et al. 2020, arXiv:2006.05467, algorithm 1).
 
     In each iteration the score is (dR/dw) * w, where R sums the outputs for an input of ones in a network of absolute
-    values, biases included, in evaluation mode; density falls as d^(k / iterations). In float64, since R is a product over the
-    layers. Buffers stay as they are, where the authors' code takes their absolute values, too: what a buffer holds, such as a
-    causal mask of minus infinity, is no weight.
+    values, biases included, in evaluation mode; density falls as d^(k / iterations). It is computed in float64, since R is
+    a product over the layers. Buffers stay as they are, although the authors' code takes their absolute values, too: a
+    buffer, such as a causal mask of minus infinity, is no weight.
 
     Args:
-        problem: The problem; its data give one input's shape, no more. An input of an integer type is ones as well.
+        problem: The problem; its data give the shape of an input alone. Integer inputs are ones as well.
         sparsity: Fraction of the prunable weights to remove, in [0, 1).
         iterations: Iterations; 100 in the paper.
 
@@ -155,7 +155,7 @@ def synflow(problem: Problem, *, sparsity: float, iterations: int = SYNFLOW_ITER
 
 
 def default_examples(problem: Problem) -> int:
-    """Returns how many training examples SNIP and GraSP take: ten a class, or 100 without classes, or all if fewer.
+    """Returns the number of training examples that SNIP and GraSP take: ten a class, 100 without classes, or all if fewer.
 
     Ten a class is GraSP's number, and on MNIST and CIFAR-10 about SNIP's one batch (100 and 128 examples).
     """
@@ -167,8 +167,8 @@ def default_examples(problem: Problem) -> int:
 
 
 def _draw_examples(problem: Problem, examples: int | None, seed: int | None) -> Pair:
-    """Draws training examples without replacement, class by class in turn, so that the classes are as equal as can be."""
-    settle()  # taking examples is threaded work, too
+    """Draws training examples without replacement, class by class in turn, so that the classes are as equal as possible."""
+    settle()  # taking examples uses threads, too
     x, target = problem.part("train")
     n = len(x)
     count = default_examples(problem) if examples is None else examples

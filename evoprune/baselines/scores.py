@@ -26,7 +26,7 @@ P = ParamSpec("P")
 
 
 def says_collapse(prune: Callable[P, Mask]) -> Callable[P, Mask]:
-    """Lets a baseline warn where its mask cuts off layers or outputs."""
+    """Decorates a baseline to warn if its mask cuts off layers or outputs."""
 
     @functools.wraps(prune)
     def call(*arguments: P.args, **options: P.kwargs) -> Mask:
@@ -40,7 +40,7 @@ def says_collapse(prune: Callable[P, Mask]) -> Callable[P, Mask]:
 
 
 def warn_of_collapse(problem: Problem, mask: Mask, name: str) -> None:
-    """Warns where a baseline's mask cuts off layers or outputs."""
+    """Warns if a baseline's mask cuts off layers or outputs."""
     cut_off = collapse_note(problem, mask)
     if cut_off and not cut_off.startswith(UNKNOWN_COLLAPSE):
         text = f"the mask of {name} cuts off: {cut_off}; lower the sparsity, or take another baseline."
@@ -48,7 +48,7 @@ def warn_of_collapse(problem: Problem, mask: Mask, name: str) -> None:
 
 
 def top_scores(scores: Tensor, count: int) -> Bits:
-    """Returns which scores are the largest: exactly ``count`` of them.
+    """Returns the positions of the ``count`` largest scores.
 
     Equal scores are taken in the order of their indices, so the result depends on the scores alone.
 
@@ -81,7 +81,7 @@ def top_scores(scores: Tensor, count: int) -> Bits:
 
 
 def seed_of(problem: Problem, seed: int | None) -> int:
-    """Returns a seed, or the problem's where there is none."""
+    """Returns a seed, or the problem's if it is None."""
     return problem.seed if seed is None else seeds.check_seed(seed)
 
 
@@ -92,7 +92,7 @@ def check_positive(name: str, value: object) -> None:
 
 
 def falling_counts(problem: Problem, sparsity: float, steps: int, name: str) -> list[int]:
-    """Returns how many survive after each step, the density falling by the same factor to the final one."""
+    """Returns the number of survivors after each step; the density falls by the same factor each time."""
     check_positive(name, steps)
     n = problem.prunable_count
     final = survivors_of(sparsity, n)
@@ -100,7 +100,7 @@ def falling_counts(problem: Problem, sparsity: float, steps: int, name: str) -> 
 
 
 def prunable_weights(problem: Problem, network: nn.Module) -> list[nn.Parameter]:
-    """Returns the network's prunable weights; frozen ones are made to take gradients, for they are scored as well."""
+    """Returns the network's prunable weights; frozen ones take gradients from now on, since they are scored, too."""
     parameters = dict(network.named_parameters())
     weights = [parameters[name] for name in problem.shapes]
     for weight in weights:
@@ -121,16 +121,16 @@ def keep_best(problem: Problem, name: str, scores: Tensor, count: int, mask: Mas
         name: Name of the baseline.
         scores: Scores of all prunable weights.
         count: How many to keep.
-        mask: Those that are still there; None for all.
-        last: It is the last selection, so scores of zero that it keeps are warned of.
+        mask: The weights that are still there; None for all.
+        last: Whether it is the last selection; then kept scores of zero cause a warning.
 
     Raises:
-        RunError: The scores are not finite, all zero, or, as long as all weights are there, all equal.
+        RunError: The scores are not finite, all zero, or, while all weights are there, all equal.
     """
     there = np.ones(len(scores), bool) if mask is None else mask.bits
     values = scores.detach().cpu()[torch.from_numpy(there)]
     best = top_scores(values, count)
-    # of the last few weights of several selections other scores than zero may be equal: those of a single path
+    # after several selections the last few weights may have equal scores above zero: those of a single path
     if count < len(values) and values.min() == values.max() and (there.all() or not values.any()):
         raise RunError(
             f"all {len(values):,} scores of {name} are {values.max() + 0.0:g}; they rank nothing{_blocked(problem, there)}. "
@@ -151,7 +151,7 @@ def keep_best(problem: Problem, name: str, scores: Tensor, count: int, mask: Mas
 
 
 def _blocked(problem: Problem, there: Bits) -> str:
-    """Returns in words which layers let no signal through, and the cure."""
+    """Says which layers let no signal through, and the cure."""
     mask = Mask(there, problem.shapes)
     emptied = [name for name, layer in mask.layers.items() if not layer.any()]
     if emptied:
@@ -162,7 +162,7 @@ def _blocked(problem: Problem, there: Bits) -> str:
 
 @contextmanager
 def scoring(problem: Problem, name: str, seed: int | None) -> Iterator[None]:
-    """Takes gradients with one thread, so that their bits depend on no setting, and noise of the seed's own.
+    """Computes gradients with one thread, so that their bits depend on no setting, and with noise from the seed.
 
     Raises:
         RunError: The network cannot be scored.

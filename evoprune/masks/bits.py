@@ -14,6 +14,6 @@ Bits: TypeAlias = NDArray[np.bool_]
 
 
 def layer_slices(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, slice]:
-    """Returns where each layer lies in a mask's bits, by parameter name."""
+    """Returns the slice of a mask's bits that each layer takes, by parameter name."""
     ends = np.cumsum([0, *(math.prod(shape) for shape in shapes.values())]).tolist()
     return {name: slice(*pair) for name, pair in zip(shapes, pairwise(ends), strict=True)}

@@ -14,11 +14,11 @@ from evoprune.masks.bits import Bits
 
 @dataclass(frozen=True)
 class Collapse:
-    """What a mask cuts off; false when nothing.
+    """The parts of a network that a mask cuts off; false if there are none.
 
     Attributes:
         empty_layers: Names of the weights without a survivor.
-        unreached_outputs: Indices of the network's outputs (flattened) that no path from an input reaches: constants.
+        unreached_outputs: Indices of the network's outputs (flattened) that no path from an input reaches; they are constant.
     """
 
     empty_layers: tuple[str, ...]
@@ -39,22 +39,22 @@ class Collapse:
 
 
 def unreached_outputs(network: nn.Module, layers: Mapping[str, Bits], x: Tensor) -> tuple[int, ...]:
-    """Sends examples through the surviving connections: an output that is the same for all of them is not reached.
+    """Sends examples through the surviving connections, and returns the outputs that are the same for all of them.
 
     The weights are drawn anew, so that no path cancels or vanishes. Every layer with weights has its output scaled,
-    every other layer that keeps its input's shape passes its input on, and the rest (flattening, pooling, functions) run
-    as they are.
+    every other layer that keeps its input's shape passes its input on, and all others (flattening, pooling, functions)
+    run as they are.
     """
     network = network.to("cpu", torch.float64).eval()
     for module in network.modules():
         if not any(module.children()):
             module.register_forward_hook(_pass_on)
     draws = torch.Generator().manual_seed(0)
-    # inputs of an integer type are indices, which keep their values
+    # integer inputs are indices, and keep their values
     inputs = torch.randn(x.shape, generator=draws, dtype=torch.float64) if x.is_floating_point() else x.cpu()
     reached = torch.tensor(False)
     with torch.no_grad():
-        # positive weights keep a chain of functional ReLU alive, mixed signs one that negates; neither reaches what is cut off
+        # positive weights pass a chain of functional ReLU, mixed signs one that negates; neither passes a cut
         for positive in (True, False):
             for name, parameter in network.named_parameters():
                 parameter.normal_(generator=draws)

@@ -13,14 +13,14 @@ Indices: TypeAlias = NDArray[np.signedinteger[Any]]
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What a mask's own evaluation says about its weights; kept beside the mask, as ``mask.evidence``.
+    """The findings of a mask's own evaluation about its weights; kept beside the mask, as ``mask.evidence``.
 
     See :func:`evoprune.evaluation.evidence.take_evidence`. It travels with its mask, into clones, pickles and workers.
 
     Attributes:
-        mask: Hash of the mask that it was taken for.
-        still: Indices of survivors, from the one that moved least; only the first few.
-        grow: Indices of removed weights, from the one with the largest dense gradient; only the first few.
+        mask: Hash of the mask that was evaluated.
+        still: Indices of the first few survivors, beginning with the one that moved least.
+        grow: Indices of the first few removed weights, beginning with the one of the largest dense gradient.
     """
 
     mask: str

@@ -1,4 +1,4 @@
-"""Mask: which of a network's prunable weights survive; a DEAP individual, and its file format."""
+"""Mask: the prunable weights of a network that survive; a DEAP individual, and its file format."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 from evoprune.masks.bits import Bits
 from evoprune.masks.collapse import Collapse, unreached_outputs
 
-# Bytes of packed bits that a file may have whatever its own size, if it is compressed: those of 8 million weights.
+# Bytes of packed bits that a compressed file of any size may hold: those of 8 million weights.
 SMALL = 2**20
 MOST_DIMENSIONS = 32
 
 
 class Fitness(base.Fitness):  # type: ignore[misc]
-    """DEAP's fitness, of as many objectives as it is given values, each to be maximised.
+    """DEAP's fitness, with as many objectives as it has values, each to be maximised.
 
     A subclass that declares ``weights`` keeps them, as DEAP's own does: ``weights = (-1.0,)`` minimises, and the number of
     values is the number of weights.
@@ -47,7 +47,7 @@ class Fitness(base.Fitness):  # type: ignore[misc]
     def _set(self, values: Iterable[float]) -> None:
         numbers = tuple(map(float, values))
         if len(numbers) != len(self.weights):
-            if type(self)._declared() or any(weight != 1 for weight in self.weights):
+            if _declares_weights(type(self)) or any(weight != 1 for weight in self.weights):
                 raise InputError(
                     f"{len(numbers)} fitness values for the weights {self.weights} of {type(self).__name__}; expected as many: "
                     f"a name in fitness= for each weight."
@@ -58,33 +58,33 @@ class Fitness(base.Fitness):  # type: ignore[misc]
         if evidence is not None:
             self.evidence = evidence
 
-    @classmethod
-    def _declared(cls) -> bool:
-        return next(each for each in cls.__mro__ if "weights" in vars(each)) is not Fitness
-
     values = property(
         base.Fitness.getValues, _set, base.Fitness.delValues, "One number an objective; empty where the fitness is not valid."
     )
 
 
-# What a copy of a fitness keeps; DEAP's own keeps the values alone.
+def _declares_weights(kind: type[Fitness]) -> bool:
+    return next(each for each in kind.__mro__ if "weights" in vars(each)) is not Fitness
+
+
+# The attributes that a copy of a fitness keeps; DEAP's own keeps the values alone.
 _TRAVELS = ("weights", "wvalues", "evidence")
 
 
 class Values(tuple[float, ...]):
-    """Fitness values that bring their mask's evidence along: a mask in a worker is a copy, and what is set there stays there.
+    """Fitness values that bring their mask's evidence along: a worker has a copy of the mask, whose attributes stay there.
 
-    A :class:`Fitness` that they are assigned to hands it to the mask that it belongs to; to all else they are a tuple.
+    A :class:`Fitness` that they are assigned to passes the evidence to its mask. In every other respect they are a tuple.
     """
 
     evidence: Evidence | None = None
 
 
 class Mask:
-    """Which of a network's prunable weights survive.
+    """The prunable weights of a network that survive.
 
-    An ordinary DEAP individual: it has a ``fitness``, a length, items and slices. A slice is a copy, never a view,
-    so that operators which swap slices are right. Other attributes may be set on it and travel with it.
+    A mask is an ordinary DEAP individual: it has a ``fitness``, a length, items and slices. A slice is a copy, never a view,
+    so that operators may swap slices. Other attributes may be set on it and travel with it.
 
     Args:
         bits: True where a weight survives, over all prunable weights in the order of ``shapes``, each in C order: an
@@ -94,16 +94,16 @@ class Mask:
     Attributes:
         bits: The array [n] of booleans; operators may change it in place.
         shapes: Shape by parameter name, as in the network's ``state_dict``.
-        fitness: A :class:`Fitness`, not valid until it is given values.
-        meant: Number of survivors that an operator has given it on purpose; None for the number of its population.
+        fitness: A :class:`Fitness`, not valid until it has values.
+        meant: Number of survivors that an operator gave it on purpose; None for the number of its population.
 
     Raises:
-        InputError: ``bits`` are neither booleans nor 0 and 1, or not as many as the shapes have elements.
+        InputError: ``bits`` are neither booleans nor 0 and 1, or their number is not that of the shapes' elements.
     """
 
     meant: int | None = None
     _evidence: Evidence | None = None
-    __hash__ = None  # type: ignore[assignment]  # it is mutable, and == compares what it holds
+    __hash__ = None  # type: ignore[assignment]  # it is mutable, and == compares the content
 
     def __init__(self, bits: Bits, shapes: Mapping[str, tuple[int, ...]]) -> None:
         self.shapes = {name: tuple(map(int, shape)) for name, shape in shapes.items()}
@@ -111,15 +111,15 @@ class Mask:
         self.bits: Bits = np.array(as_bits("the mask", bits))
         if self.bits.shape != (n,):
             raise InputError(f"bits have the shape {self.bits.shape}; expected bool ({n},) for {self.shapes}.")
-        if "fitness" not in vars(self):  # DEAP's creator sets its own before
+        if "fitness" not in vars(self):  # DEAP's creator has set its own already
             self.fitness = Fitness()
 
     @classmethod
     def from_layers(cls, layers: Mapping[str, Bits | Tensor]) -> Mask:
-        """Returns the mask of arrays or tensors by parameter name, in ``named_parameters`` order.
+        """Makes a mask from arrays or tensors by parameter name, in ``named_parameters`` order.
 
         Args:
-            layers: Booleans, or 0 and 1 as integers or floats, as other codes have them; True or 1 where a weight survives.
+            layers: Booleans, or 0 and 1 as integers or floats, as other packages use; True or 1 where a weight survives.
 
         Raises:
             InputError: Other values, or no layers.
@@ -132,7 +132,7 @@ class Mask:
 
     @property
     def evidence(self) -> Evidence | None:
-        """What its evaluation says about its weights, for the informed mutation; None for nothing."""
+        """The findings of its evaluation about its weights, for the informed mutation; None if there are none."""
         # a fitness of another class brings none, and need not have a dictionary
         arrived = getattr(self.fitness, "evidence", None)
         return self._evidence if arrived is None else arrived
@@ -189,7 +189,7 @@ class Mask:
             shapes: Shape of the network's prunable weights by name, as in ``problem.shapes``.
 
         Raises:
-            InputError: It does not; the message names the first difference.
+            InputError: The mask does not fit; the message names the first difference.
         """
         _require_shapes(self.shapes, shapes)
 
@@ -208,17 +208,17 @@ class Mask:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], problem: Problem | None = None) -> Mask:
-        """Reads what :meth:`save` wrote, from whomever it comes.
+        """Reads a file that :meth:`save` wrote; files of strangers are safe to read.
 
-        No more memory is used than the problem's network, or else the size of the file, explains. A file that was compressed
-        since, and is of a network of more than 8 million weights, may hold more than its own size: it needs the problem.
+        The memory is limited by the problem's network, or without a problem by the size of the file. A file of more than 8
+        million weights that was compressed later may hold more than its size, so it can be read only with the problem.
 
         Args:
             path: The file.
             problem: The problem whose network the mask is for; None does not check.
 
         Raises:
-            InputError: The file is missing or no mask, or the mask does not fit the network.
+            InputError: The file is missing or holds no mask, or the mask does not fit the network.
         """
         try:
             with open_regular(Path(path)) as file:
@@ -236,7 +236,7 @@ class Mask:
         return cls(bits, shapes)
 
     def collapse(self, problem: Problem) -> Collapse:
-        """Reports what the mask cuts off: layers without survivors, and outputs that no path reaches."""
+        """Reports the parts that the mask cuts off: layers without survivors, and outputs that no path reaches."""
         self.require(problem.shapes)
         layers = self.layers
         empty = tuple(name for name, layer in layers.items() if not layer.any())
@@ -273,14 +273,14 @@ class Mask:
 
 
 def as_bits(name: str, values: Any) -> Bits:
-    """Returns values that say which weights survive as booleans.
+    """Returns as booleans the values that say which weights survive.
 
     Args:
-        name: What they are of, for the message.
+        name: Name of the layer or mask, for the message.
         values: An array, a tensor on any device, or nested lists: booleans, or 0 and 1 as integers or floats.
 
     Raises:
-        InputError: Anything else.
+        InputError: The values are of another kind.
     """
     cure = "expected booleans, or 0 and 1 as integers or floats, 1 where a weight survives; of weights, pass weights != 0."
     try:
@@ -304,7 +304,7 @@ def as_bits(name: str, values: Any) -> Bits:
 
 
 def _require_shapes(shapes: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]]) -> None:
-    """Checks that a mask's shapes are those of a network; see :meth:`Mask.require`."""
+    """Checks that the shapes of a mask are those of a network; see :meth:`Mask.require`."""
     expected = {name: tuple(shape) for name, shape in wanted.items()}
     if list(expected.items()) == list(shapes.items()):
         return
@@ -323,10 +323,10 @@ def _packed(shape: tuple[int, ...]) -> int:
 
 
 def _read_shapes(archive: Archive) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes in a mask's file, none of more weights than its bits may be.
+    """Returns the shapes in a mask's file, and checks that each has no more weights than the file has bits.
 
     Raises:
-        ValueError: It is no mask's file.
+        ValueError: The file holds no mask.
     """
     names = [name.removesuffix("/bits") for name in archive.sizes if name.endswith("/bits")]
     if others := set(archive.sizes) - {f"{name}/{what}" for name in names for what in ("bits", "shape")}:

@@ -20,10 +20,10 @@ def layer_counts(masks: Sequence[Mask]) -> NDArray[np.int64]:
 
 
 def expected_iou(a_counts: Sequence[int], b_counts: Sequence[int], sizes: Sequence[int]) -> float:
-    """Returns the overlap (IoU) to expect of two independent random masks with given survivors in each layer.
+    """Returns the expected overlap (IoU) of two independent random masks with given survivors in each layer.
 
-    With a_l and b_l survivors of n_l weights, layer l shares a_l b_l / n_l of them on average. What is returned is the ratio of
-    the expectations, E|A and B| / E|A or B|, not the expectation of the ratio; for layers of many weights they hardly differ.
+    With a_l and b_l survivors of n_l weights, layer l shares a_l b_l / n_l of them on average. The result is the ratio of the
+    expectations, E|A and B| / E|A or B|, not the expectation of the ratio; for layers of many weights they hardly differ.
 
     Args:
         a_counts: Survivors of the one mask, layer by layer.
@@ -31,7 +31,7 @@ def expected_iou(a_counts: Sequence[int], b_counts: Sequence[int], sizes: Sequen
         sizes: Weights of each layer.
 
     Returns:
-        A number from 0 to 1; NaN where both masks are empty.
+        A number from 0 to 1; NaN if both masks are empty.
     """
     shared = sum(a * b / n for a, b, n in zip(a_counts, b_counts, sizes, strict=True) if n)
     union = sum(a_counts) + sum(b_counts) - shared
@@ -39,7 +39,7 @@ def expected_iou(a_counts: Sequence[int], b_counts: Sequence[int], sizes: Sequen
 
 
 def chance_diversity(masks: Sequence[Mask]) -> float:
-    """Returns the diversity to expect of random masks with as many survivors in each layer; NaN for fewer than two."""
+    """Returns the expected diversity of random masks with as many survivors in each layer; NaN for fewer than two."""
     if len(masks) < 2:
         return math.nan
     counts = layer_counts(masks).tolist()

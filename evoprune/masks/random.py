@@ -1,4 +1,4 @@
-"""Random p-sparse masks: how many weights survive, where by layer, and which."""
+"""Random p-sparse masks: the number of survivors, their shares of the layers, and their positions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def survivors_of(sparsity: float, n: int) -> int:
     """Returns how many of n weights a mask of this sparsity keeps: ``round((1 - sparsity) * n)``.
 
     Raises:
-        InputError: Sparsity outside [0, 1), or so high that nothing is left.
+        InputError: The sparsity lies outside [0, 1), or is so high that no weight is left.
     """
     if not 0 <= sparsity < 1:
         raise InputError(
@@ -46,8 +46,8 @@ def layer_survivors(
         sparsity: Fraction of all prunable weights to remove.
         layer_densities: ``uniform``: the same density everywhere. ``erk`` (Erdős-Rényi-Kernel; Mocanu et al. 2018,
             Evci et al. 2020, section 3): density proportional to the sum of a weight's dimensions over their product.
-            ``varied``: ERK's densities, each times exp(0.5 z) with z standard normal, drawn anew each call. Densities
-            over one are cut to one and the rest is scaled up until the total holds.
+            ``varied``: ERK's densities, each times exp(0.5 z) with z standard normal, drawn anew in each call. Densities
+            above one are cut to one, and the others are scaled up until the total holds.
         rng: Source of the draws, for ``varied``.
 
     Raises:
@@ -89,7 +89,7 @@ def random_mask(
 
 
 def apportion(raw: NDArray[np.float64], sizes: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """Scales densities to a total, none over one, and rounds by largest remainder."""
+    """Scales densities to a total, with none above one, and rounds by largest remainder."""
     full = np.zeros(len(raw), bool)
     while True:
         left = total - sizes[full].sum()

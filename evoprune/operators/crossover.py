@@ -16,16 +16,16 @@ from evoprune.registry import Registry
 
 
 def uniform(a: Mask, b: Mask, *, rng: np.random.Generator, scope: str = "global") -> tuple[Mask, Mask]:
-    """Shares out the positions in which the parents differ, at random.
+    """Shares out at random the positions in which the parents differ.
 
-    Uniform crossover (Syswerda 1989, Uniform crossover in genetic algorithms, ICGA), drawn without replacement so that the
-    numbers of survivors are kept; see this module on what else is.
+    Uniform crossover (Syswerda 1989, Uniform crossover in genetic algorithms, ICGA), drawn without replacement so that each
+    child has as many survivors as its parent.
 
     Args:
         a: An individual, which is changed.
         b: Another for the same network, which is changed.
         rng: Source of the draws.
-        scope: What keeps its survivors: ``global``: each whole mask. ``layer``: every layer of each.
+        scope: The parts that keep their numbers of survivors. ``global``: each whole mask. ``layer``: every layer of each.
 
     Raises:
         InputError: Masks for different networks, or an unknown name.
@@ -42,11 +42,11 @@ def by_layer(a: Mask, b: Mask, *, rng: np.random.Generator) -> tuple[Mask, Mask]
     """Swaps whole layers at random, then repairs each child to its parent's number of survivors.
 
     Each of the layers in which the parents differ is swapped with probability one half, but never none or all of them. The
-    repair: a child with too many survivors gives random ones of those in which the parents differ to the other child, so
-    nothing comes in that neither parent has. Where parents agree in every layer's number, nothing is repaired.
+    repair: a child with too many survivors gives random ones, of those in which the parents differ, to the other child, so
+    no weight comes in that neither parent has. If the parents have equal numbers in every layer, nothing is repaired.
 
     Args:
-        a: An individual, which is changed; it is not where the parents differ in one layer only.
+        a: An individual, which is changed unless the parents differ in one layer only.
         b: Another for the same network, which is changed.
         rng: Source of the draws.
 
@@ -60,14 +60,15 @@ def by_neuron(a: Mask, b: Mask, *, rng: np.random.Generator, scope: str = "globa
     """Swaps neurons at random, each with all its incoming weights, then repairs as :func:`by_layer` does.
 
     The crossover of nodes of Montana and Davis (1989, Training feedforward neural networks using genetic algorithms, IJCAI).
-    A neuron is a row of a weight, along its first dimension: of a linear layer an output, of a convolution an output channel.
-    (A transposed convolution has its input channels there.)
+    A neuron is a row of a weight along its first dimension: an output of a linear layer, an output channel of a convolution
+    (and an input channel of a transposed one).
 
     Args:
-        a: An individual, which is changed; it is not where the parents differ in one neuron only.
+        a: An individual, which is changed unless the parents differ in one neuron only.
         b: Another for the same network, which is changed.
         rng: Source of the draws.
-        scope: What keeps its survivors, and so what is repaired: ``global``: each whole mask. ``layer``: every layer of each.
+        scope: The parts that keep their numbers of survivors by repair. ``global``: each whole mask. ``layer``: every layer of
+            each.
 
     Raises:
         InputError: Masks for different networks, or an unknown name.
@@ -90,7 +91,7 @@ def _swap_groups(
     taken = np.zeros(len(groups), bool)
     while taken.all() or not taken.any():
         taken = rng.random(len(groups)) < 0.5
-    held = own ^ taken[group]  # where the parents differ, one has what the other has not
+    held = own ^ taken[group]  # where the parents differ, exactly one of them has the weight
     for block in blocks:
         surplus = int(np.count_nonzero(held[block])) - int(np.count_nonzero(own[block]))
         candidates = block.start + np.flatnonzero(held[block] == (surplus > 0))
@@ -100,7 +101,7 @@ def _swap_groups(
 
 
 def _differences(a: Mask, b: Mask, scope: str) -> tuple[Indices, Bits, list[slice]]:
-    """Returns where the parents differ, which of that is a's, and the parts of it that keep their survivors."""
+    """Returns the positions where the parents differ, a's bits there, and the slices that keep their survivors."""
     b.require(a.shapes)
     differ = np.flatnonzero(a.bits != b.bits)
     ends = [np.searchsorted(differ, block.stop) for block in blocks_of(a, scope)]

@@ -17,9 +17,9 @@ def repair(mask: Mask, *, rng: np.random.Generator, survivors: int) -> tuple[Mas
     """Removes or adds random weights until a mask has so many survivors.
 
     Args:
-        mask: The individual, which is changed; it is not where it has that number.
+        mask: The individual, which is changed unless it has that number already.
         rng: Source of the draws.
-        survivors: How many it is to have, from 0 to all.
+        survivors: The number that it shall have, from 0 to all.
 
     Raises:
         InputError: The number is out of range.
@@ -33,9 +33,9 @@ def repair(mask: Mask, *, rng: np.random.Generator, survivors: int) -> tuple[Mas
 
 
 def keep_survivors(*, rng: np.random.Generator) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Returns a decorator after which an operator keeps every mask's number of survivors: :func:`repair` mends what it changed.
+    """Returns a decorator that lets an operator keep every mask's number of survivors, by :func:`repair`.
 
-    For operators that know nothing of survivors, such as DEAP's own::
+    It is for operators that know nothing of survivors, such as DEAP's own::
 
         toolbox.register("mate", tools.cxTwoPoint)
         toolbox.decorate("mate", operators.keep_survivors(rng=rng))
@@ -47,7 +47,7 @@ def keep_survivors(*, rng: np.random.Generator) -> Callable[[Callable[..., Any]]
 
 
 class _KeepsSurvivors:
-    """An operator that is repaired after; a class, so that a toolbox that has it pickles."""
+    """An operator whose children are repaired; a class, so that a toolbox that holds it pickles."""
 
     __slots__ = ("operator", "rng")
 

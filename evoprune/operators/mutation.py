@@ -26,17 +26,17 @@ NO_EVIDENCE = (
 def swap(
     mask: Mask, *, rng: np.random.Generator, n: int | None = None, fraction: float | None = None, scope: str = "global"
 ) -> tuple[Mask]:
-    """Removes random survivors, and puts as many removed weights in; none goes out and in at once.
+    """Exchanges random survivors for as many removed weights; none leaves and enters at once.
 
     The mutation of bit strings of a fixed number of ones; the random part of SET (Mocanu et al. 2018, arXiv:1707.04780).
 
     Args:
         mask: The individual, which is changed.
         rng: Source of the draws.
-        n: How many to swap, at least 1; fewer where there are not so many survivors, or removed weights.
-        fraction: The same as a fraction of the survivors, of which at least one is swapped. Give one of the two.
-        scope: What keeps its survivors: ``global``: the whole mask. ``layer``: every layer; the swaps fall on the layers in
-            proportion to how many each allows.
+        n: How many to swap, at least 1; fewer if there are not so many survivors or removed weights.
+        fraction: The same as a fraction of the survivors; at least one is swapped. Give one of the two.
+        scope: The part that keeps its number of survivors. ``global``: the whole mask. ``layer``: every layer; the swaps
+            are spread over the layers in proportion to the number that each allows.
 
     Raises:
         InputError: A value out of range or an unknown name.
@@ -54,22 +54,22 @@ def swap(
 
 
 def move_density(mask: Mask, *, rng: np.random.Generator, fraction: float) -> tuple[Mask]:
-    """Removes random survivors of one layer, and puts as many weights into another; the total is kept.
+    """Removes random survivors of one layer, and adds as many weights to another; the total is kept.
 
-    An evolutionary form of the reallocation between layers in training (Mostafa and Wang 2019, arXiv:1902.05967). Any two
-    layers are as likely as any other two, in either direction, as long as the first has two survivors, for it keeps one, and
-    the second has room.
+    An evolutionary form of the reallocation between layers in training (Mostafa and Wang 2019, arXiv:1902.05967). All pairs
+    of layers are equally likely, in either direction, as long as the first has two survivors, since it keeps one, and the
+    second has room.
 
     Args:
-        mask: The individual, which is changed; it is not where no two layers will do.
+        mask: The individual, which is changed unless there are no such layers.
         rng: Source of the draws.
-        fraction: How many move, at least one: this fraction of the smaller layer's survivors. Taken of the smaller one of the
-            two, a move and the move back are alike in size, and chance does not level the layers.
+        fraction: How many move, as a fraction of the survivors of the smaller layer; at least one. Because it is taken of the
+            smaller layer, a move and the move back are of the same size, and chance does not level the layers.
 
     Raises:
         InputError: The fraction is out of range.
     """
-    part_of(fraction, 0)  # refuses bad values, also where nothing can move
+    part_of(fraction, 0)  # refuses bad values, even if nothing can move
     blocks = blocks_of(mask, "layer")
     counts = [int(np.count_nonzero(mask.bits[block])) for block in blocks]
     room = [block.stop - block.start - count for block, count in zip(blocks, counts, strict=True)]
@@ -95,27 +95,27 @@ def informed(
     scope: str = "global",
     missing: str = "error",
 ) -> tuple[Mask]:
-    """Removes the survivors that moved least in the mask's own evaluation, and grows where the dense gradient is largest.
+    """Removes the survivors that moved least in the mask's own evaluation, and adds weights of the largest dense gradient.
 
-    RigL's criterion of growth (Evci et al. 2020, arXiv:1911.11134), or SET's (Mocanu et al. 2018, arXiv:1707.04780), as a
-    mutation between trainings from W0 rather than in the midst of one. Where those drop the smallest weights, this drops
-    those that moved least, as dissipating gradients do (arXiv:2209.02201): at initialization size says little.
+    This is RigL's criterion of growth (Evci et al. 2020, arXiv:1911.11134), or SET's (Mocanu et al. 2018, arXiv:1707.04780),
+    as a mutation between trainings from W0 rather than in the middle of one. RigL and SET drop the smallest weights; this
+    drops those that moved least, as dissipating gradients do (arXiv:2209.02201): at initialization size says little.
 
     Args:
-        mask: The individual, which is changed; its ``evidence`` is used, and then None, for it is another mask's.
-        rng: Source of the draws, where something is left to chance.
-        fraction: Fraction of the survivors to swap, at least one; at most what evidence was taken for.
-        grow: What comes in: ``gradient``: the removed weights with the largest dense gradient. ``random``: any.
-        among: Draws what goes and what comes among so many times as many of the first, as far as the evidence names them. 1
-            takes exactly the first: then a mask has one such child, however often it is mutated, unless growth is random.
-        scope: What keeps its survivors: ``global``: the whole mask. ``layer``: every layer gets back what it loses, and loses
-            no more than it can get back.
-        missing: What to do with a mask that has no evidence, or another mask's: ``error``, or ``random``: :func:`swap`. DEAP's
-            ``varAnd`` mutates children of crossovers, which have none before they are evaluated. A mask that was evaluated and
-            has none all the same is warned of, for then all of the search may be random; not under ``silent``.
+        mask: The individual, which is changed; its ``evidence`` is used, and then dropped, since the mask has changed.
+        rng: Source of the draws that are left to chance.
+        fraction: Fraction of the survivors to swap; at least one is swapped, and at most as many as the evidence names.
+        grow: The weights that come in. ``gradient``: the removed weights of the largest dense gradient. ``random``: any.
+        among: Draws the weights among so many times as many of the first that the evidence names. 1 takes exactly the first:
+            then all such children of a mask are equal, unless growth is random.
+        scope: The part that keeps its number of survivors. ``global``: the whole mask. ``layer``: every layer gains as many
+            weights as it loses.
+        missing: Treatment of a mask without evidence, or with another mask's. ``error`` raises. ``random`` calls :func:`swap`:
+            DEAP's ``varAnd`` mutates children of crossovers, which have no evidence before they are evaluated. It warns if a
+            mask was evaluated but has no evidence, since then the whole search may be random. ``silent`` does not warn.
 
     Raises:
-        InputError: A value out of range, an unknown name, or evidence that is missing, another mask's, or too little.
+        InputError: A value out of range, an unknown name, or evidence that is missing, of another mask, or too little.
     """
     look_up("grow", grow, dict.fromkeys(GROW, True))
     look_up("missing", missing, dict.fromkeys(MISSING, True))
@@ -141,19 +141,19 @@ def informed(
 
 
 def shrink(mask: Mask, *, rng: np.random.Generator, survivors: int, among: float = 1.0, missing: str = "error") -> tuple[Mask]:
-    """Removes the survivors that the mask's own evaluation says least for, until so many are left.
+    """Removes the survivors that the mask's own evaluation ranks lowest, until a given number is left.
 
     A step of iterative pruning with rewinding to W0 (Frankle and Carbin 2019, arXiv:1803.03635) as a mutation.
 
     Args:
-        mask: The individual, which is changed; its ``evidence`` is used, and random survivors go beyond what it names.
-        rng: Source of the draws, where something is left to chance.
+        mask: The individual, which is changed; its ``evidence`` is used, and random survivors go if it names too few.
+        rng: Source of the draws that are left to chance.
         survivors: How many are left, at least 1; a mask that has no more stays as it is.
-        among: Draws what goes among so many times as many of the first, as far as the evidence names them.
+        among: Draws the weights among so many times as many of the first that the evidence names.
         missing: See :func:`informed`; ``random`` and ``silent`` remove random ones.
 
     Raises:
-        InputError: A value out of range, an unknown name, or evidence that is missing or another mask's.
+        InputError: A value out of range, an unknown name, or evidence that is missing or of another mask.
     """
     look_up("missing", missing, dict.fromkeys(MISSING, True))
     if not 1 <= among < math.inf:
@@ -174,17 +174,17 @@ def shrink(mask: Mask, *, rng: np.random.Generator, survivors: int, among: float
 
 
 def vary_sparsity(mask: Mask, *, rng: np.random.Generator, low: float, high: float, fraction: float) -> tuple[Mask]:
-    """Removes or adds random weights, a random number of them: for runs in which sparsity is an objective.
+    """Removes or adds a random number of random weights, for runs in which sparsity is an objective.
 
-    Every number of survivors within reach is equally likely, but for the present one.
+    Every number of survivors within reach is equally likely, except the present one.
 
     Args:
-        mask: The individual, which is changed; it is not where the bounds allow one number of survivors and it has that.
+        mask: The individual, which is changed unless the bounds allow its present number of survivors alone.
         rng: Source of the draws.
         low: Least sparsity, in [0, 1).
-        high: Largest sparsity, in [0, 1); the bounds are met as :func:`evoprune.masks.random.survivors_of` counts. A mask
-            outside of them goes at least to the nearer one.
-        fraction: Most weights to remove or to add, as a fraction of the survivors; at least one.
+        high: Largest sparsity, in [0, 1); bounds are counted as by :func:`evoprune.masks.random.survivors_of`. A mask
+            outside of them moves at least to the nearer one.
+        fraction: The largest number of weights to remove or add, as a fraction of the survivors; at least one.
 
     Raises:
         InputError: A value out of range.
@@ -209,11 +209,11 @@ MUTATIONS: Registry[Mutation] = Registry(
 
 
 def _evidence(mask: Mask, missing: str) -> Evidence | None:
-    """Returns the mask's evidence, if it was taken for what the mask is now; None where chance will do instead."""
+    """Returns the mask's evidence if it was taken for the mask as it is now; None if chance decides instead."""
     evidence = mask.evidence
     if evidence is None or evidence.mask != mask.hash:
         if missing != "error":
-            # the child of a crossover has no fitness, a failure none that is finite: neither can have evidence
+            # a crossover's child, which has no fitness, and a failure, whose fitness is infinite, cannot have evidence
             evaluated = mask.fitness.valid and all(map(math.isfinite, mask.fitness.values))
             if evaluated and missing == "random":
                 warnings.warn(NO_EVIDENCE, UserWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""The positions that operators exchange, and the scopes within which they do."""
+"""The positions that operators exchange, and the scopes that keep their survivors."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ Mutation: TypeAlias = Callable[..., tuple[Mask]]
 
 
 def exchange(mask: Mask, leaving: Indices, coming: Indices) -> None:
-    """Removes survivors of a mask, and lets removed weights in."""
+    """Removes survivors of a mask, and adds removed weights."""
     set_bits(mask, leaving, False)
     set_bits(mask, coming, True)
 
 
 def set_bits(mask: Mask, index: Indices, value: Bits | bool) -> None:
-    """Sets bits of a mask, whose evidence no longer holds where one changes."""
+    """Sets bits of a mask; its evidence is dropped if one of them changes."""
     if np.any(mask.bits[index] != value):
         mask.bits[index] = value
         mask.evidence = None
 
 
 def first_named(named: Indices, count: int, among: float, rng: np.random.Generator) -> Indices:
-    """Returns ``count`` of the first that the evidence names, in its order."""
+    """Returns ``count`` of the first positions that the evidence names, in its order."""
     if len(named) < count:
         raise InputError(
             f"{count} are to be swapped, but the evidence names {len(named)}; lower fraction, or take_evidence of more."

@@ -1,4 +1,4 @@
-"""What users have as inputs and targets, made tensors: arrays, data frames, series, lists, and labels that are words."""
+"""Conversion of inputs and targets to tensors: from arrays, data frames, series, lists, and labels that are words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from evoprune.errors import InputError
 
-# Class labels that are to be encoded: words, or numbers of a categorical or object column.
+# Class labels to be encoded: words, or numbers of a categorical or object column.
 Words: TypeAlias = list[Any]
 
 BOOLEAN = ("False", "True")
@@ -24,7 +24,7 @@ def as_inputs(values: Any, where: str) -> Tensor:
 
     Args:
         values: A tensor, array, data frame or list.
-        where: What they are, for messages.
+        where: Their name in messages.
 
     Raises:
         InputError: They are not numbers.
@@ -36,13 +36,13 @@ def as_inputs(values: Any, where: str) -> Tensor:
 
 
 def as_targets(values: Any, where: str) -> Tensor | Words:
-    """Returns targets as a contiguous tensor, or as labels that are to be encoded.
+    """Returns targets as a contiguous tensor, or as labels to be encoded.
 
-    A data frame of one column of labels gives one label an example, as scikit-learn has it.
+    A data frame with one column of labels gives one label an example, as in scikit-learn.
 
     Args:
         values: A tensor, array, data frame, series or list.
-        where: What they are, for messages.
+        where: Their name in messages.
 
     Raises:
         InputError: They are neither numbers nor labels, or some are missing.
@@ -67,13 +67,13 @@ def encode(
 
     Args:
         targets: Targets by part; those that are numbers stay as they are, True and False become 1 and 0.
-        classes: Names of the classes 0, 1, ..., where they are known.
+        classes: Names of the classes 0, 1, ..., if they are known.
 
     Returns:
-        The targets, labels as int64, and the names of the classes; None where they are numbers.
+        The targets, with labels as int64, and the names of the classes; None if they are numbers.
 
     Raises:
-        InputError: Parts are of different kinds, or have classes that the training part has not.
+        InputError: Parts are of different kinds, or have classes that are not in the training part.
     """
     words = {part: y for part, y in targets.items() if isinstance(y, list)}
     if classes is not None:
@@ -103,21 +103,21 @@ def encode(
 
 
 def is_labels(y: Tensor) -> bool:
-    """Tells class labels (an integer type) from regression targets."""
+    """Tells whether targets are class labels (of an integer type) rather than regression targets."""
     return not (y.is_floating_point() or y.is_complex())
 
 
 def require_finite(values: Tensor, where: str, dtype: torch.dtype, missing: bool = False) -> None:
-    """Checks that values are finite, also as numbers of a type.
+    """Checks that values are finite, also after a cast to a type.
 
     Args:
         values: The values.
-        where: What they are, for the message.
+        where: Their name in the message.
         dtype: The type that they will be cast to.
-        missing: NaN may stand for a missing value.
+        missing: Allow NaN, which may stand for a missing value.
 
     Raises:
-        InputError: Some are not; the message has their number and the first one's place.
+        InputError: Some are not; the message says how many, and where the first is.
     """
     most = torch.finfo(dtype).max
     if not values.is_floating_point() or not values.numel():
@@ -190,7 +190,7 @@ def _from_numpy(array: np.ndarray[Any, Any], where: str) -> Tensor | np.ndarray[
         raise InputError(f"{where} are of the type {array.dtype}; expected real numbers{_cure_of(kind)}.")
     if kind == "u" and array.itemsize == 8 and array.size and array.max() >= 2**63:
         raise InputError(f"{where} have {array.max()}, which no 64-bit integer holds; expected smaller numbers, or floats.")
-    # types that torch knows little of
+    # torch supports few operations on these types
     dtype = {"u2": "i4", "u4": "i8", "u8": "i8", "f12": "f8", "f16": "f8"}.get(array.dtype.str[1:])
     return torch.from_numpy(np.require(array, dtype or array.dtype.newbyteorder("="), ["C", "W", "E"]))
 
@@ -207,7 +207,7 @@ def _dense(values: Tensor, where: str) -> Tensor:
 
 
 def _numbers(array: np.ndarray[Any, Any], where: str) -> Tensor:
-    """Returns objects as float64, if all are numbers."""
+    """Returns an array of objects as float64 if all of them are numbers."""
     others = tuple(kind for kind in set(map(type, array.flat)) if not issubclass(kind, (numbers.Real, np.bool_)))
     if others:
         place, value = next((place, value) for place, value in np.ndenumerate(array) if isinstance(value, others))
@@ -256,7 +256,7 @@ def _from_frame(frame: Any, where: str) -> Tensor:
 
 
 def _from_column(column: Any, where: str) -> Tensor | Words:
-    """Returns a pandas Series or Index as numbers, or as labels that are to be encoded."""
+    """Returns a pandas Series or Index as numbers, or as labels to be encoded."""
     dtype = column.dtype
     kind = getattr(dtype, "kind", "O")
     if kind not in "biufOUST":

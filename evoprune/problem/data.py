@@ -31,18 +31,18 @@ class Data:
         train: Inputs [n, ...] and targets [n, ...], as tensors, numpy arrays, pandas data frames or lists. Targets of an
             integer type are class labels, those of a float type regression targets (or probabilities of classes). Words,
             True and False, and the values of object or categorical columns are labels, too, which are encoded. A data frame
-            of inputs becomes floats (integers that a network embeds are to be given as an array); one of a single column of
+            of inputs becomes floats (give integers that a network embeds as an array); one of a single column of
             labels gives targets [n].
-        validation: Likewise, or None: split off from ``train``.
-        test: Likewise, or None: split off from ``train``.
-        name: What records call it.
-        classes: Names of the classes 0, 1, ...; None: the labels, in sorted order over all parts, where they are encoded
-            (their names are then here), else none.
-        digest: Of data by name whose content is not the published one: the content's, see :func:`content_digest`.
+        validation: Inputs and targets to select on; None: they are split off from ``train``.
+        test: Inputs and targets for the end; None: they are split off from ``train``.
+        name: Its name in records.
+        classes: Names of the classes 0, 1, ...; None: where labels are encoded, the
+            labels in sorted order over all parts, which then stand here; else none.
+        digest: Digest of the content, see :func:`content_digest`, if it differs from the content published under the name.
 
     Raises:
-        InputError: A pair is empty, or its inputs and targets differ in length; values that are no numbers, missing
-            labels, or a class that ``train`` has not; parts that differ in shape or kind.
+        InputError: A pair is empty, or its inputs and targets differ in length; values are no numbers, labels are missing, or
+            a class is not in ``train``; parts differ in shape or kind.
     """
 
     train: Pair
@@ -53,7 +53,7 @@ class Data:
     digest: str | None = None
 
     def __post_init__(self) -> None:
-        settle()  # checks and copies are threaded work, too
+        settle()  # checks and copies use threads, too
         given = {part: getattr(self, part) for part in PARTS if getattr(self, part) is not None or part == "train"}
         inputs, targets = {}, {}
         for part, pair in given.items():
@@ -66,7 +66,7 @@ class Data:
             object.__setattr__(self, name, value)
 
     def split(self, seed: int, validation_fraction: float = 0.1, test_fraction: float = 0.2) -> Data:
-        """Returns the data with every part present.
+        """Returns the data with all three parts.
 
         A missing part is split off from ``train``, stratified by class where targets are classes. A part that
         is present stays as it is.
@@ -120,12 +120,12 @@ def prepare(
     """Splits images of bytes and makes them floats; see :func:`load`."""
     data = raw.split(seed, validation_fraction, test_fraction)
     mean, std = _pixel_statistics(data.train[0]) if normalize else (0.0, float(white))
-    # part by part: a data set is never in memory twice as floats
+    # one part after another, so that the data are never in memory twice as floats
     return data.with_parts({part: (x.float().sub_(mean).div_(std), y) for part, (x, y) in data.parts().items()})
 
 
 def content_digest(data: Data) -> str:
-    """Returns the SHA-256 of all parts that are present, as they are stored, and of the names of classes, in hex.
+    """Returns the SHA-256 of all parts that are present, as they are stored, and of the names of the classes, in hex.
 
     Args:
         data: The data, before they are cast, split or normalised.
@@ -139,7 +139,7 @@ def content_digest(data: Data) -> str:
 
 
 def count_classes(data: Data) -> int:
-    """Returns how many classes the labels of all parts tell of: the names, or one more than the largest label.
+    """Returns the number of classes: that of their names, or one more than the largest label of all parts.
 
     Raises:
         InputError: A negative label, or one far beyond the number of different labels.
@@ -160,7 +160,7 @@ def as_floats(data: Data, dtype: torch.dtype) -> Data:
     """Returns the data with inputs of a float type, for networks that embed no integers.
 
     Raises:
-        InputError: Some parts have integers and others have floats, whose scale may be another.
+        InputError: Some parts have integers and others floats, which may be scaled differently.
     """
     for part, (x, _) in data.parts().items():
         if is_labels(x) != is_labels(data.train[0]):
@@ -201,9 +201,9 @@ def _require_fitting(pairs: Mapping[str, Pair]) -> None:
 
 
 def _split_indices(y: Tensor, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Draws ``size`` rows, of each class its share (rounded by largest remainder), and returns the others and these, ascending.
+    """Draws ``size`` rows with each class's share (rounded by largest remainder); returns the other rows and these, ascending.
 
-    scikit-learn's ``train_test_split`` does the same, but its import takes 1.3 s and 110 MB in every worker.
+    scikit-learn's ``train_test_split`` does the same, but importing it takes 1.3 s and 110 MB in every worker.
     """
     if is_labels(y) and y.ndim == 1:
         _, classes, counts = np.unique(y.cpu().numpy(), return_inverse=True, return_counts=True)

@@ -1,8 +1,8 @@
-"""Identity: what a value is, as a digest that is the same in every process; values that behave differently have other ones.
+"""Identity: a digest of a value that is the same in every process, and another for values that behave differently.
 
 The user's own code counts by its source: functions with their defaults, closures and the globals that they read, classes with
-their bases, objects with all their attributes. Installed packages count by name and version. A value that cannot be told from
-another, such as an open file, is refused, naming it.
+their bases, objects with all their attributes. Installed packages count by name and version. A value that cannot be told apart
+from another, such as an open file, is refused by name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from evoprune.problem.walk_values import add_array, add_enum, add_items, add_map
 # Raised whenever a value's digest changes its meaning; run folders of another version are refused.
 VERSION = 2
 
-# The kinds of values, of which the first that fits is taken.
+# The kinds of values; the first that fits is taken.
 KINDS: tuple[Kind, ...] = (
     (lambda thing: isinstance(thing, Tensor), add_tensor),
     (lambda thing: isinstance(thing, (np.ndarray, np.generic)), add_array),
@@ -63,7 +63,7 @@ KINDS: tuple[Kind, ...] = (
 
 @dataclass(frozen=True)
 class Identified:
-    """What a value was identified by.
+    """A value's digest, and the text of its code.
 
     Attributes:
         digest: SHA-256 in hex.
@@ -78,7 +78,7 @@ def identify(name: str, thing: Any, ignore: Sequence[str] = (), known: Mapping[i
     """Identifies a value.
 
     Args:
-        name: What errors call it.
+        name: Its name in errors.
         thing: The value.
         ignore: Names of attributes and globals that do not count, wherever they are: ``log``, or ``Net.log`` for those whose
             path ends so.

@@ -1,4 +1,4 @@
-"""IDX files: MNIST and its kin, found, checked, or downloaded."""
+"""IDX files, as of MNIST: finding, checking and downloading them."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _IDX_FILES = {
 
 _CURE = "fetch it anew, or name another folder with --data-dir or EVOPRUNE_DATA"
 
-# A gzip'd file may hold so many bytes, or so many times its own size: MNIST has 47 million, 5 times the file's.
+# The most bytes that a gzip'd file may hold, or the most as a multiple of its size. MNIST has 47 million, 5 times the file's.
 _MOST_BYTES, _MOST_RATIO = 1 << 26, 100
 
 
 @dataclass(frozen=True)
 class _Published:
-    """Where a data set of four IDX files is published.
+    """The place and the checksums of a published data set of four IDX files.
 
     Attributes:
         url: The folder.
-        torchvision_folder: Where torchvision keeps them.
-        md5: Sums of the gzip'd files, by what they hold.
-        sha256: Sums of their content, likewise.
+        torchvision_folder: The folder in which torchvision keeps them.
+        md5: Checksums of the gzip'd files, by their content's name.
+        sha256: Checksums of the content itself, by the same names.
     """
 
     url: str
@@ -86,7 +86,7 @@ _PUBLISHED = {
     ),
 }
 
-# Kuzushiji-MNIST has the same file names; of its content no sums are published, of its archives there are.
+# Kuzushiji-MNIST has the same file names. Checksums are published of its archives, but not of their content.
 _KMNIST_MD5 = {
     "train images": "bdb82020997e1d708af4cf47b453dcf7",
     "train labels": "e144d726b3acfaa3e44228e80efcd344",
@@ -110,7 +110,7 @@ def _is_file(path: Path) -> bool:
 def read_idx(path: Path, dimensions: int) -> np.ndarray[Any, Any]:
     """Reads an IDX file of unsigned bytes, gzip'd (``.gz``) or plain.
 
-    The memory used is that of the content, which is at most 100 times the file's size and 64 MiB.
+    It uses as much memory as the content takes: at most 64 MiB, or 100 times the file's size if that is more.
 
     Args:
         path: The file.
@@ -121,7 +121,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray[Any, Any]:
     """
     try:
         mode = path.stat()
-        if not stat.S_ISREG(mode.st_mode):  # to open a pipe would wait for a writer
+        if not stat.S_ISREG(mode.st_mode):  # opening a pipe would wait for a writer
             raise InputError(f"cannot read {path}: not a regular file; {_CURE}.")
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
             return _parse_idx(stream, path, dimensions, mode.st_size)
@@ -158,7 +158,7 @@ def _parse_idx(stream: Any, path: Path, dimensions: int, file_size: int) -> np.n
 
 
 def _read(stream: Any, size: int) -> bytearray:
-    """Reads at most ``size`` bytes, in pieces: a single read would take the memory whether they are there or not."""
+    """Reads at most ``size`` bytes in pieces: a single read would allocate the memory even if the file is shorter."""
     content = bytearray()
     while piece := stream.read(min(size - len(content), 1 << 20)):
         content += piece
@@ -166,7 +166,7 @@ def _read(stream: Any, size: int) -> bytearray:
 
 
 def load_idx(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Data, int]:
-    """Loads a data set of four IDX files, and returns it with its number of classes."""
+    """Loads a data set of four IDX files, and returns it with the value of white."""
     folder = _idx_folder(name, data_dir)
     arrays, paths = {}, {}
     for part, stem in _IDX_FILES.items():
@@ -189,7 +189,7 @@ def load_idx(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Data, 
 
 
 def _require_content(name: str, arrays: Mapping[str, np.ndarray[Any, Any]], paths: Mapping[str, Path]) -> list[str]:
-    """Checks that files hold what they are called; returns the parts whose content is unknown.
+    """Checks that each file holds the data that its name says, and returns the parts whose content is unknown.
 
     Raises:
         InputError: A file holds another published data set, or another of the four files.
@@ -223,7 +223,7 @@ def _known_archive(path: Path) -> tuple[str, str] | None:
 
 
 def unpublished(data: Data, where: str, parts: Sequence[str]) -> Data:
-    """Warns that data are not those that were published, and returns them with their digest."""
+    """Warns that data differ from the published ones, and returns them with their digest."""
     digest = content_digest(data)
     of = f" ({', '.join(parts)})" if parts else ""
     warnings.warn(
@@ -254,7 +254,7 @@ def _idx_folder(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
 
 
 def _download(name: str) -> Path:
-    import pooch  # needed only where nothing is at hand
+    import pooch  # heavy, and needed for downloads alone
 
     published = _PUBLISHED[name]
     registry = {f"{stem}.gz": f"md5:{published.md5[part]}" for part, stem in _IDX_FILES.items()}

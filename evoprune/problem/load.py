@@ -39,23 +39,23 @@ def load(
     Args:
         name: ``digits`` (scikit-learn's 1,797 images of 8 x 8, embedded), ``mnist`` or ``fashion-mnist``
             (60,000 + 10,000 images of 28 x 28; the published test set stays the test set), or one that is registered.
-        data_dir: Folder with the four IDX files, gzip'd or plain: the files themselves, in a sub-folder named
-            after the data set, or where torchvision keeps them. Without it the environment variable
+        data_dir: Folder of the four IDX files, gzip'd or plain; they may also lie in a sub-folder named after the data
+            set, or in the one that torchvision uses. Without it the environment variable
             ``EVOPRUNE_DATA`` is used, and without that they are downloaded once and cached.
         seed: Seeds the split.
         validation_fraction: See :meth:`Data.split`.
         test_fraction: See :meth:`Data.split`; only for data without a published test set.
         normalize: Subtract the mean of the training pixels and divide by their standard deviation. Otherwise
-            pixels lie in [0, 1]. Registered data stay as they are.
+            pixels lie in [0, 1]. Data of a registered function stay as they are.
 
     Returns:
-        Float32 images [n, 1, height, width] and int64 labels [n]; of registered data what they are.
+        Float32 images [n, 1, height, width] and int64 labels [n]; the data of a registered function as they are.
 
     Warns:
-        UserWarning: The content is unknown: not that which is published under the name.
+        UserWarning: The content differs from the content that is published under the name.
 
     Raises:
-        InputError: An unknown name, or a file that is missing, truncated or foreign, or another published data set's.
+        InputError: An unknown name, or a file that is missing, truncated, of another kind, or of another published data set.
     """
     raw, white = load_raw(name, data_dir)
     if white is None:
@@ -71,7 +71,7 @@ def load_raw(data: str | Callable[..., Data], data_dir: str | os.PathLike[str] |
         data_dir: See :func:`load`.
 
     Raises:
-        InputError: An unknown name, or a file that is missing, truncated or foreign.
+        InputError: An unknown name, or a file that is missing, truncated or of another kind.
     """
     return DATA.find(data)(DATA.name_of(data), data_dir)
 
@@ -82,8 +82,9 @@ class Loaded:
 
     Attributes:
         data: All parts, cast and on the device.
-        own: The user's own data as they were given; None for those that this package knows by name.
-        content: The digest of what was stored, where it is not kept; see :func:`evoprune.problem.data.content_digest`.
+        own: The user's own data as they were given; None for data that this package loads by name.
+        content: The digest of the stored data if they are not kept, else empty; see
+            :func:`evoprune.problem.data.content_digest`.
         stored: The parts that were not split off.
     """
 
@@ -99,10 +100,10 @@ def load_for_problem(given: object, options: ProblemOptions, as_float: bool) -> 
     Args:
         given: A name, a function that makes :class:`evoprune.problem.data.Data`, or such data.
         options: The problem's options.
-        as_float: Make integers of the inputs floats, for networks that embed none.
+        as_float: Turn integer inputs into floats, for networks that embed no integers.
 
     Raises:
-        InputError: Something else was given, or data that cannot be loaded or split.
+        InputError: Another thing was given, or the data cannot be loaded or split.
     """
     if isinstance(given, Data):
         raw, white = _copied(given), None
@@ -123,12 +124,12 @@ def load_for_problem(given: object, options: ProblemOptions, as_float: bool) -> 
         for part, pair in data.parts().items()
     }
     kept = raw if white is None else None
-    content = "" if white is None else content_digest(raw)  # now, since what is stored is not kept
+    content = "" if white is None else content_digest(raw)  # now, since the stored data are not kept
     return Loaded(data.with_parts(cast).to(options.device), kept, content, tuple(raw.parts()))  # type: ignore[arg-type]
 
 
 def place(data_dir: str | os.PathLike[str] | None) -> str | None:
-    """Returns a folder that does not depend on the working folder; None where every host has its own."""
+    """Returns the folder as an absolute path, for other processes; None if each host has its own EVOPRUNE_DATA."""
     given = data_dir or os.environ.get("EVOPRUNE_DATA")
     if given is None or (data_dir is None and os.path.isabs(given)):  # noqa: PTH117
         return None
@@ -136,7 +137,7 @@ def place(data_dir: str | os.PathLike[str] | None) -> str | None:
 
 
 def _copied(data: Data) -> Data:
-    """Returns the data with tensors of its own."""
+    """Returns the data with copies of the tensors."""
     return data.with_parts({part: (x.clone(), y.clone()) for part, (x, y) in data.parts().items()})
 
 
@@ -150,7 +151,7 @@ def _load_digits(name: str, data_dir: object) -> tuple[Data, int | None]:
 
 
 def _as_loader(function: Callable[..., Data]) -> Loader:
-    """Makes an entry of a user's function, which returns the data, and takes ``data_dir`` if it wants to."""
+    """Makes an entry of a user's function, which returns the data and may take ``data_dir``."""
     if not callable(function):
         raise InputError(f"the data set is {type(function).__name__}; expected a name, or a function that returns ep.Data.")
     return functools.partial(_load_own, function)

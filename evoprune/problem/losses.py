@@ -1,4 +1,4 @@
-"""Losses: those that have a name, of one network and of a population, and what chance gives."""
+"""Losses by name, the losses of a population, and the loss of chance."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def losses_of(name: str, loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor
     """Returns the mean loss [K] of outputs [K, batch, ...] against one target [batch, ...].
 
     Args:
-        name: The loss's name; those that are known are computed for all K at once.
+        name: The loss's name; built-in losses are computed for all K at once.
         loss: The loss.
         outputs: Outputs of K networks.
-        targets: What each of them is compared with.
+        targets: The targets that each of them is compared with.
     """
     if name == "cross-entropy" and outputs.ndim == 3 and targets.ndim == 1:
         logarithms = outputs.transpose(1, 2).log_softmax(1)  # classes in the middle, as the sparse engine's memory has them

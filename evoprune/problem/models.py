@@ -21,10 +21,10 @@ class NamedModel:
     """A network's entry in the registry.
 
     Attributes:
-        make: Called by keywords with those that it needs of ``input_shape`` (of one input), ``classes`` (the number of outputs)
-            and ``widths`` (of hidden layers).
-        widths: The default hidden widths; None where the function has its own, or none.
-        loss: The loss that it is made for; None where the data decide.
+        make: Function that returns the network. It is called by keyword with those of ``input_shape`` (the shape of one input),
+            ``classes`` (the number of outputs) and ``widths`` (of the hidden layers) that it needs.
+        widths: The default hidden widths; None if the function has its own, or none.
+        loss: The loss that it is made for; None lets the data decide.
         is_built_in: It takes floats, and its initial weights are drawn by ``kaiming`` unless the user says otherwise. A
             network of the user's keeps its weights, and its inputs their type.
     """
@@ -36,19 +36,19 @@ class NamedModel:
 
     @property
     def own(self) -> Callable[..., nn.Module] | None:
-        """The function, where it is the user's."""
+        """The function if it is the user's, else None."""
         return None if self.is_built_in else self.make
 
     def takes(self, name: str) -> bool:
         """Tells whether the function needs an argument, such as ``classes``.
 
-        A parameter with a default keeps it: the class of a network may have one of such a name by chance.
+        A parameter with a default keeps it, since the class of a network may have a parameter of such a name by chance.
         """
         parameter = parameters_of(self.make).get(name)
         return parameter is not None and parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
 
     def build(self, input_shape: Sequence[int], classes: int, widths: Sequence[int] | None = None) -> Any:
-        """Returns the network with whatever values its layers give their parameters.
+        """Returns the network, with parameters as its layers draw them.
 
         Args:
             input_shape: Shape of one input.
@@ -56,7 +56,7 @@ class NamedModel:
             widths: Hidden widths; None for the default.
 
         Raises:
-            InputError: Widths that are no positive integers, or that the function does not take.
+            InputError: Widths are not positive integers, or the function takes none.
         """
         chosen = self.widths if widths is None else tuple(widths)
         if chosen is not None and "widths" not in parameters_of(self.make):
@@ -132,7 +132,7 @@ MODELS: Registry[NamedModel] = Registry(
 
 
 def build(name: str, input_shape: Sequence[int], classes: int, widths: Sequence[int] | None = None) -> nn.Module:
-    """Builds a network by name, with whatever values its layers give their parameters.
+    """Builds a network by name, with parameters as its layers draw them.
 
     Raises:
         InputError: An unknown name, or widths that are not positive integers.

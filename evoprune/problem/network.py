@@ -25,7 +25,7 @@ def copied_module(model: nn.Module) -> nn.Module:
     """Returns a copy of a module of the user's.
 
     Raises:
-        InputError: It cannot be copied, or not be pruned faithfully.
+        InputError: It cannot be copied, or cannot be pruned faithfully.
     """
     require_servable(model)
     try:
@@ -42,11 +42,11 @@ def initial_network(model: nn.Module | NamedModel, data: Data, options: ProblemO
 
     Args:
         model: A module, or an entry of the registry.
-        data: The split data, which tell the shapes of inputs and outputs.
+        data: The split data, which give the shapes of inputs and outputs.
         options: The problem's options, with the initialization resolved.
 
     Raises:
-        InputError: The model's function fails, or makes what cannot be pruned faithfully.
+        InputError: The model's function fails, or its network cannot be pruned faithfully.
     """
     seed = seeds.integer(options.seed if options.weights_seed is None else options.weights_seed, "weights")
     with seeds.seeded(seed):
@@ -76,7 +76,7 @@ def _build(model: NamedModel, data: Data, options: ProblemOptions) -> nn.Module:
 
 
 def warn_of_unprunable(shapes: Mapping[str, torch.Size]) -> None:
-    """Names the weights that look like a layer's and stay dense, if there are any."""
+    """Warns of weights that look like those of a layer but stay dense, if there are any."""
     if not shapes:
         return
     named = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
@@ -101,9 +101,9 @@ def check_device(device: str) -> None:
 
 
 def describe(thing: object) -> str:
-    """Returns what records call a module, function or loss of the user's: its class or name, and the package that it is of."""
+    """Returns the name in records of a user's module, function or loss: its package, and its class or function name."""
     kind = thing if inspect.isfunction(thing) or inspect.isclass(thing) else type(thing)
-    # a module of the user's has another name where it is run as a script
+    # a module of the user's has another name when it runs as a script
     return f"{'own' if package_of_module(kind.__module__) is None else kind.__module__}.{kind.__qualname__}"
 
 

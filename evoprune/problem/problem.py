@@ -1,4 +1,4 @@
-"""Problem: a network, data, a loss and a training recipe; the initial weights W0 and what of them is prunable."""
+"""Problem: a network, data, a loss and a training recipe; its initial weights W0 and the prunable ones among them."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from evoprune.system.forks import settle
 
 
 class Problem:
-    """What is pruned: a network with its initial weights W0, data, a loss and a training recipe.
+    """A network to prune, with its initial weights W0, data, a loss and a training recipe.
 
     A problem is a value: nothing changes it after it is made, and problems that can train differently have different hashes.
-    One that is made of names alone pickles as those names; another pickles its module and tensors.
+    A problem that is made of built-in names alone pickles as those names; any other pickles its module and tensors.
 
     Args:
         model: Name of a model (see :data:`evoprune.problem.models.MODELS`), a ``torch.nn.Module`` (copied, never changed), or a
@@ -57,8 +57,8 @@ class Problem:
         is_classification: Whether accuracy is defined: the targets are class labels, and the network has an output for each.
         data: The split data, on the device.
         unprunable: Shape of the matrix-like weights that are not prunable, though they were not excluded, by parameter name.
-        refusals: Why an engine cannot serve the problem, by the engine's name, empty where it can; what
-            :func:`evoprune.engines.check.require` has found.
+        refusals: The reasons why engines cannot serve the problem, by the engine's name; empty for an engine that can. Kept
+            by :func:`evoprune.engines.check.require`.
 
     Raises:
         InputError: A value that cannot be served, or a network, data and loss that do not fit together: one training
@@ -126,15 +126,15 @@ class Problem:
         return sum(parameter.numel() for parameter in self._template.parameters())
 
     def network(self) -> nn.Module:
-        """Returns a new network at W0, its buffers afresh, in training mode, on the device."""
+        """Returns a new network at W0, with its initial buffers, in training mode, on the device."""
         settle()
         return copy.deepcopy(self._template)
 
     def redrawn(self, weights_seed: int) -> Problem:
         """Returns this problem with W0 drawn anew: the same split, batches, recipe and all else.
 
-        Where W0 is a module's as it was given, each of its layers draws its own default (``pytorch``); parameters outside
-        layers, which nobody says how to draw, stay as they are.
+        If W0 is that of a given module, each of its layers draws its own default (``pytorch``). Parameters outside of layers
+        stay as they are, since nothing says how to draw them.
 
         Args:
             weights_seed: Seeds W0.
@@ -165,7 +165,7 @@ class Problem:
         return losses_of(self.loss_name, self._loss, outputs, targets)
 
     def part(self, name: str) -> Pair:
-        """Returns inputs and what the outputs are compared with, of ``train``, ``validation`` or ``test``."""
+        """Returns the inputs, and the targets that outputs are compared with, of ``train``, ``validation`` or ``test``."""
         x, y = self.data.parts()[name]
         return (x, x) if self.loss_name == "reconstruction" else (x, y)
 
@@ -187,22 +187,22 @@ class Problem:
 
     @property
     def hash(self) -> str:
-        """SHA-256, in hex, of all that decides the problem's results; see :meth:`identify`.
+        """SHA-256, in hex, of everything that decides the problem's results; see :meth:`identify`.
 
-        It is the same in every process, wherever the code lies.
+        It is the same in every process, wherever the code is stored.
         """
         return hash_of(self.identify())
 
     def identify(self) -> dict[str, str]:
-        """Returns a digest for each of the parts of which problems differ, as they are now: globals may have changed.
+        """Returns a digest of each part in which problems can differ, as it is now: globals may have changed.
 
         Returns:
             ``weights`` (W0 and buffers), ``data`` (as they are stored, and their split), ``recipe``, ``settings`` (seed,
-            prunable names and dtype), ``network`` and ``loss`` (code, attributes and the globals that they read), or in place
-            of the two the ``identity`` that was given.
+            prunable names and dtype), ``network`` and ``loss`` (code, attributes and the globals that they read), or instead
+            of the two the given ``identity``.
 
         Raises:
-            InputError: Model or loss hold something that cannot be identified, such as an open file.
+            InputError: Model or loss hold a thing that cannot be identified, such as an open file.
         """
         shapes = {name: tuple(shape) for name, shape in self.shapes.items()}
         recipe = json.dumps(asdict(self.recipe), sort_keys=True, default=repr)  # as a record has it: a tuple is a list
@@ -251,13 +251,13 @@ class Problem:
         return digest_of("data", [content, fractions, options.normalize if own is None else None])
 
     def config(self) -> dict[str, Any]:
-        """Returns what the problem is made of, as JSON values; :meth:`from_config` is its inverse.
+        """Returns the problem's configuration as JSON values; :meth:`from_config` is its inverse.
 
         A module, tensors or loss of the user's own are named by their class, for the record only.
         """
         values = {"model": self.options.model, "data": self.options.data, "recipe": asdict(self.recipe), **vars(self.options)}
         del values["data_dir"]  # a place
-        # absent where they say nothing, so that runs recorded without them are still the same runs
+        # left out where they say nothing, so that runs that were recorded without them still match
         for name in ("weights_seed", "ignore", "identity"):
             if values[name] in (None, ()):
                 del values[name]
@@ -278,14 +278,14 @@ class Problem:
         """Makes the problem that a configuration describes.
 
         Args:
-            config: What :meth:`config` returned.
-            model: The module or function, where the problem had one of the user's own.
-            data: The data, where they were the user's own.
-            loss: The loss function, where it was the user's own.
-            data_dir: See :func:`evoprune.problem.data.load`; a place, so not part of the configuration.
+            config: The result of :meth:`config`.
+            model: The module or function, if the problem had one of the user's own.
+            data: The data, if they were the user's own.
+            loss: The loss function, if it was the user's own.
+            data_dir: See :func:`evoprune.problem.data.load`; a place, and so no part of the configuration.
 
         Raises:
-            InputError: The configuration names a place all the same: it was not written by :meth:`config`.
+            InputError: The configuration names a ``data_dir``, so :meth:`config` did not write it.
         """
         if "data_dir" in config:
             raise InputError(f"the configuration names a data_dir, {config['data_dir']!r}; remove it, and pass data_dir.")
@@ -326,8 +326,8 @@ def _choose_loss(loss: str | Loss | None, targets: Tensor) -> tuple[str, Loss]:
 
 def _unpickle(config: Mapping[str, Any], own: Mapping[str, Any]) -> Problem:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it was said where the problem was made
+        warnings.simplefilter("ignore")  # the first process has given the warning already
         problem = Problem.from_config(config, **own)
-    # a registered name stays in the records, though what it stands for came along
+    # the function came along, but records keep its registered name
     problem.options = replace(problem.options, model=config["model"])
     return problem

@@ -1,4 +1,4 @@
-"""Which weights are prunable, and how often an example uses each."""
+"""The prunable weights of a network, and how often an example uses each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def prunable(network: nn.Module, exclude: Sequence[str] = ()) -> dict[str, torch
         exclude: Names of parameters (``fc3.weight``) or of modules (``fc3``: all weights in it).
 
     Raises:
-        InputError: An excluded name that fits nothing, or nothing left to prune.
+        InputError: An excluded name matches nothing, or nothing is left to prune.
     """
     candidates = _candidates(network)
     if not candidates:
@@ -60,7 +60,7 @@ def prunable(network: nn.Module, exclude: Sequence[str] = ()) -> dict[str, torch
 def unprunable(network: nn.Module, exclude: Sequence[str] = ()) -> dict[str, torch.Size]:
     """Returns name and shape of the matrix-like weights that are not prunable, though they are not excluded.
 
-    Such as those of reparametrised layers, embeddings, recurrent layers and attention's inputs: they stay dense.
+    They stay dense. Examples are the weights of reparametrised layers, embeddings, recurrent layers and attention's inputs.
 
     Args:
         network: The network.
@@ -85,8 +85,8 @@ def _matrices(network: nn.Module) -> dict[str, torch.Size]:
 def uses(network: nn.Module, names: Sequence[str], x: Tensor) -> dict[str, int]:
     """Returns how often an example's forward pass uses each element of some weights.
 
-    Once in a linear layer on vectors, once at each position of a convolution's output. Counted are the multiply-adds of the
-    products that a weight takes part in, whoever calls for them: attention takes its output layer's weight itself.
+    A linear layer on vectors uses it once, a convolution once at each position of its output. The multiply-adds of all products
+    with the weight are counted, wherever they are computed: attention reads its output layer's weight directly.
 
     Args:
         network: The network, whose mode is changed.
@@ -110,7 +110,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the multiply-adds of the products that each weight takes part in, by torch's formulas of their flops.
 
     Args:
-        weights: Names of weights by the address of what they hold.
+        weights: Names of weights by the address of their memory.
     """
 
     def __init__(self, weights: Mapping[int, str]) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 
 from evoprune.errors import InputError, look_up
 
-# Examples a batch where networks are measured, not trained.
+# Examples in a batch when networks are measured, not trained.
 MEASURE_BATCH = 1000
 
 # Fraction of the learning rate at a progress in [0, 1) through all steps of all epochs.
@@ -39,7 +39,7 @@ class Recipe:
         options: Further keyword arguments of the optimiser.
 
     Raises:
-        InputError: A value out of range, or an optimiser or option that ``torch.optim`` has not.
+        InputError: A value out of range, or an optimiser or option that is not in ``torch.optim``.
     """
 
     epochs: int = 15

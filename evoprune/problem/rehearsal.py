@@ -1,4 +1,4 @@
-"""A rehearsal: whether network, data, loss and recipe fit together, found out before any long work."""
+"""A rehearsal: checks before any long work that network, data, loss and recipe fit together."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from evoprune.problem.losses import LOSSES, SQUARED
 from evoprune.problem.options import ProblemOptions
 from evoprune.problem.recipe import MEASURE_BATCH, Recipe
 
-# Calls that are compared: a network that draws rarely is found out all the same.
+# Number of calls that are compared; a network that draws only rarely is found, too.
 REPEATS = 6
 
 
 class Rehearsed(Protocol):
-    """What a rehearsal needs of a problem; see :class:`evoprune.problem.problem.Problem`."""
+    """The parts of a problem that a rehearsal needs; see :class:`evoprune.problem.problem.Problem`."""
 
     options: ProblemOptions
     recipe: Recipe
@@ -38,7 +38,7 @@ class Rehearsed(Protocol):
         """Returns the mean loss of a batch."""
 
     def part(self, name: str) -> Pair:
-        """Returns inputs and what the outputs are compared with."""
+        """Returns the inputs, and the targets that outputs are compared with."""
 
 
 def rehearse(problem: Rehearsed, given: Data) -> bool:
@@ -46,13 +46,13 @@ def rehearse(problem: Rehearsed, given: Data) -> bool:
 
     Args:
         problem: The problem.
-        given: Its data before they were cast and split, so that places in them are the user's.
+        given: Its data before they were cast and split, so that places in messages are those of the user's arrays.
 
     Returns:
         Whether accuracy is defined: the targets are class labels, and the network has an output for each.
 
     Raises:
-        InputError: Something does not fit.
+        InputError: Two of them do not fit together.
     """
     _check_values(problem, given)
     network = problem.network()
@@ -95,7 +95,7 @@ def _require_tensor(outputs: object) -> Tensor:
 
 
 def _require_own(network: nn.Module, loss: Tensor) -> None:
-    """Checks that the loss is made of the network's own parameters: nothing trains another copy's, or the loss's."""
+    """Checks that the loss depends on the network's own parameters alone: no optimiser trains any others."""
     own, seen = {id(parameter) for parameter in network.parameters()}, set()
     nodes = [loss.grad_fn]
     while nodes:
@@ -114,7 +114,7 @@ def _require_own(network: nn.Module, loss: Tensor) -> None:
 
 
 def _require_whole_state(problem: Rehearsed, network: nn.Module) -> None:
-    """Checks that a network that has trained is again what it is when it is made from its state_dict, as results are."""
+    """Checks that a trained network gives the same outputs when it is made anew from its state_dict, as results are."""
     x = problem.part("validation")[0][:8]
     again = problem.network().eval()
     again.load_state_dict(network.state_dict())
@@ -123,7 +123,7 @@ def _require_whole_state(problem: Rehearsed, network: nn.Module) -> None:
     for each in (network, network, again):
         with seeds.seeded(0), torch.no_grad():
             found.append(each(x))
-    # one that draws from a generator of its own goes on from where that is
+    # a network with its own generator differs between two calls already
     if _alike(found[0], found[1]) and not _alike(found[1], found[2]):
         raise InputError(
             "the network keeps what it has learnt outside its state_dict, so a trained network could not be kept or moved: "
@@ -132,17 +132,17 @@ def _require_whole_state(problem: Rehearsed, network: nn.Module) -> None:
 
 
 def _require_repeatable(problem: Rehearsed) -> None:
-    """Checks that network, loss and gradients are the same again from the same seed: only global generators can be seeded."""
+    """Checks that the same seed gives the same outputs, loss and gradients: only global generators can be seeded."""
     for part, mode in (("train", "training"), ("validation", "evaluation")):
         x, target = (tensor[:8] for tensor in problem.part(part))
         try:
             found = [_once(problem, x, target, mode == "training") for _ in range(REPEATS)]
         except Exception as error:
             raise InputError(_failure(problem, part, x, target, error)) from error
-        for what in found[0]:
-            if not all(_alike(found[0][what], other[what]) for other in found[1:]):
+        for name in found[0]:
+            if not all(_alike(found[0][name], other[name]) for other in found[1:]):
                 raise InputError(
-                    f"the {what} in {mode} mode differ from one call to the next, from the same weights and seed: they depend "
+                    f"the {name} in {mode} mode differ from one call to the next, from the same weights and seed: they depend "
                     f"on a generator of their own, a counter or a clock, so no result could be repeated. Draw from torch's, "
                     f"numpy's or Python's global generator, which are seeded, or keep the generator as an attribute of the "
                     f"module, which every training copies."
@@ -176,9 +176,9 @@ def _check_values(problem: Rehearsed, given: Data) -> None:
 
 
 def _batches(problem: Rehearsed, part: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields batches of the sizes that occur: of a known loss the smallest alone, of a loss of the user's own the largest, too.
+    """Yields batches of the sizes that occur: the smallest for a known loss, the largest as well for a loss of the user's own.
 
-    The smallest of an epoch is the last, and a last batch of one example is what batch normalisation refuses.
+    The smallest batch of an epoch is the last; batch normalisation refuses one of a single example.
     """
     x, target = problem.part(part)
     batch = problem.recipe.batch_size
@@ -187,7 +187,7 @@ def _batches(problem: Rehearsed, part: str) -> Iterator[tuple[Tensor, Tensor]]:
     else:
         size = batch if part == "train" else MEASURE_BATCH
         sizes = {min(size, len(x)), len(x) % size or size}
-    # in an order of chance, as training has them: missing targets may lie together
+    # in random order, as in training: missing targets may lie together
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(x))) if part == "train" else torch.arange(len(x))
     for size in sorted(sizes):
         rows = order[:size].to(x.device)
@@ -215,7 +215,7 @@ def _loss(problem: Rehearsed, part: str, outputs: Tensor, target: Tensor) -> Ten
             ) from error
     if loss.ndim != 0:
         raise InputError(f"the loss has shape {tuple(loss.shape)}; expected the batch's mean, a scalar.")
-    # a W0 that is scaled for sparse networks may be too large for the dense one
+    # a W0 that is scaled for sparse networks may be too large for a dense one
     value = float(loss.detach())
     if problem.options.w0_density is None and not np.isfinite(value):
         raise InputError(
@@ -226,7 +226,7 @@ def _loss(problem: Rehearsed, part: str, outputs: Tensor, target: Tensor) -> Ten
 
 
 def _check_targets(problem: Rehearsed, part: str, outputs: Tensor, target: Tensor) -> None:
-    """Checks targets against outputs for the losses that are known; none of them may broadcast."""
+    """Checks targets against outputs for the built-in losses; none of them may broadcast."""
     if problem.loss_name in SQUARED:
         given, wanted = tuple(target.shape), tuple(outputs.shape)
         if given != wanted:
@@ -292,7 +292,7 @@ def _require_pairs(problem: Rehearsed, outputs: Tensor, target: Tensor) -> None:
                     [float(problem.loss(probe, t.reshape(shape))) for t in (target, shuffled)]
                     for shape in (target.shape, outputs.shape)
                 )
-        except Exception:  # noqa: BLE001 - a loss that takes no other shapes reshapes by itself
+        except Exception:  # noqa: BLE001 - a loss that refuses other shapes reshapes by itself
             return
         if _change(paired) < 1e-5 and _change(aligned) > 1e-3:
             raise InputError(
@@ -302,7 +302,7 @@ def _require_pairs(problem: Rehearsed, outputs: Tensor, target: Tensor) -> None:
 
 
 def _change(values: list[float]) -> float:
-    """Returns by what fraction two values differ; NaN where one of them is not finite."""
+    """Returns the relative difference of two values; NaN if one of them is not finite."""
     most = max(abs(value) for value in values)
     return abs(values[0] - values[1]) / most if most else 0.0
 

@@ -23,16 +23,16 @@ def require_servable(network: nn.Module) -> None:
             says how to make it plain.
     """
     for name, module in network.named_modules(remove_duplicate=False):
-        for is_such, what, cure in _NOT_SERVED:
+        for is_such, fault, cure in _NOT_SERVED:
             if is_such(module):
-                raise InputError(f"{name or 'the network'} ({type(module).__name__}) {what}; {cure}.")
+                raise InputError(f"{name or 'the network'} ({type(module).__name__}) {fault}; {cure}.")
     _require_no_original(network)
 
 
 def _require_no_original(network: nn.Module) -> None:
-    """Refuses functions that hold a module of the network: a copy of it would go on using the original's.
+    """Refuses functions that hold a module of the network: a copy of the network would keep using the original's module.
 
-    The rehearsal finds whatever else leads there, but not what is frozen, which leaves no trace in the loss's graph.
+    The rehearsal finds all other ways to the original, but not to frozen parameters, which leave no trace in the loss's graph.
     """
     own = set(network.modules())
     for name, module in network.named_modules():
@@ -46,7 +46,7 @@ def _require_no_original(network: nn.Module) -> None:
 
 
 def _held(function: types.FunctionType) -> list[object]:
-    """Returns what a function is bound to."""
+    """Returns the objects in a function's closure and defaults."""
     cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
     return [*cells, *(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
 
@@ -59,7 +59,7 @@ def _has_hook(module: nn.Module, kinds: tuple[type, ...]) -> bool:
     return any(isinstance(hook, kinds) for hook in module._forward_pre_hooks.values())
 
 
-# What is no plain module, what is said of it, and the cure.
+# Tests for modules that are not plain, the fault in words, and the cure.
 _NOT_SERVED: tuple[tuple[Callable[[nn.Module], bool], str, str], ...] = (
     (
         lambda module: isinstance(module, torch.jit.ScriptModule),

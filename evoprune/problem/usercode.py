@@ -1,4 +1,4 @@
-"""The user's code: which package a thing is of, the text of a function, and the names that a function reads."""
+"""The user's code: the package of a thing, the text of a function, and the names that a function reads."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ RECORDED = {
 }
 # The names of a script in the processes that run or import it.
 SCRIPT_MODULES = ("__main__", "__mp_main__", "SCOOP_WORKER")
-# What a file knows of itself, which depends on how it is run.
+# A file's facts about itself, which depend on how it is run.
 _OF_THE_FILE = ("__name__", "__file__", "__package__", "__spec__", "__loader__", "__doc__", "__builtins__", "__annotations__")
-# The file that cloudpickle names of code that it sent by value.
+# The file name that cloudpickle gives to code that it sent by value.
 BY_VALUE = "<dynamic-code>"
 # Py_TPFLAGS_HEAPTYPE, which classes have that a class statement made.
 _MADE_BY_CODE = 1 << 9
@@ -42,7 +42,7 @@ PYTHON = f"python {sys.version_info.major}.{sys.version_info.minor}"
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that a run records, without what tells builds from each other."""
+    """Returns the versions of Python and of the packages that a run records, without the parts that name a build."""
     found = {"python": platform.python_version()}
     for name in RECORDED.values():
         try:
@@ -53,7 +53,7 @@ def versions() -> dict[str, str]:
 
 
 def package_of_code(code: CodeType) -> str | None:
-    """Returns the installed package that some code is of, see :func:`package_of_module`; None where it is the user's."""
+    """Returns the installed package that code belongs to, see :func:`package_of_module`; None if it is the user's."""
     if code.co_filename.startswith("<frozen "):
         return "python"
     if code.co_filename == BY_VALUE:
@@ -63,7 +63,7 @@ def package_of_code(code: CodeType) -> str | None:
 
 
 def package_of_class(kind: type) -> str | None:
-    """Returns the installed package of a class, see :func:`package_of_module`; None where it is the user's."""
+    """Returns the installed package of a class, see :func:`package_of_module`; None if it is the user's."""
     module = kind.__module__
     if module == "builtins" and kind.__flags__ & _MADE_BY_CODE and not hasattr(builtins, kind.__name__):
         return None  # made by code that was run without a module's name
@@ -126,17 +126,17 @@ def _roots() -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def text_of(code: CodeType) -> str:
-    """Returns what tells a function's code from another's: its syntax tree as text, or, without source, its instructions.
+    """Returns a text that differs between functions of different code: the syntax tree, or without source the instructions.
 
-    Comments, docstrings, annotations, line numbers and the function's own name do not count. A file that no longer says what is
-    being run, because it was edited since, does not count as source.
+    Comments, docstrings, annotations, line numbers and the function's own name do not count. A file that was edited since the
+    code was loaded does not count as source.
     """
     node = _node_of(code)
     return _texts.get(key_of(code), f"{PYTHON}: {_instructions(code)!r}") if node is None else ast.unparse(node)
 
 
 def names_read(code: CodeType) -> Iterator[tuple[str, ...]]:
-    """Yields the global names that code reads, each with the attributes that it goes on to: ``torch.relu`` is two names.
+    """Yields the global names that code reads, each with the attributes that are read of it: ``torch.relu`` is two names.
 
     Of a module that is imported inside a function, and of what is imported from it, the first name is ``import NAME``.
     """
@@ -159,21 +159,21 @@ def names_read(code: CodeType) -> Iterator[tuple[str, ...]]:
 
 
 def remember_texts(texts: Mapping[str, str]) -> None:
-    """Lets code that came here without its source have the text that it has where it came from, see :func:`key_of`."""
+    """Keeps the texts of code that was sent here without its source; see :func:`key_of`."""
     _texts.update(texts)
 
 
-# The text of code by its key. Code has no other tie to the source that it was sent without.
+# The text of code by its key, which is the only link between code and a source that was not sent with it.
 _texts: dict[str, str] = {}
 
 
 def is_generated(code: CodeType) -> bool:
-    """Tells whether code was made from no file, as a dataclass's methods are; of code sent by value, by what was said of it."""
+    """Tells whether code was generated, as a dataclass's methods are: it has no file, or came by value without a text."""
     return code.co_filename == "<string>" or (code.co_filename == BY_VALUE and key_of(code) not in _texts)
 
 
 def key_of(code: CodeType) -> str:
-    """Returns what tells code from other code wherever it is: the SHA-256 of its instructions, in hex."""
+    """Returns a key of code that is the same in every process: the SHA-256 of its instructions, in hex."""
     return hashlib.sha256(repr(_instructions(code)).encode()).hexdigest()
 
 
@@ -183,7 +183,7 @@ def _file_text(name: str) -> str:
 
 
 def _node_of(code: CodeType) -> ast.AST | None:
-    """Returns the function's node in its source, without what does not count; None where there is no such source."""
+    """Returns the function's node in its source, without the parts that do not count; None if there is no such source."""
     text = _file_text(code.co_filename)
     if not text:
         return None
@@ -241,7 +241,7 @@ def _holds(node: ast.expr, line: int, column: int, last_line: int, last_column: 
 
 
 class _Plain(ast.NodeTransformer):
-    """Removes what does not count: docstrings, annotations, and the name and decorators of the function itself."""
+    """Removes the parts that do not count: docstrings, annotations, and the function's name and decorators."""
 
     def __init__(self) -> None:
         self.depth = 0
@@ -266,7 +266,7 @@ class _Plain(ast.NodeTransformer):
         return node
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
-        if self.depth == 0:  # what decorators have done is seen in what they have made
+        if self.depth == 0:  # the effect of decorators shows in the function that they have made
             node.name, node.decorator_list = "_", []
         node.body, node.returns = _without_docstring(node.body), None
         self.depth += 1
@@ -283,7 +283,7 @@ def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
 
 
 def _instructions(code: CodeType) -> tuple[object, ...]:
-    """Returns all of code that decides what it does: no names of files, no lines."""
+    """Returns all parts of code that decide its behaviour, without file names and line numbers."""
     return (
         code.co_code, code.co_flags, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_names,
         code.co_varnames, code.co_freevars, code.co_cellvars, tuple(map(_constant, code.co_consts)),

@@ -1,4 +1,4 @@
-"""A walk through a value, which enters a digest piece by piece; what the pieces of each kind are is told from outside."""
+"""A walk through a value, whose pieces enter a digest one by one; the caller says how each kind of value is taken apart."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Kind: TypeAlias = tuple[Callable[[Any], bool], Callable[["Walk", Any], None]]
 
 
 class UnidentifiedError(InputError):
-    """A value of the user's that cannot be told from others."""
+    """A value of the user's that cannot be told apart from others."""
 
 
 class Walk:
-    """A walk through values, each of which enters the digest as its kind and what it is made of.
+    """A walk through values, each of which enters the digest as its kind and its parts.
 
-    An object that is met again enters as the number that it had: so that cycles end, and what is shared is told from copies.
+    An object that is met again enters as its number, so that cycles end, and shared objects differ from copies.
     """
 
     def __init__(self, kinds: Sequence[Kind], ignore: Sequence[str], known: Mapping[int, str]) -> None:
@@ -68,9 +68,9 @@ class Walk:
         return found
 
     def sharing(self, tensor: Tensor) -> list[tuple[int, int]]:
-        """Returns with which tensors before this one shares memory, by their numbers, and how far it lies from each.
+        """Returns the numbers of the earlier tensors that share memory with this one, and its distance from each.
 
-        What changes one of them in place changes the other.
+        A change of one of them in place changes the other.
         """
         size = tensor.element_size()
         begin = tensor.untyped_storage().data_ptr() + int(tensor.storage_offset()) * size
@@ -78,10 +78,10 @@ class Walk:
         end = begin + size * reach if tensor.numel() else begin
         shared = [(i, begin - start) for i, (start, stop) in enumerate(self.ranges) if start < end and begin < stop]
         self.ranges.append((begin, end))
-        return [*shared, (-1, 0)] if tensor.numel() > reach else shared  # the last: elements of its own are one
+        return [*shared, (-1, 0)] if tensor.numel() > reach else shared  # the last: some of its elements share memory
 
     def is_new(self, kind: str, thing: object) -> bool:
-        """Numbers an object; one that has a number already enters the digest by it."""
+        """Numbers an object and returns True; one that has a number already enters the digest as that."""
         key = (kind, id(thing))
         if key in self.numbers:
             self.token("again", self.numbers[key])
@@ -113,7 +113,7 @@ class Walk:
         elif id(thing) in self.known:
             self.token("known", self.known[id(thing)])
         elif isinstance(thing, torch.device):
-            self.token("device")  # where it runs decides nothing
+            self.token("device")  # the device decides no result
         elif isinstance(thing, (torch.dtype, torch.layout, torch.memory_format, np.dtype, types.GenericAlias, types.UnionType)):
             self.token(type(thing).__name__, repr(thing))
         else:

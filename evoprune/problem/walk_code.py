@@ -1,4 +1,4 @@
-"""How code enters a digest: functions with what they are bound to and read, modules, and what is compiled."""
+"""How code enters a digest: functions with their closures and the globals that they read, modules, and compiled code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def add_python_module(walk: Walk, module: types.ModuleType) -> None:
 
 
 def add_function(walk: Walk, function: types.FunctionType) -> None:
-    """Adds a function: its code, what it is bound to, and what it reads."""
+    """Adds a function: its code, defaults, closure and the globals that it reads."""
     if not walk.is_new("function", function):
         return
     code, package = function.__code__, package_of_code(function.__code__)
@@ -39,7 +39,7 @@ def add_function(walk: Walk, function: types.FunctionType) -> None:
         walk.each(function.__kwdefaults__ or {})
         walk.each(vars(function))
         _add_globals(walk, code, function.__globals__)
-    else:  # one that a package has made of a function of the user's, as decorators do, has that in its closure
+    else:  # a decorator of a package keeps the user's function in its closure
         walk.texts[f"package {key_of(code)}"] = package
         walk.token("function", package, code.co_name)
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
@@ -75,7 +75,7 @@ def _add_globals(walk: Walk, code: types.CodeType, names: Mapping[str, Any]) -> 
 
 
 def _add_imported(walk: Walk, name: str, attributes: Sequence[str], names: Mapping[str, Any]) -> None:
-    """Adds a module that a function imports; what it imports it runs anyway."""
+    """Adds a module that a function imports; importing it here is safe, since the function imports it anyway."""
     package = None if name.startswith(".") else package_of_module(name)
     if package is not None:
         walk.token(package, name)
@@ -92,7 +92,7 @@ def _add_imported(walk: Walk, name: str, attributes: Sequence[str], names: Mappi
 
 
 def _add_read(walk: Walk, value: Any, attributes: Sequence[str]) -> None:
-    """Adds what is read of a value: the attribute alone where nothing but looking it up happens, else the whole value."""
+    """Adds the attribute that is read of a value, if reading it runs no code; else the whole value."""
     for i, attribute in enumerate(attributes):
         if isinstance(value, types.ModuleType) and hasattr(value, attribute):
             package = package_of_module(value.__name__)
@@ -116,7 +116,7 @@ def _is_code(value: Any) -> bool:
 
 
 def _is_plain_attribute(thing: Any, name: str) -> bool:
-    """Tells whether reading an attribute gives what the object's dictionary has, and runs no code."""
+    """Tells whether reading an attribute takes it from the object's dictionary and runs no code."""
     kind = type(thing)
     return (
         not isinstance(thing, (type, nn.Module))
@@ -161,7 +161,7 @@ def add_compiled(walk: Walk, function: Any) -> None:
 
 
 def add_wrapped(walk: Walk, thing: Any) -> None:
-    """Adds what a descriptor or a cache is made of."""
+    """Adds the functions and arguments that a descriptor, a partial function or a cache wraps."""
     walk.token(type(thing).__name__)
     for name in ("__wrapped__", "__func__", "func", "args", "keywords", "fget", "fset", "fdel"):
         if hasattr(thing, name):

@@ -18,10 +18,10 @@ from torch import nn
 from evoprune.problem.usercode import is_generated, package_of_class, package_of_code, package_of_module
 from evoprune.problem.walk import WRAPPED, Walk
 
-# Descriptors of slots, and of attributes that are C's: their values are found in the objects.
+# Descriptors of slots and of C attributes; their values are found in the objects.
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
-# Methods that do not touch what an object computes. Other names with two underscores on each side are of interest only if they
-# can be called: data under such names is Python's own, some of it set when a class is first pickled.
+# Methods that do not change an object's results. Other names with two underscores on each side count only if they can be
+# called: data under such names are Python's own, and some are set when a class is first pickled.
 _NOT_OF_A_CLASS = ("__repr__", "extra_repr", "__del__", "_abc_impl")
 _CONSTRUCTORS = ("__init__", "__new__", "__init_subclass__", "__post_init__")
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
@@ -29,12 +29,12 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 
 
 def add_class(walk: Walk, kind: type) -> None:
-    """Adds a class that code may call: with its constructor."""
+    """Adds a class that code may call, with its constructor."""
     _add_class(walk, kind, "class")
 
 
 def add_type(walk: Walk, kind: type) -> None:
-    """Adds the class of an object that is made already: what a constructor read when it was made no longer matters."""
+    """Adds the class of an existing object: the globals that its constructor read no longer matter."""
     _add_class(walk, kind, "type")
 
 
@@ -72,16 +72,16 @@ def _is_of_class(kind: type, name: str, value: Any) -> bool:
 
 
 def _add_dataclass(walk: Walk, kind: Any) -> None:
-    """Adds what the methods of a dataclass are generated from."""
+    """Adds the parameters and fields from which the methods of a dataclass are generated."""
     walk.token("dataclass", repr(kind.__dataclass_params__))
     for field in dataclasses.fields(kind):
         walk.token("field", field.name, field.init, field.compare, field.hash, field.kw_only)
         for default in (field.default, field.default_factory):
-            walk.add(None if isinstance(default, type(dataclasses.MISSING)) else default)  # which is another one by value
+            walk.add(None if isinstance(default, type(dataclasses.MISSING)) else default)  # its copy by value is another object
 
 
 def _replaced(kind: type) -> dict[str, Any]:
-    """Returns the methods of an installed class that the user has replaced by functions of their own."""
+    """Returns the methods of an installed class that the user has replaced by other functions."""
     return {
         name: value
         for name, value in vars(kind).items()
@@ -91,7 +91,7 @@ def _replaced(kind: type) -> dict[str, Any]:
 
 
 def add_network(walk: Walk, network: nn.Module) -> None:
-    """Adds a module: its class, attributes, hooks, and what it consists of, in order."""
+    """Adds a module: its class, attributes, hooks, and its parameters, buffers and inner modules in order."""
     if isinstance(network, torch.jit.ScriptModule):
         walk.refuse(network, "TorchScript does not show its code")
     if not walk.is_new("network", network):
@@ -126,7 +126,7 @@ def add_object(walk: Walk, thing: Any) -> None:
 
 
 def _add_content(walk: Walk, thing: Any) -> None:
-    """Adds what an object of a class that is derived from a container or number holds as such."""
+    """Adds the content of an object whose class is derived from a container or number."""
     kinds: tuple[Any, ...] = (int, float, str, bytes, tuple, list, frozenset, set, dict, collections.deque)
     for kind in kinds:
         if isinstance(thing, kind):
@@ -147,7 +147,7 @@ def _slots_of(thing: Any) -> dict[str, Any]:
 
 
 def _global_name(thing: Any) -> str | None:
-    """Returns the name by which an object of C's is found in its module, such as a compiled function; None for others."""
+    """Returns the name by which a C object, such as a compiled function, is found in its module; None for others."""
     module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str):
         return None
@@ -171,7 +171,7 @@ def _add_reduced(walk: Walk, thing: Any) -> None:
 
 
 def _keeps_more(kind: type) -> bool:
-    """Tells whether a class of the user's is derived from one that is pickled in a way of its own, such as a generator's."""
+    """Tells whether a class of the user's is derived from one that defines how it is pickled, such as a generator's."""
     return any(
         package_of_class(base) is not None and ("__reduce__" in vars(base) or "__reduce_ex__" in vars(base))
         for base in kind.__mro__
@@ -180,10 +180,10 @@ def _keeps_more(kind: type) -> bool:
 
 
 def _reduced(walk: Walk, thing: Any) -> tuple[Any, ...]:
-    """Returns what an object is pickled as, in five parts; refuses what cannot be pickled."""
+    """Returns the five parts that an object is pickled as; refuses objects that cannot be pickled."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of iterators that will not be pickled in later versions
+            warnings.simplefilter("ignore")  # about iterators, which later versions will not pickle
             reduce = copyreg.dispatch_table.get(type(thing))
             parts = thing.__reduce_ex__(4) if reduce is None else reduce(thing)
     except Exception as error:  # noqa: BLE001 - whatever it says, it cannot be pickled

@@ -20,8 +20,8 @@ def initialize(network: nn.Module, method: str, seed: int) -> None:
     Args:
         network: The network; its normalisation layers are reset to their defaults.
         method: ``kaiming`` (normal, fan in, gain of ReLU; He et al. 2015, eq. 10), ``xavier`` (normal; Glorot and
-            Bengio 2010, eq. 12), both with zero biases; ``pytorch`` (each layer's own default); ``given`` (the
-            values that it has).
+            Bengio 2010, eq. 12), both with zero biases; ``pytorch`` (each layer's own default); ``given`` (its
+            present values).
         seed: Seeds the draws; torch's global state is left as it was.
 
     Raises:
@@ -42,7 +42,7 @@ def initialize(network: nn.Module, method: str, seed: int) -> None:
 def scale_for_density(network: nn.Module, densities: dict[str, float]) -> None:
     """Scales weights by 1 / sqrt(density), in place, so that a masked layer keeps the variance of its output.
 
-    With a fraction d of its inputs left, a unit's pre-activation has d times the variance (He et al. 2015, eq. 7, with
+    If a fraction d of its inputs is left, a unit's pre-activation has d times the variance (He et al. 2015, eq. 7, with
     d * fan_in inputs).
 
     Args:
@@ -50,7 +50,7 @@ def scale_for_density(network: nn.Module, densities: dict[str, float]) -> None:
         densities: Density in (0, 1] by parameter name.
 
     Raises:
-        InputError: A density outside (0, 1], or a name that the network has not.
+        InputError: A density outside (0, 1], or a name that is not in the network.
     """
     parameters = dict(network.named_parameters())
     for name, density in densities.items():
@@ -74,7 +74,7 @@ def _xavier(weight: Tensor, bias: Tensor | None) -> None:
 
 
 def _keep(weight: Tensor, bias: Tensor | None) -> None:
-    """Leaves what ``reset_parameters`` drew."""
+    """Keeps the values that ``reset_parameters`` drew."""
 
 
 INITIALIZATIONS: dict[str, Callable[[Tensor, Tensor | None], None] | None] = {

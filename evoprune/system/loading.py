@@ -1,4 +1,4 @@
-"""Files of the user's that are loaded by ``--load``, and installed plugins: both register what they define by name."""
+"""A user's files that ``--load`` names, and installed plugins: both register their definitions by name."""
 
 from __future__ import annotations
 

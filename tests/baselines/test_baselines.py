@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evoprune import baselines, seeds
-from evoprune.baselines import BASELINES, default_examples, redrawn, shuffled, top_scores
+from evoprune.baselines import BASELINES, default_examples, lottery, redrawn, shuffled, top_scores
 from evoprune.engines.registry import ENGINES
 from evoprune.errors import CollapseWarning, InputError, RunError
 from evoprune.masks.random import random_mask, survivors_of
@@ -358,7 +358,7 @@ def test_a_survivor_trained_to_zero_outranks_what_was_removed(monkeypatch):
         for weight in population.weights if len(rounds) == 2 else ():
             weight.data.view(-1)[3:] = 0
 
-    monkeypatch.setattr(baselines, "train", fake_training)
+    monkeypatch.setattr(lottery, "train", fake_training)
     mask = baselines.lottery_ticket(problem, sparsity=0.75, rounds=2)
     assert len(rounds) == 2
     assert mask.survivors == 37
@@ -493,8 +493,9 @@ def test_a_redrawn_problem_differs_in_w0_alone(model, options):
     assert other.shapes == problem.shapes
     for part, pair in problem.data.parts().items():
         assert all(torch.equal(a, b) for a, b in zip(pair, other.data.parts()[part], strict=True))
-    for attribute in ("recipe", "seed", "loss_name", "_loss", "exclude", "dtype", "device", "is_classification"):
+    for attribute in ("recipe", "seed", "loss_name", "_loss", "dtype", "device", "is_classification"):
         assert getattr(other, attribute) == getattr(problem, attribute)
+    assert other.options.exclude == problem.options.exclude
     old, new = problem.network().state_dict(), other.network().state_dict()
     for name, shape in problem.shapes.items():
         assert not torch.isclose(old[name], new[name]).any()

@@ -1,5 +1,6 @@
 """A problem's hash: another where it trains differently, the same where it does not, in every process and place."""
 
+import dataclasses
 import importlib.util
 import itertools
 import os
@@ -608,5 +609,6 @@ def test_an_identity_is_a_name(identity: Any) -> None:
 
 def test_the_device_does_not_count() -> None:
     problem, other = plain(), plain()
-    other.device = "cuda:1"
+    other.options = dataclasses.replace(other.options, device="cuda:1")
+    assert other.device == "cuda:1"
     assert problem.hash == other.hash
