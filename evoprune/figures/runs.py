@@ -35,6 +35,9 @@ class RunFigure:
     draw: Draw
     suits: Suits = is_finished
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.draw.__doc__)  # for the command line's help
+
     def __call__(self, folder: Path) -> Figure:
         """Returns the figure of a run folder."""
         return self.draw(folder)

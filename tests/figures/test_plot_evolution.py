@@ -331,8 +331,9 @@ def test_folders_that_cannot_be_drawn(tmp_path: Path) -> None:
         fronts.fronts_figure(tmp_path)
 
 
-@pytest.mark.parametrize("name", EVOLUTION)
-def test_each_figure_has_a_script(name: str) -> None:
+@pytest.mark.parametrize("name", plot.FIGURES)
+def test_each_figure_has_a_script_and_a_sentence_for_help(name: str) -> None:
+    assert (plot.FIGURES[name].__doc__ or "").startswith("Draws ")
     assert f'plot_main("{name}", __doc__)' in (ROOT / "plots" / f"{name}.py").read_text()
 
 

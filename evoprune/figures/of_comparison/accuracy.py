@@ -16,7 +16,7 @@ from evoprune.figures.styles import Look, styles
 
 
 def accuracy_figure(folder: Path, group: Group | None = None) -> Figure:
-    """Returns the figure of accuracy against sparsity: a panel for the main table and for each budget."""
+    """Draws accuracy against sparsity, a panel for the main table and for each budget."""
     cells = select(read_cells(folder / "cells.csv"), group)
     budgets = [None] * bool(cells["budget"].isna().any()) + sorted(cells["budget"].dropna().unique())
     figure, look = Figure(figsize=size(len(budgets), 6.2, 6.4), layout="constrained"), styles(cells["method"])

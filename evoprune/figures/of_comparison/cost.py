@@ -16,7 +16,7 @@ from evoprune.figures.styles import Look, styles
 
 
 def cost_figure(folder: Path, group: Group | None = None) -> Figure:
-    """Returns the figure of accuracy against cost: a panel a sparsity."""
+    """Draws accuracy against cost, a panel for each sparsity."""
     cells = select(read_cells(folder / "cells.csv"), group)
     is_dense = cells["method"] == "dense"
     sparsities = sorted(cells.loc[~is_dense, "sparsity"].unique())

@@ -16,7 +16,7 @@ from evoprune.figures.styles import Look, scale_density, styles
 
 
 def layers_figure(folder: Path, group: Group | None = None) -> Figure:
-    """Returns the figure of the layers' densities: a panel for each sparsity, of the main table if there is one."""
+    """Draws the layers' densities, a panel for each sparsity, of the main table if there is one."""
     layers = of_main_table(select(read_frame(folder / "layers.csv", LAYERS, ("method", "data", "model", "layer")), group))
     layers = layers[layers["method"] != "dense"]
     sparsities = sorted(layers["sparsity"].unique())

@@ -16,7 +16,7 @@ from evoprune.figures.styles import MOVEMENT_LABELS
 
 
 def movement_figure(folder: Path, group: Group | None = None) -> Figure:
-    """Returns the figure of the movement: a panel an epoch, of the first method and seed at the highest sparsity."""
+    """Draws the movement, a panel for each epoch, of the first method and seed at the highest sparsity."""
     movement = of_main_table(
         select(read_frame(folder / "movement.csv", MOVEMENT, ("method", "data", "model", "movement")), group)
     )

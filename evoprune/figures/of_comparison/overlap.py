@@ -17,7 +17,7 @@ from evoprune.figures.of_comparison.panels import Group, finish, grid, seeds, se
 
 
 def overlap_figure(folder: Path, group: Group | None = None) -> Figure:
-    """Returns the figure of the overlap between methods: a panel a sparsity."""
+    """Draws the overlap between methods, a panel for each sparsity."""
     overlaps = select(read_frame(folder / "overlaps.csv", OVERLAPS, ("data", "model", "a", "b")), group)
     sparsities = sorted(overlaps["sparsity"].unique())
     figure = Figure(figsize=size(len(sparsities), 7.2, 6), layout="constrained")

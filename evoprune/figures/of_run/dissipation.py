@@ -25,7 +25,7 @@ def suits(folder: Path) -> bool:
 
 
 def dissipation_figure(folder: Path) -> Figure:
-    """Returns the figure of density by epoch and layer, and of movement at the first, middle and last removal."""
+    """Draws density by epoch and layer, and movement at the first, middle and last removal."""
     removals = read_removals(folder)
     config, result = read_finished(folder)
     settings = config["settings"]

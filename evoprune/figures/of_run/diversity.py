@@ -20,7 +20,7 @@ def suits(folder: Path) -> bool:
 
 
 def diversity_figure(folder: Path) -> Figure:
-    """Returns the figure of diversity over the generations, and of their evaluations below."""
+    """Draws diversity over the generations, and the number of their evaluations below."""
     rows = read_generations(folder)
     figure = Figure(figsize=(6.5, 5.5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])

@@ -46,7 +46,7 @@ def suits(folder: Path) -> bool:
 
 
 def finals_figure(folder: Path) -> Figure:
-    """Returns the figure of validation accuracy after the full training against fitness, of the best masks."""
+    """Draws validation accuracy after the full training against fitness, of the best masks."""
     figure = Figure(figsize=(6.5, 4.5), layout="constrained")
     plot_finals(figure.subplots(), read_finals(folder))
     return figure

@@ -40,7 +40,7 @@ def suits(folder: Path) -> bool:
 
 
 def fitness_figure(folder: Path) -> Figure:
-    """Returns the figure of fitness over the generations: a panel an objective."""
+    """Draws fitness over the generations, a panel for each objective."""
     spreads, rows = read_fitness(folder), read_generations(folder)
     figure = Figure(figsize=(max(6.5, 5.0 * len(spreads)), 4.8), layout="constrained")
     axes = figure.subplots(1, len(spreads), squeeze=False)[0]

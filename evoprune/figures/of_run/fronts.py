@@ -46,7 +46,7 @@ def suits(folder: Path) -> bool:
 
 
 def fronts_figure(folder: Path) -> Figure:
-    """Returns the figure of the Pareto fronts over the generations."""
+    """Draws the Pareto fronts over the generations."""
     figure = Figure(figsize=(6.5, 5.5), layout="constrained")
     plot_fronts(figure.subplots(), read_evaluated(folder))
     return figure

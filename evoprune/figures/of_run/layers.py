@@ -18,7 +18,7 @@ def suits(folder: Path) -> bool:
 
 
 def layers_figure(folder: Path) -> Figure:
-    """Returns the figure of survivors by layer."""
+    """Draws the survivors of each layer, for the winner and the controls."""
     layers = read_layers(folder)
     figure = Figure(figsize=(max(6.0, 2.0 * len(layers["winner"])), 4.5), layout="constrained")
     plot_layers(figure.subplots(), layers)

@@ -44,7 +44,7 @@ def suits(folder: Path) -> bool:
 
 
 def starts_figure(folder: Path) -> Figure:
-    """Returns the figure of fitness against validation accuracy."""
+    """Draws the fitness of the starts against their validation accuracy."""
     figure = Figure(figsize=(6, 4.5), layout="constrained")
     plot_starts(figure.subplots(), read_starts(folder))
     return figure

@@ -26,7 +26,7 @@ def suits(folder: Path) -> bool:
 
 
 def survivors_figure(folder: Path) -> Figure:
-    """Returns the figure of the layers' densities over the generations."""
+    """Draws the density of each layer over the generations."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     plot_densities(figure.subplots(), read_survivors(folder))
     return figure

@@ -23,7 +23,7 @@ def suits(folder: Path) -> bool:
 
 
 def training_figure(folder: Path) -> Figure:
-    """Returns the figure of loss, and of accuracy if there is one, by epoch."""
+    """Draws loss, and accuracy if there is one, by epoch, for the winner and the controls."""
     histories = read_histories(folder)
     is_accuracy = next(iter(histories.values()))["validation_accuracy"].notna().iloc[-1]
     columns = PANELS if is_accuracy else PANELS[:-1]
