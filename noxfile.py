@@ -13,7 +13,6 @@ nox.options.sessions = ["lint", "types", "tests", "process", "docs", "package"]
 
 ROOT = Path(__file__).parent
 BIN = Path(sys.executable).parent
-PARALLEL = ("-n", "2", "--dist", "loadfile")
 COVERED = 85  # percent of lines and branches that unit tests reach, at least
 
 
@@ -40,19 +39,19 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Unit tests, with the coverage."""
     coverage = ("--cov", "--cov-report=term:skip-covered", f"--cov-fail-under={COVERED}")
-    run(session, "pytest", *PARALLEL, *coverage, *session.posargs)
+    run(session, "pytest", *coverage, *session.posargs)
 
 
 @nox.session
 def process(session: nox.Session) -> None:
     """Tests that start processes: scripts, workers, pools."""
-    run(session, "pytest", *PARALLEL, "-m", "process and not slow", *session.posargs)
+    run(session, "pytest", "-m", "process and not slow", *session.posargs)
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """The long tests."""
-    run(session, "pytest", *PARALLEL, "-m", "slow", *session.posargs)
+    run(session, "pytest", "-m", "slow", *session.posargs)
 
 
 @nox.session
@@ -81,7 +80,7 @@ def package(session: nox.Session) -> None:
 def versions(session: nox.Session) -> None:
     """Unit tests on each version of Python that is installed."""
     session.install("-c", "constraints.txt", "-e", ".[test]")
-    session.run("pytest", *PARALLEL, *session.posargs)
+    session.run("pytest", *session.posargs)
 
 
 @nox.session

@@ -53,6 +53,11 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         allowed = True
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """All tests run in two processes, and tests that are named in the process that was started."""
+    return 2 if config.args_source is pytest.Config.ArgsSource.TESTPATHS else 0
+
+
 @pytest.fixture(scope="session", autouse=True)
 def unsynced() -> Iterator[None]:
     """Tests outlast no power failure, and waiting for the disk takes longer than most of them."""
