@@ -1,4 +1,4 @@
-"""Brief training of a chunk of masks, and what it says of each."""
+"""Brief training of a chunk of masks, and the evaluation of each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from evoprune.evaluation.chunks import Chunk, split
 from evoprune.evaluation.evaluation import FAILURE, MACHINE_FAILURE, NO_BETTER_THAN_CHANCE, OK, Evaluation, failed, worker_name
 from evoprune.evaluation.evidence import evidence_cost, take_evidence
 from evoprune.evaluation.job import Job
-from evoprune.evaluation.terms import BUILT_IN_TERMS, TERMS
+from evoprune.evaluation.terms import BUILT_IN_TERMS, TERMS, Outcome, call_term
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 from evoprune.seeds import noise
-from evoprune.training.loop import Trained, train
-from evoprune.training.measure import Measured, measure
+from evoprune.training.loop import train
+from evoprune.training.measure import measure
 from evoprune.training.threads import torch_threads
 
 UNKNOWN_COLLAPSE = "collapse not known"
@@ -56,8 +56,9 @@ def _train_group(job: Job, masks: Chunk) -> list[Evaluation]:
     population = job.engine.build(problem, masks)
     schedule = None if brief.dissipation is None else brief.dissipation.start()
     trained = train(population, problem, brief.epochs, brief.seed, schedule=schedule)
-    validation = measure(population, problem, "validation")
-    by_name = {name: _measure_term(name, trained, validation, job) for name in (*BUILT_IN_TERMS, *job.terms)}
+    validation = measure(trained.population, problem, "validation")
+    outcome = Outcome(**vars(trained), problem=problem, validation=validation)
+    by_name = {name: _measure_term(name, outcome, job) for name in (*BUILT_IN_TERMS, *job.terms)}
     evaluations = []
     for k, mask in enumerate(masks):
         terms = {name: float(values[k]) for name, values in by_name.items()}
@@ -75,18 +76,18 @@ def _train_group(job: Job, masks: Chunk) -> list[Evaluation]:
     return evaluations
 
 
-def _measure_term(name: str, trained: Trained, validation: Measured, job: Job) -> NDArray[np.float64]:
+def _measure_term(name: str, outcome: Outcome, job: Job) -> NDArray[np.float64]:
     """Returns a term's values [K].
 
     Raises:
         RunError: One of the user's own fails.
     """
     if name not in job.terms:
-        return TERMS[name](trained, validation)
-    expected = (trained.population.size,)
+        return TERMS[name](outcome)
+    expected = (outcome.population.size,)
     try:
         with noise(job.brief.seed, job.brief.epochs):  # it may draw
-            values = np.asarray(job.terms[name](trained, validation), np.float64)
+            values = np.asarray(call_term(job.terms[name], outcome), np.float64)
         if values.shape != expected:
             raise RunError(f"it returned values of shape {values.shape}; expected {expected}, a number for each mask")
     except Exception as error:
@@ -104,7 +105,7 @@ def _status(problem: Problem, mask: Mask, values: Mapping[str, float], epochs: i
 
 
 def collapse_note(problem: Problem, mask: Mask) -> str:
-    """Returns what the mask cuts off, in words; empty for nothing."""
+    """Describes the layers and outputs that the mask cuts off; empty for none."""
     try:
         return str(mask.collapse(problem))
     except Exception as error:  # noqa: BLE001 - a module that the report cannot follow was trained all the same

@@ -17,7 +17,7 @@ STATUSES = OK, NO_BETTER_THAN_CHANCE, FAILURE, MACHINE_FAILURE = "ok", "no bette
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is known of a mask after its brief training.
+    """The facts about a mask after its brief training.
 
     Attributes:
         mask: The mask's hash.
@@ -28,11 +28,11 @@ class Evaluation:
         status: ``ok``, ``no better than chance`` (the validation loss is not below that of the best prediction that
             ignores the input), ``failed`` (something is not finite, or was raised), or ``machine failure`` (there was no
             memory, or the like: no fact about the mask, which may be tried again).
-        note: Why it failed; else what the mask cuts off, if anything.
-        multiply_adds: What it cost, see :func:`evoprune.training.cost.multiply_adds`; NaN where a failure left it open.
+        note: Why it failed; else the layers and outputs that the mask cuts off, if any.
+        multiply_adds: Its cost, see :func:`evoprune.training.cost.multiply_adds`; NaN where a failure left it open.
         worker: Host and process that did it.
         seconds: Time it took; a chunk's time is shared equally.
-        evidence: For the informed mutation, where it was asked for and nothing failed; recorded apart.
+        evidence: For the informed mutation, if it was wanted and nothing failed; recorded apart.
     """
 
     mask: str
@@ -54,7 +54,7 @@ class Evaluation:
 
     @property
     def values(self) -> dict[str, float]:
-        """What fitness is made of: the raw terms, and the validation accuracy."""
+        """The numbers that fitness is made of: the raw terms, and the validation accuracy."""
         return {**self.terms, ACCURACY: self.validation_accuracy}
 
 

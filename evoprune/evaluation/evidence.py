@@ -1,4 +1,4 @@
-"""Evidence for the informed mutation: which survivors of a trained mask stood still, and where its loss asks for weights."""
+"""Evidence for the informed mutation: the survivors that stood still, and the removed weights of the largest gradients."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ def take_evidence(
     seed: int,
     fraction: float = 0.1,
     movement: str = "absolute",
-    scope: str = "global",
     batch: int = BATCH,
 ) -> Evidence:
     """Returns the evidence for one individual of a population that has been trained.
 
     It depends on problem, mask, trained weights and the arguments only, and on torch's number of threads as far as the
-    evaluation does: take it where that ran. Neither population nor global random states are changed.
+    evaluation does: take it in the process of the evaluation. Neither population nor global random states are changed.
 
     Args:
         problem: The problem; movement is measured from its W0.
@@ -42,9 +41,9 @@ def take_evidence(
         seed: Seeds the batch, and the draws of ``movement="random"``: the run's, the same for every individual.
         fraction: How much to note, as a fraction of the survivors, at least one: the most that an informed mutation can
             swap, or choose from.
-        movement: What survivors are ranked by: see :class:`evoprune.training.dissipation.Dissipation`; or ``magnitude``: by
-            |w| at the end. Ties are broken by the index, here and below, and what is not a number counts as moving most.
-        scope: Of movement, likewise.
+        movement: How survivors are ranked: see :class:`evoprune.training.dissipation.Dissipation`; or ``magnitude``: by |w| at
+            the end. Ties are broken by the index, here and below, and a survivor whose score is not a number counts as the one
+            that moved most.
         batch: Training examples of the dense gradient, see :func:`dense_gradient`.
 
     Raises:
@@ -59,7 +58,7 @@ def take_evidence(
     if movement == MAGNITUDE:
         scores = np.abs(values)
     else:
-        scores = movement_scores(problem, mask, values, Dissipation(1, fraction=0.0, movement=movement, scope=scope), [seed])
+        scores = movement_scores(problem, mask, values, Dissipation(1, fraction=0.0, movement=movement), [seed])
     still = survivors[_least(scores, few)]
     rank = -dense_gradient(problem, population.state(k), seed, batch)
     ranked = {f"the {movement} scores of survivors": scores, "the dense gradients of removed weights": rank[removed]}
@@ -84,7 +83,7 @@ def evidence_cost(problem: Problem, batch: int = BATCH) -> float:
 
 
 def _least(keys: NDArray[np.floating[Any]], count: int) -> NDArray[np.int64]:
-    """Returns where the ``count`` least keys are, in their order, then by index; what is not a number is the largest."""
+    """Returns where the ``count`` least keys are, in their order, then by index; NaN is the largest."""
     if count == 0:
         return np.empty(0, np.int64)
     last = np.partition(keys, count - 1)[count - 1]  # sorting all of them takes longer than their gradient

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +14,48 @@ from torch import Tensor
 
 from evoprune.engines.population import Population
 from evoprune.errors import InputError
+from evoprune.problem.problem import Problem
+from evoprune.registry import Registry
 from evoprune.training.loop import Trained
 from evoprune.training.measure import Measured
 
-Term: TypeAlias = Callable[[Trained, Measured], NDArray[np.float64]]
 Terms: TypeAlias = Mapping[str, float]
 
 FAILED = -math.inf
+
+
+@dataclass(frozen=True)
+class Outcome(Trained):
+    """All that is known after the brief training of K masks: a fitness term reads it, and leaves it as it is.
+
+    Attributes:
+        problem: The problem, with its recipe, data and ``w0``, the initial weights [n].
+        population: The trained networks: ``population.masks`` are their masks, and
+            ``population.survivor_values(k, population.weights)`` are the survivors' weights of individual k.
+        gradients: For each of ``population.weights``, a tensor of its shape: the sum of |g| over the steps of the last epoch.
+        train_loss: Mean training loss of the last epoch [K].
+        epoch_costs: Multiply-adds of each epoch [epochs, K].
+        validation: Mean loss and accuracy on the validation set, ``validation.loss`` and ``validation.accuracy``, each [K].
+    """
+
+    problem: Problem
+    validation: Measured
+
+
+# A function of an outcome that returns a number for each individual, [K]; a larger one is fitter.
+Term: TypeAlias = Callable[[Outcome], NDArray[np.float64]]
+
+
+def call_term(term: Callable[..., Any], outcome: Outcome) -> Any:
+    """Returns the values of a term; one that wants two arguments is also given the validation."""
+    try:
+        parameters = list(inspect.signature(term).parameters.values())
+    except ValueError:  # a built-in function need not tell
+        return term(outcome)
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) > 1 and (positional[1].default is inspect.Parameter.empty or positional[1].name == "validation"):
+        return term(outcome, outcome.validation)
+    return term(outcome)
 
 
 @dataclass(frozen=True)
@@ -28,8 +64,8 @@ class FitnessFunction:
 
     Attributes:
         name: Its name in the registry.
-        terms: Of :data:`TERMS`, or ``accuracy``, the validation accuracy. One: the fitness is the term. Several: their sum,
-            each divided by the size of its mean over the initial population.
+        terms: Names of terms, see :data:`TERMS`, or ``accuracy``, the validation accuracy. With one name the fitness is that
+            term; with several it is their sum, each divided by the size of its mean over the initial population.
     """
 
     name: str
@@ -80,44 +116,40 @@ def survivor_sums(population: Population, tensors: Sequence[Tensor]) -> NDArray[
     return np.array([value.cpu().numpy().astype(np.float64).sum() for value in values])
 
 
-def magnitude(trained: Trained, validation: Measured) -> NDArray[np.float64]:
+def magnitude(outcome: Outcome) -> NDArray[np.float64]:
     """Sum over the survivors of |w| at the end of the brief training (arXiv:2209.02201, as this project reads it)."""
-    return survivor_sums(trained.population, [weight.abs() for weight in trained.population.weights])
+    return survivor_sums(outcome.population, [weight.abs() for weight in outcome.population.weights])
 
 
-def gradient(trained: Trained, validation: Measured) -> NDArray[np.float64]:
+def gradient(outcome: Outcome) -> NDArray[np.float64]:
     """Sum over the steps of the last epoch and over the survivors of |g| (arXiv:2209.02201, as this project reads it)."""
-    return survivor_sums(trained.population, trained.gradients)
+    return survivor_sums(outcome.population, outcome.gradients)
 
 
-def loss(trained: Trained, validation: Measured) -> NDArray[np.float64]:
+def loss(outcome: Outcome) -> NDArray[np.float64]:
     """Minus the validation loss: the control."""
-    return -validation.loss
+    return -outcome.validation.loss
 
 
-def sparsity(trained: Trained, validation: Measured) -> NDArray[np.float64]:
-    """Sparsity of the mask that is left: an objective beside others, where operators let it vary."""
-    return np.array([mask.sparsity for mask in trained.population.masks])
+def sparsity(outcome: Outcome) -> NDArray[np.float64]:
+    """Sparsity of the mask at the end: an objective beside others, with operators that let it vary."""
+    return np.array([mask.sparsity for mask in outcome.population.masks])
 
 
-TERMS: dict[str, Term] = {"magnitude": magnitude, "gradient": gradient, "loss": loss, "sparsity": sparsity}
+_BUILT_IN: dict[str, Term] = {"magnitude": magnitude, "gradient": gradient, "loss": loss, "sparsity": sparsity}
+BUILT_IN_TERMS = tuple(_BUILT_IN)
+TERMS: Registry[Term] = Registry("fitness term", _BUILT_IN)
 # Measured beside the terms, for classification only.
 ACCURACY = "accuracy"
 SPARSITY = "sparsity"
-FITNESS: dict[str, FitnessFunction] = {
-    "magnitude": FitnessFunction("magnitude", ("magnitude",)),
-    "gradient": FitnessFunction("gradient", ("gradient",)),
-    "combined": FitnessFunction("combined", ("magnitude", "gradient")),
-    "loss": FitnessFunction("loss", ("loss",)),
-    "accuracy": FitnessFunction("accuracy", (ACCURACY,)),
-    "sparsity": FitnessFunction("sparsity", ("sparsity",)),
-}
-
-
-# columns of evaluations.csv beside the terms
-RESERVED = (
-    "gen", "mask", "seed", "validation_loss", "validation_accuracy", "status", "note", "multiply_adds", "worker", "seconds",
-    "layers",
-)  # fmt: skip
-BUILT_IN_TERMS = tuple(TERMS)
-BUILT_IN = frozenset({*TERMS, *FITNESS})
+FITNESS: Registry[FitnessFunction] = Registry(
+    "fitness",
+    {
+        "magnitude": FitnessFunction("magnitude", ("magnitude",)),
+        "gradient": FitnessFunction("gradient", ("gradient",)),
+        "combined": FitnessFunction("combined", ("magnitude", "gradient")),
+        "loss": FitnessFunction("loss", ("loss",)),
+        "accuracy": FitnessFunction("accuracy", (ACCURACY,)),
+        "sparsity": FitnessFunction("sparsity", ("sparsity",)),
+    },
+)

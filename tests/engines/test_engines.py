@@ -24,7 +24,7 @@ from evoprune.engines.sparse.csr import Pattern
 from evoprune.engines.sparse.population import SparsePopulation
 from evoprune.evaluation.brief import evaluate_chunk
 from evoprune.evaluation.job import BriefTraining, Job
-from evoprune.evaluation.terms import TERMS, survivor_sums
+from evoprune.evaluation.terms import BUILT_IN_TERMS, TERMS, Outcome, survivor_sums
 from evoprune.problem.models import MODELS
 from evoprune.problem.recipe import optimizers
 from evoprune.training.loop import train
@@ -149,7 +149,8 @@ def terms(problem: ep.Problem, engine: str, masks: Sequence[ep.Mask], epochs: in
             population = ENGINES[engine].build(problem, masks[start : start + size])
             trained = train(population, problem, epochs, seed=3)
             validation = measure(population, problem, "validation")
-            columns.append([term(trained, validation) for term in TERMS.values()])
+            outcome = Outcome(**vars(trained), problem=problem, validation=validation)
+            columns.append([TERMS[name](outcome) for name in BUILT_IN_TERMS])
     return np.concatenate(columns, axis=1)
 
 

@@ -175,7 +175,7 @@ def test_frozen_weights_have_evidence_too(tensors):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"fraction": 0.0}, {"fraction": 1.5}, {"batch": 0}, {"batch": 2.5}, {"movement": "fast"}, {"scope": "row"}],
+    [{"fraction": 0.0}, {"fraction": 1.5}, {"batch": 0}, {"batch": 2.5}, {"movement": "fast"}],
     ids=str,
 )
 def test_what_cannot_be_served_is_refused(digits, bad):

@@ -1,4 +1,6 @@
+import functools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,9 @@ import torch
 import evoprune as ep
 from evoprune.engines.module import ModulePopulation
 from evoprune.evaluation.evaluation import FAILURE
-from evoprune.evaluation.terms import BUILT_IN_TERMS, FITNESS, TERMS, FitnessFunction
+from evoprune.evaluation.terms import BUILT_IN_TERMS, FITNESS, TERMS, FitnessFunction, Outcome, Term
 from evoprune.runs import records
-from evoprune.training.loop import Trained, train
+from evoprune.training.loop import train
 from evoprune.training.threads import torch_threads
 from evoprune.workers.base import attempt, pack
 from evoprune.workers.wire import evaluations_of, pack_masks, work
@@ -73,10 +75,28 @@ def test_a_fitness_of_the_users_own(digits: ep.Problem, registering: None) -> No
     np.testing.assert_allclose(values, (terms / terms.mean(0)).sum(1), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["magnitude", "combined"])
+@pytest.mark.parametrize("name", ["magnitude", "combined", "accuracy"])
 def test_built_in_names_are_taken(name: str) -> None:
     with pytest.raises(ep.InputError, match="built in"):
         ep.register_fitness(name, lambda trained, validation: validation.loss)
+
+
+def test_a_column_of_the_records_is_no_name() -> None:
+    with pytest.raises(ep.InputError, match="'status' is a column of the records"):
+        ep.register_fitness("status", lambda outcome: outcome.train_loss)
+
+
+def test_another_definition_of_a_name_is_refused(registering: None) -> None:
+    for _ in range(2):  # a file that is imported twice
+        ep.register_fitness("mine", broken)
+        ep.register_fitness("both", ["mine", "loss"])
+    for other in (moved, ["loss"]):
+        with pytest.raises(ep.InputError, match=r"'mine' is registered already"):
+            ep.register_fitness("mine", other)
+    with pytest.raises(ep.InputError, match=r"'both' is registered already"):
+        ep.register_fitness("both", moved)
+    assert set(TERMS.own) == {"mine"}
+    assert TERMS["mine"] is broken
 
 
 def test_an_unknown_term_is_refused() -> None:
@@ -86,15 +106,82 @@ def test_an_unknown_term_is_refused() -> None:
 
 
 @pytest.fixture
-def registering(monkeypatch: pytest.MonkeyPatch) -> None:
+def registering() -> Iterator[None]:
     """Lets a test register terms, and forgets them."""
-    for registered in (TERMS, FITNESS):
-        for name in registered:
-            monkeypatch.setitem(registered, name, registered[name])
     yield
-    for name in set(TERMS) - set(BUILT_IN_TERMS):
-        del TERMS[name]
-        FITNESS.pop(name)
+    for registry in (TERMS, FITNESS):
+        for name in registry.own:
+            registry.forget(name)
+
+
+def moved(outcome: Outcome) -> np.ndarray:
+    """Sum over the survivors of |w - w0|."""
+    population, found = outcome.population, []
+    for k, mask in enumerate(population.masks):
+        values = population.survivor_values(k, population.weights).numpy()
+        found.append(np.abs(values - outcome.problem.w0[mask.bits]).sum(dtype=np.float64))
+    return np.array(found)
+
+
+def test_a_term_uses_w0(digits: ep.Problem, engine: str, registering: None) -> None:
+    ep.register.fitness("moved", moved)
+    masks = [ep.random_mask(digits.shapes, 0.8, np.random.default_rng(seed)) for seed in range(3)]
+    evaluator = ep.Evaluator(digits, fitness="moved", epochs=1, engine=engine)
+    for mask, evaluation in zip(masks, evaluator.evaluate(masks), strict=True):
+        population = ModulePopulation(digits, [mask])
+        train(population, digits, 1, evaluator.brief.seed)
+        w, w0 = population.state(0), digits.network().state_dict()
+        layers = {name: torch.from_numpy(layer) for name, layer in mask.layers.items()}
+        expected = sum(float((w[name] - w0[name])[layer].abs().double().sum()) for name, layer in layers.items())
+        assert evaluator.values(evaluation) == (pytest.approx(expected, rel=1e-5),)
+
+
+def test_a_term_sees_all_there_is(digits: ep.Problem, engine: str, registering: None) -> None:
+    seen = []
+
+    @ep.register.fitness("looks")
+    def looks(outcome: Outcome) -> np.ndarray:
+        size = outcome.population.size
+        assert outcome.problem is digits
+        assert len(outcome.population.masks) == len(outcome.train_loss) == len(outcome.validation.loss) == size
+        assert outcome.epoch_costs.shape == (2, size)
+        assert [g.shape for g in outcome.gradients] == [w.shape for w in outcome.population.weights]
+        seen.append(size)
+        return -outcome.train_loss
+
+    masks = [ep.random_mask(digits.shapes, 0.8, np.random.default_rng(seed)) for seed in range(3)]
+    evaluations = ep.Evaluator(digits, fitness="looks", epochs=2, engine=engine).evaluate(masks)
+    assert [e.note for e in evaluations] == [""] * 3
+    assert all(np.isfinite(e.terms["looks"]) for e in evaluations)
+    assert sum(seen) == 3
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        lambda outcome: outcome.validation.loss,
+        lambda trained, validation: validation.loss,
+        lambda trained, validation=None: validation.loss,
+        lambda outcome, scale=1.0: scale * outcome.validation.loss,
+        lambda outcome, *, scale=1.0: scale * outcome.validation.loss,
+        lambda *arguments: arguments[0].validation.loss,
+        functools.partial(lambda scale, outcome: scale * outcome.validation.loss, 1.0),
+    ],
+)
+def test_terms_of_one_argument_and_of_two(digits: ep.Problem, term: Term) -> None:
+    mask = ep.random_mask(digits.shapes, 0.8, np.random.default_rng(0))
+    evaluator = ep.Evaluator(digits, fitness=term, epochs=1)
+    (value,) = evaluator(mask)
+    assert value == evaluator.known[mask.hash].validation_loss
+
+
+def test_a_function_is_taken_where_a_name_is(digits: ep.Problem) -> None:
+    masks = [ep.random_mask(digits.shapes, 0.8, np.random.default_rng(seed)) for seed in range(2)]
+    evaluator = ep.Evaluator(digits, fitness=(moved, "loss"), epochs=1)
+    assert [objective.name for objective in evaluator.objectives] == ["own.moved", "loss"]
+    for evaluation in evaluator.evaluate(masks):
+        assert evaluator.values(evaluation) == (evaluation.terms["own.moved"], evaluation.terms["loss"])
+    assert set(TERMS) == set(BUILT_IN_TERMS)
 
 
 def broken(trained: object, validation: object) -> np.ndarray:
@@ -140,8 +227,8 @@ def test_a_term_that_fails_fails_only_who_asks_for_it(how: str, regression: ep.P
 
 
 def test_a_term_that_fails_for_one_mask_fails_that_mask_alone(digits: ep.Problem, registering: None) -> None:
-    def picky(trained: Trained, validation: object) -> np.ndarray:
-        return np.array([np.nan if mask.sparsity > 0.85 else 1.0 for mask in trained.population.masks])
+    def picky(outcome: Outcome) -> np.ndarray:
+        return np.array([np.nan if mask.sparsity > 0.85 else 1.0 for mask in outcome.population.masks])
 
     ep.register_fitness("mine", picky)
     masks = [ep.random_mask(digits.shapes, sparsity, np.random.default_rng(0)) for sparsity in (0.8, 0.9)]

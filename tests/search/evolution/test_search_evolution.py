@@ -362,7 +362,8 @@ def constant() -> Iterator[str]:
     """A fitness that is the same for all masks."""
     ep.register_fitness("constant", lambda trained, validation: np.ones(len(validation.loss)))
     yield "constant"
-    del TERMS["constant"], FITNESS["constant"]
+    TERMS.forget("constant")
+    FITNESS.forget("constant")
 
 
 def test_a_tie_is_no_progress(digits: ep.Problem, constant: str) -> None:
