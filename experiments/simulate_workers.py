@@ -7,6 +7,7 @@ what --wire says. Simulated: generations of --offspring masks, generations that 
 
 from evoprune.cli.guard import guard, parse
 from evoprune.runs.evaluations import append_evaluations
+from evoprune.runs.run import Run
 from evoprune.system import signals
 
 if __name__ == "__main__":
@@ -235,12 +236,14 @@ def measure_origin(problem: ep.Problem, toolbox: base.Toolbox, evolution: ep.Evo
         child.fitness.values = (-1.0 - 0.01 * i,)
         known[child.hash] = replace_fields(like, mask=child.hash)
 
+    run = Run(folder, "evolve", {}, {})
+
     def close() -> None:
         after = copy.deepcopy(state)
         after.population = replace(after, children, toolbox, evolution)
         improve(after, children, 1)
         log_generation(after.logbook, after.gen, after.population, after.bests[-1][1], known, {c.hash for c in children})
-        save_state(folder / "checkpoint", after)
+        save_state(run, after)
 
     return breed, median_time(3, close)
 

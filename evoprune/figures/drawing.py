@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evoprune.errors import InputError
+from evoprune.runs.folder import SOFTWARE
 from evoprune.system.files import write_atomically
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def to_bytes(draw: Callable[[], Figure], kind: str) -> bytes:
 
     content = io.BytesIO()
     with style.context("default"):
-        draw().savefig(content, dpi=150, format=kind)
+        draw().savefig(content, dpi=150, format=kind, metadata=SOFTWARE if kind == "png" else None)
     return content.getvalue()
 
 

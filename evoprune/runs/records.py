@@ -21,7 +21,7 @@ from evoprune.system.files import read_bytes, write_atomically
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Reads a JSON object; None where there is no such file.
+    """Reads a JSON object; None if there is no such file.
 
     Raises:
         InputError: The file cannot be read, or is no JSON object.
@@ -33,7 +33,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read {path}: {error}; remove it, or choose another --out.") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no JSON object; expected what evoprune wrote; remove it.")
+        raise InputError(f"{path} holds no JSON object; expected a file of evoprune; remove it, or choose another --out.")
     return content
 
 
@@ -42,27 +42,51 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_atomically(path, (json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode())
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes safetensors atomically; tied tensors are written out."""
+def as_json(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns values as they come back from a JSON file; numbers that are not finite become None."""
+    found: dict[str, Any] = json.loads(json.dumps(_finite(content), allow_nan=False))
+    return found
+
+
+def pack_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Returns the content of a safetensors file; tied tensors are written out."""
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, to_bytes(plain))
+    return to_bytes(plain, None if metadata is None else dict(metadata))
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads safetensors.
+def parts_of(content: bytes) -> tuple[dict[str, Any], dict[str, str] | None, memoryview]:
+    """Returns the parts of a safetensors file: its header, its metadata, None if it has none, and the tensors' values.
 
     Raises:
-        InputError: The file is missing or damaged.
+        ValueError: The content is damaged.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    if not isinstance(header, dict):
+        raise ValueError("it is no safetensors file")
+    return header, header.pop("__metadata__", None), memoryview(content)[end:]
+
+
+def unpack_tensors(content: bytes) -> dict[str, Tensor]:
+    """Returns the tensors of the content of a safetensors file.
+
+    Raises:
+        ValueError: The content is damaged.
     """
     try:
-        return from_bytes(read_bytes(path))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"cannot read {path}: {error}; remove {path.with_suffix('.json')}, and it is made again.") from error
+        return from_bytes(content)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from error
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes safetensors atomically; see :func:`pack_tensors`."""
+    write_atomically(path, pack_tensors(tensors))
 
 
 @contextmanager
 def as_written(path: Path) -> Iterator[None]:
-    """Turns the errors that come of content which evoprune did not write into one that names the file or folder.
+    """Turns the errors that foreign content raises into one that names the file or folder.
 
     Raises:
         InputError: Something is missing there, or is of another kind.
@@ -71,7 +95,7 @@ def as_written(path: Path) -> Iterator[None]:
         yield
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise InputError(
-            f"{path} does not hold what evoprune wrote ({error!r}); remove it, or choose another --out."
+            f"{path} has other content than evoprune wrote ({error!r}); remove it, or choose another --out."
         ) from error
 
 
@@ -80,17 +104,32 @@ def write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, 
     write_atomically(path, csv_text(columns, rows).encode())
 
 
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """Reads a CSV table; numbers become floats, empty cells NaN, other text stays.
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Reads a CSV table as text; a last row that is still being written is left out.
 
     Raises:
-        InputError: There is no such file.
+        InputError: There is no such file, or a row has another number of cells than the header.
     """
     try:
-        text = read_bytes(path).decode()
-        return [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(io.StringIO(text, newline=""))]
+        content = read_bytes(path)
+        complete = content[: content.rfind(b"\n") + 1].decode()
+        rows = list(csv.DictReader(io.StringIO(complete, newline="")))
     except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"cannot read {path}: {error}; expected the folder of a run.") from error
+    for i, row in enumerate(rows):
+        if None in row or None in row.values():
+            raise InputError(f"cannot read {path}: row {i + 1} has another number of cells than the header; restore the file.")
+    return rows
+
+
+def read_table(path: Path) -> list[dict[str, Any]]:
+    """Reads a CSV table; numbers become floats, empty cells NaN, other text stays; see :func:`read_rows`."""
+    return [{key: _number(value) for key, value in row.items()} for row in read_rows(path)]
+
+
+def number(cell: str) -> float:
+    """Returns the number in a cell of a CSV table; NaN if it is empty."""
+    return float(cell) if cell else math.nan
 
 
 def _cell(value: Any) -> Any:
@@ -100,10 +139,8 @@ def _cell(value: Any) -> Any:
 
 
 def _number(cell: str) -> Any:
-    if not cell:
-        return math.nan
     try:
-        return float(cell)
+        return number(cell)
     except ValueError:
         return cell
 

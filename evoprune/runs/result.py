@@ -1,4 +1,4 @@
-"""What a method found: its result, what ``result.json`` says of it, and how it is written."""
+"""The result of a method, its description in ``result.json``, and its files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,6 @@ from evoprune.evaluation.evaluation import FAILURE, MACHINE_FAILURE, Evaluation
 from evoprune.masks.mask import Mask, fitness_of
 from evoprune.problem.problem import Problem
 from evoprune.runs import records
-from evoprune.runs.run import Run
 from evoprune.training.final import HISTORY_COLUMNS, FinalTraining
 
 MEASURED = ("validation_accuracy", "validation_loss")
@@ -27,13 +27,13 @@ BEST_COLUMNS = ("gen", "mask", "fitness", *MEASURED)
 
 @dataclass(frozen=True)
 class Result:
-    """What a method found.
+    """The result of a method: the mask that it found, trained, with its records.
 
     Attributes:
         mask: The winner.
         model: The winner's network after the full training, removed weights exactly zero.
         trainings: The full training of the winner (``winner``) and of the controls, by role.
-        summary: What ``result.json`` says.
+        summary: The content of ``result.json``.
         logbook: DEAP's logbook: fitness over generations; empty for a method without a population.
         population: The last generation, fitness and all.
         evaluations: Its evaluations, in the same order.
@@ -60,13 +60,13 @@ def trained_model(problem: Problem, training: FinalTraining) -> nn.Module:
 
 
 def describe_problem(problem: Problem, seed: int) -> dict[str, Any]:
-    """Returns what a result says of its problem."""
+    """Returns the description of a problem in a result."""
     config, data = problem.config(), problem.data
     return {
         "data": config["data"],
         "model": config["model"],
         "seed": seed,
-        # absent where they say nothing
+        # absent if they say nothing
         **({"classes": list(data.classes)} if data.classes is not None else {}),
         **({"data_digest": data.digest} if data.digest is not None else {}),
         **({"unprunable": {n: list(shape) for n, shape in problem.unprunable.items()}} if problem.unprunable else {}),
@@ -74,11 +74,11 @@ def describe_problem(problem: Problem, seed: int) -> dict[str, Any]:
 
 
 def describe_training(problem: Problem, start: Mask, training: FinalTraining) -> dict[str, Any]:
-    """Returns what a result says of a fully trained mask.
+    """Returns the description of a fully trained mask in a result.
 
     Args:
         problem: The problem.
-        start: The mask that training began with; what dissipated since is not in the training's own.
+        start: The mask that training began with; the training's own mask lacks the weights that dissipated since.
         training: The training.
     """
     chance, mask = problem.chance_loss, training.mask
@@ -99,7 +99,7 @@ def describe_training(problem: Problem, start: Mask, training: FinalTraining) ->
 
 
 def count_failures(evaluations: Iterable[Evaluation]) -> dict[str, int]:
-    """Returns how many masks failed, and how many the machine failed; warns of these, for they were not judged."""
+    """Returns how many masks failed, and how many failed because of the machine; warns of these, for they were not judged."""
     status = Counter(evaluation.status for evaluation in evaluations)
     if count := status[MACHINE_FAILURE]:
         warnings.warn(
@@ -111,9 +111,9 @@ def count_failures(evaluations: Iterable[Evaluation]) -> dict[str, int]:
 
 
 def rank_correlation(population: Sequence[Mask], evaluations: Sequence[Evaluation]) -> float:
-    """Returns Spearman's rho between fitness and validation accuracy (minus the loss, where there is no accuracy).
+    """Returns Spearman's rho between fitness and validation accuracy (minus the loss, if there is no accuracy).
 
-    Over the evaluations that did not fail; NaN for fewer than three, or where either is constant.
+    Over the evaluations that did not fail; NaN for fewer than three, or if either is constant.
     """
     pairs = [
         (fitness_of(mask), -e.validation_loss if math.isnan(e.validation_accuracy) else e.validation_accuracy)
@@ -128,18 +128,18 @@ def rank_correlation(population: Sequence[Mask], evaluations: Sequence[Evaluatio
     return float(stats.spearmanr(*values).statistic)
 
 
-def save(run: Run, result: Result) -> None:
-    """Writes what a method found into the run folder; ``result.json`` last, which says that the run is finished."""
+def write_result(folder: Path, result: Result) -> None:
+    """Writes a result into a run folder; ``result.json`` last, which says that the run is finished."""
     rows = [{"role": role, **row} for role, training in result.trainings.items() for row in training.history]
-    records.write_table(run.folder / "history.csv", ["role", *HISTORY_COLUMNS], rows)
+    records.write_table(folder / "history.csv", ["role", *HISTORY_COLUMNS], rows)
     removals = {role: training.removals for role, training in result.trainings.items() if training.removals}
     if removals:
-        records.write_json(run.folder / "removals.json", removals)
+        records.write_json(folder / "removals.json", removals)
     if result.bests:
-        records.write_table(run.folder / "bests.csv", BEST_COLUMNS, result.bests)
+        records.write_table(folder / "bests.csv", BEST_COLUMNS, result.bests)
     for i, mask in enumerate(result.hall_of_fame):
-        (run.folder / "hall_of_fame").mkdir(exist_ok=True)
-        mask.save(run.folder / "hall_of_fame" / f"{i:03d}.npz")
-    result.mask.save(run.folder / "mask.npz")
-    records.save_tensors(run.folder / "model.safetensors", result.model.state_dict())
-    records.write_json(run.folder / "result.json", result.summary)
+        (folder / "hall_of_fame").mkdir(exist_ok=True)
+        mask.save(folder / "hall_of_fame" / f"{i:03d}.npz")
+    result.mask.save(folder / "mask.npz")
+    records.save_tensors(folder / "model.safetensors", result.model.state_dict())
+    records.write_json(folder / "result.json", result.summary)

@@ -1,45 +1,51 @@
-"""The run folder: settings, records, finished steps, result; written by the origin alone, and resumed from."""
+"""The run folder: settings, records, finished steps, result; written by the main process alone, and resumed from."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from torch import Tensor
 
 from evoprune.errors import InputError, InUseError
 from evoprune.evaluation.evaluation import MACHINE_FAILURE, Evaluation
+from evoprune.masks.mask import Mask
 from evoprune.problem.identity import VERSION, differing
 from evoprune.problem.problem import Problem
 from evoprune.runs import records
+from evoprune.runs.checkpoints import Checkpoints, Content, Read
+from evoprune.runs.config import SCHEMA, difference, read_config
 from evoprune.runs.environment import environment
 from evoprune.runs.evaluations import append_evaluations, read_evaluations, rewrite_evaluations
-from evoprune.runs.evidence import drop_after, load_evidence, save_evidence
-from evoprune.runs.settings import DEVICE, flatten, settings_difference
+from evoprune.runs.folder import clear
+from evoprune.runs.result import Result, write_result
+from evoprune.runs.settings import DEVICE, flatten
 from evoprune.system.files import drop_torn_line, remove_temporaries, require_own
 
-SCHEMA = 4
-FIGURE_NAMES = ("starts", "training", "layers", "dissipation", "fitness", "finals", "diversity", "survivors", "fronts")
+T = TypeVar("T")
+# Choices of its beginning that a resumed run keeps.
+KEPT = ("threads", "engine", "slots")
 
 
 @dataclass
 class Run:
-    """A run folder. Nothing is written before it is entered as a context; then it is locked until the context ends.
+    """A run folder, the :class:`evoprune.runs.journal.Journal` that is on disk.
+
+    Nothing is written before it is entered as a context; then it is locked until the context ends.
 
     Attributes:
         folder: The folder.
         method: Name of the method.
-        settings: All that decides the result, as JSON values: what is compared when a run is resumed.
-        execution: What does not decide it, or only in the last bits: threads, workers, paths.
+        settings: All that decides the result, as JSON values; they are compared when a run is resumed.
+        execution: Values that do not decide the result, or only in the last bits: threads, workers, paths.
         evaluations: Finished evaluations by mask hash.
         generations: The generation that each was done in.
         divisors: The fitness's divisors, once calibrated.
@@ -47,7 +53,7 @@ class Run:
             known.
         problem_hash: The problem's hash.
         device: Where networks are trained.
-        force: Start over where the folder holds another run.
+        force: Start over if the folder holds another run.
         retry_failed: See :meth:`plan`.
     """
 
@@ -82,27 +88,28 @@ class Run:
             folder: The folder; need not exist.
             method: Name of the method.
             settings: All that decides the result, as JSON values.
-            execution: What does not.
-            force: Start over where the folder holds a run with other settings, or on another problem.
-            retry_failed: Go back to before the first mask that the machine failed, such as by a lack of memory.
+            execution: Values that do not decide it.
+            force: Start over if the folder holds a run with other settings, or on another problem.
+            retry_failed: Return to the state before the first mask that failed because of the machine, such as for lack of
+                memory.
 
         Raises:
-            InputError: The folder holds another run, or something else, or a link that leads out of it, or cannot be read.
+            InputError: The folder holds another run, or other files, or a link that leads out of it, or cannot be read.
         """
         run = cls(Path(folder).absolute(), method, json.loads(json.dumps(settings)), dict(execution or {}), force=force)
         run.retry_failed = retry_failed
         require_own(run.folder)
-        before = _read_config(run.folder)
+        before = read_config(run.folder)
         if before is None:
             if not force and run.folder.is_dir() and any(not path.name.startswith(".") for path in run.folder.iterdir()):
                 raise InputError(f"{folder} holds files but no run; choose another --out, or --force to use it.")
             return run
-        difference = _difference(before, run)
-        if difference and not force:
-            raise InputError(f"{folder} holds another run: {difference}. Choose another --out, or --force to start over.")
-        if difference:
+        other = difference(before, method, run.settings)
+        if other and not force:
+            raise InputError(f"{folder} holds another run: {other}. Choose another --out, or --force to start over.")
+        if other:
             return run
-        run.execution |= {key: value for key, value in before["execution"].items() if key in ("threads", "engine", "slots")}
+        run.execution |= {key: value for key, value in before["execution"].items() if key in KEPT}
         run.divisors = before["divisors"]
         run.identity = before["identity"]
         run._warn_of_device(before["settings"])
@@ -128,11 +135,11 @@ class Run:
 
         Args:
             problem: The problem.
-            terms: What fitness terms of the user's own are identified by.
+            terms: Digests that identify the user's own fitness terms.
 
         Raises:
-            InputError: The run that is to be resumed was about another: data, code or attributes have changed; or the problem
-                cannot be identified.
+            InputError: The run that is to be resumed was about another problem, for data, code or attributes have changed; or
+                the problem cannot be identified.
         """
         now = {**problem.identify(), **(terms or {})}
         before = self.identity
@@ -155,14 +162,14 @@ class Run:
         except OSError as error:
             raise InputError(f"cannot write to {self.folder}: {error}; choose another --out.") from error
         remove_temporaries(self.folder)
-        before = _read_config(self.folder)
-        other = before is None or bool(_difference(before, self)) or before["identity"] != self.identity
+        before = read_config(self.folder)
+        other = before is None or bool(difference(before, self.method, self.settings)) or before["identity"] != self.identity
         if other and before is not None and not self.force:
             self._lock.release()
             raise InputError(f"{self.folder} was taken by another run meanwhile; choose another --out.")
         if other:
             self.divisors = {}
-            self._clear()
+            clear(self.folder)
         self._read_evaluations()
         if self.retry_failed:
             self._go_back()
@@ -176,12 +183,20 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """Folder of what the run is resumed from."""
+        """Folder of the checkpoints, from which the run is resumed."""
         return self.folder / "checkpoint"
+
+    @property
+    def _checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.checkpoint)
+
+    def step(self, name: str, compute: Callable[[], Content]) -> Content:
+        """See :meth:`evoprune.runs.journal.Journal.step`."""
+        return self._checkpoints.step(name, compute)
 
     def record(self, gen: int, evaluations: Sequence[Evaluation]) -> None:
         """Appends evaluations to ``evaluations.csv``, those that it has not yet; evidence and rows are on disk on return."""
-        save_evidence(self.checkpoint, gen, [e.evidence for e in evaluations if e.evidence is not None])
+        self._checkpoints.save_evidence(gen, [e.evidence for e in evaluations if e.evidence is not None])
         new = [evaluation for evaluation in evaluations if evaluation.mask not in self.evaluations]
         append_evaluations(self.folder / "evaluations.csv", gen, new)
         self.evaluations |= {evaluation.mask: evaluation for evaluation in new}
@@ -190,20 +205,13 @@ class Run:
     def recorded(self, gen: int) -> dict[str, Evaluation]:
         """Returns the evaluations of a generation that are on disk, with their evidence, by mask hash."""
         found = {h: e for h, e in self.evaluations.items() if self.generations[h] == gen}
-        evidence = load_evidence(self.checkpoint, gen)
+        evidence = self._checkpoints.load_evidence(gen) if found else {}
         return {h: replace(e, evidence=evidence.get(h)) for h, e in found.items()}
 
     def arrivals(self, gen: int) -> list[Evaluation]:
         """Returns the evaluations from a generation on, in the order in which they arrived, with their evidence."""
         gens = sorted({g for g in self.generations.values() if g >= gen})
         return [evaluation for g in gens for evaluation in self.recorded(g).values()]
-
-    def keep(self, name: str, make: Callable[[], int]) -> int:
-        """Returns the run's own value of something that depends on the machine: the first that was made."""
-        if name not in self.execution:
-            self.execution[name] = make()
-            self._save_config()
-        return int(self.execution[name])
 
     def known_before(self, gen: int) -> dict[str, Evaluation]:
         """Returns the evaluations of the generations before one, by mask hash."""
@@ -215,29 +223,37 @@ class Run:
             self.divisors = dict(divisors)
             self._save_config()
 
+    def keep(self, name: str, make: Callable[[], int]) -> int:
+        """Returns the run's own value of a number that depends on the machine: the first that was made."""
+        if name not in self.execution:
+            self.execution[name] = make()
+            self._save_config()
+        return int(self.execution[name])
+
+    def keep_mask(self, mask: Mask) -> Path | None:
+        """Writes a mask into the checkpoints, for the user, and returns the path."""
+        path = self.checkpoint / f"{mask.hash}.npz"
+        path.parent.mkdir(exist_ok=True)
+        mask.save(path)
+        return path
+
     def write_table(self, name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes a CSV table; a finished run's stays as it is."""
         if not self.finished:
             records.write_table(self.folder / name, columns, rows)
 
-    def step(
-        self, name: str, compute: Callable[[], tuple[dict[str, Any], dict[str, Tensor]]]
-    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Returns what a step computes: JSON values and tensors; a step that was finished before is read back.
+    def save_state(self, gen: int, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """See :meth:`evoprune.runs.journal.Journal.save_state`."""
+        self._checkpoints.save_state(gen, facts, tensors)
 
-        Args:
-            name: The step's name, unique in the run.
-            compute: Does it.
-        """
-        folder = self.checkpoint
-        facts = records.read_json(folder / f"{name}.json")
-        if facts is not None:
-            return facts, records.load_tensors(folder / f"{name}.safetensors")
-        folder.mkdir(exist_ok=True)
-        facts, tensors = compute()
-        records.save_tensors(folder / f"{name}.safetensors", tensors)
-        records.write_json(folder / f"{name}.json", facts)  # last: it says that the step is finished
-        return records.read_json(folder / f"{name}.json") or {}, tensors
+    def load_state(self, read: Read[T]) -> T | None:
+        """See :meth:`evoprune.runs.journal.Journal.load_state`."""
+        return self._checkpoints.load_state(read)
+
+    def save(self, result: Result) -> None:
+        """Writes the result, and so finishes the run; a finished run stays as it is."""
+        if not self.finished:
+            write_result(self.folder, result)
 
     def _save_config(self) -> None:
         config = {
@@ -253,7 +269,7 @@ class Run:
         records.write_json(self.folder / "config.json", config)
 
     def _save_environment(self, is_resumed: bool) -> None:
-        """Writes where this session works, beside where the earlier ones did; warns where they had other versions."""
+        """Writes the environment of this session beside those of the earlier ones; warns if they had other versions."""
         path = self.folder / "environment.json"
         now = environment(self.device, self.execution)
         before = (records.read_json(path) if is_resumed else None) or {}
@@ -270,32 +286,17 @@ class Run:
             )
         records.write_json(path, {**now, "earlier": earlier} if earlier else now)
 
-    def _clear(self) -> None:
-        """Removes the files of the run that was here before, and only those; first what says that it is finished."""
-        files = [
-            "result.json", "evaluations.csv", "generations.csv", "layers.csv", "bests.csv", "history.csv", "removals.json",
-            "mask.npz", "model.safetensors", *(f"{name}.png" for name in FIGURE_NAMES),
-        ]  # fmt: skip
-        for name in files:
-            (self.folder / name).unlink(missing_ok=True)
-        for folder in (self.checkpoint, self.folder / "hall_of_fame"):
-            if folder.is_symlink():
-                folder.unlink()
-            elif folder.exists():
-                shutil.rmtree(folder)
-        (self.folder / "config.json").unlink(missing_ok=True)
-
     def _go_back(self) -> None:
-        """Goes back to before the first mask that the machine failed: whatever came of it is done again."""
+        """Returns to the state before the first mask that failed because of the machine: all that came of it is done again."""
         failed = [mask for mask, evaluation in self.evaluations.items() if evaluation.status == MACHINE_FAILURE]
         if not failed:
             return
         (self.folder / "result.json").unlink(missing_ok=True)  # first: the run is no longer finished
         first = min(self.generations[mask] for mask in failed)
-        drop_after(self.checkpoint, first)
+        self._checkpoints.drop_after(first)
         rows = [(self.generations[mask], evaluation) for mask, evaluation in self.evaluations.items()]
         kept = [row for row in rows if row[0] <= first and row[1].mask not in failed]
-        if self.settings.get("steady_state"):  # what was bred after it may come of it
+        if self.settings.get("steady_state"):  # a mask that was bred after it may come of it
             kept = list(itertools.takewhile(lambda row: row[1].mask not in failed, rows))
         rewrite_evaluations(self.folder / "evaluations.csv", kept)
         self.evaluations = {evaluation.mask: evaluation for _, evaluation in kept}
@@ -309,34 +310,3 @@ class Run:
         rows = read_evaluations(self.folder) if path.exists() else []
         self.evaluations = {e.mask: e for _, e in rows}
         self.generations = {e.mask: gen for gen, e in rows}
-
-
-def _read_config(folder: Path) -> dict[str, Any] | None:
-    """Reads ``config.json``; of this version's, all that is used of it is what it should be. None where there is none."""
-    config = records.read_json(folder / "config.json")
-    if config is not None and config.get("schema") == SCHEMA:
-        kinds = {
-            "method": str, "settings": dict, "execution": dict, "divisors": dict, "identity_version": int, "identity": dict,
-        }  # fmt: skip
-        wrong = [name for name, kind in kinds.items() if not isinstance(config.get(name), kind)]
-        if not wrong:
-            threads, engine = (config["execution"].get(name, default) for name, default in (("threads", 1), ("engine", "auto")))
-            wrong += ["threads"] * (type(threads) is not int or not 0 < threads < 10_000)
-            wrong += ["engine"] * (not isinstance(engine, str))
-            wrong += ["identity"] * any(not isinstance(part, str) for part in config["identity"].values())
-            wrong += ["divisors"] * any(type(number) not in (int, float) for number in config["divisors"].values())
-        if wrong:
-            raise InputError(
-                f"{folder / 'config.json'} has no proper {', '.join(wrong)}; remove the folder, or choose another --out."
-            )
-    return config
-
-
-def _difference(config: Mapping[str, Any], run: Run) -> str:
-    if config.get("schema") != SCHEMA:
-        return f"its records have schema {config.get('schema')}, those of this version of evoprune {SCHEMA}"
-    if config["identity_version"] != VERSION:
-        return f"its problem was identified by version {config['identity_version']}, this version of evoprune has {VERSION}"
-    if config["method"] != run.method:
-        return f"its method is {config['method']}, now {run.method}"
-    return settings_difference(config["settings"], run.settings)

@@ -24,7 +24,6 @@ from evoprune.runs.result import (
     describe_problem,
     describe_training,
     rank_correlation,
-    save,
     trained_model,
 )
 from evoprune.runs.run import Run
@@ -82,8 +81,8 @@ def search_starts(problem: Problem, plan: Plan, search: Mapping[str, Any], where
         if where.progress:
             tqdm.write(f"engine {evaluator.brief.engine}, {evaluator.job.chunk} masks at a time")
         result = _search_starts(problem, toolbox, plan, seed, run, where.progress)
-        if run is not None and not run.finished:
-            save(run, result)
+        if run is not None:
+            run.save(result)
     return result
 
 

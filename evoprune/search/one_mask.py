@@ -17,7 +17,7 @@ from evoprune.engines import auto
 from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
-from evoprune.runs.result import Result, describe_problem, describe_training, save, trained_model
+from evoprune.runs.result import Result, describe_problem, describe_training, trained_model
 from evoprune.runs.run import Run
 from evoprune.search.final import train_chosen
 from evoprune.search.session import Plan, Where
@@ -63,8 +63,8 @@ def train_found(
     with nullcontext() if run is None else run.of(problem):
         threads = where.threads if run is None else run.execution["threads"]
         result = _train_found(problem, plan, find, (engine, threads, seeds.integer(seed, "order")), seed, run, where.progress)
-        if run is not None and not run.finished:
-            save(run, result)
+        if run is not None:
+            run.save(result)
     return result
 
 

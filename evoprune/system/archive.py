@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import re
 import struct
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-# What numpy.save writes before an array's values: version, length of the text, and the text.
+# The bytes that numpy.save writes before an array's values: version, length of the text, and the text.
 _MAGIC = re.compile(rb"\x93NUMPY(?:\x01\x00(..)|[\x02\x03]\x00(....))", re.DOTALL)
 _HEADER = re.compile(
     rb"\{'descr': '([<>|]?[biuf]\d{1,2})', 'fortran_order': False, 'shape': \(((?:\d{1,19}, ?)*\d{0,19})\), \} *\n"
@@ -20,9 +21,9 @@ _LONGEST_HEADER = 1000
 
 
 class Archive:
-    """The arrays of an ``.npz`` file that may be damaged or hostile: each is read only if its size is what is expected.
+    """The arrays of an ``.npz`` file that may be damaged or hostile: each is read only if it has the expected size.
 
-    NumPy's own reader takes whatever memory the file asks for, and raises whatever the libraries under it raise.
+    NumPy's own reader takes as much memory as the file asks for, and raises any error that the libraries under it raise.
 
     Args:
         file: The file.
@@ -69,6 +70,18 @@ class Archive:
                 return _parse_npy(file.read(most + _LONGEST_HEADER + 1))
         except Exception as error:
             raise ValueError(f"{name!r} is damaged: {error}") from error
+
+
+def unpack_arrays(packed: bytes) -> dict[str, NDArray[Any]]:
+    """Returns the arrays of the content of an ``.npz`` file, which take no more memory than the file.
+
+    Raises:
+        ValueError: The content is damaged.
+    """
+    archive = Archive(io.BytesIO(packed))
+    if sum(archive.sizes.values()) > len(packed):
+        raise ValueError("its arrays have more bytes than the file")
+    return {name: archive.read(name, size) for name, size in archive.sizes.items()}
 
 
 def _parse_npy(content: bytes) -> NDArray[Any]:

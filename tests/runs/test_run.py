@@ -2,6 +2,7 @@ import json
 import math
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 import evoprune as ep
 from evoprune.evaluation.evaluation import Evaluation
 from evoprune.runs import records
-from evoprune.runs.evaluations import read_evaluations
+from evoprune.runs.evaluations import append_evaluations, read_evaluations, rewrite_evaluations
 from evoprune.runs.run import Run
 from evoprune.runs.settings import settings_hash
 
@@ -169,12 +170,32 @@ def test_a_run_killed_before_its_config_starts_anew(tmp_path: Path, digits: ep.P
         assert not run.evaluations
 
 
-def test_records_with_other_terms_are_refused(tmp_path: Path, digits: ep.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_records_with_other_terms_are_refused(tmp_path: Path, digits: ep.Problem) -> None:
     with Run.plan(tmp_path / "run", "kstarts", SETTINGS).of(digits) as run:
         run.record(0, [evaluation("a")])
-        monkeypatch.setattr("evoprune.runs.evaluations.TERMS", {"magnitude": None})
-        with pytest.raises(ep.InputError, match="register the fitness terms as before"):
-            run.record(0, [evaluation("b")])
+        other = replace(evaluation("b"), terms={**evaluation("b").terms, "mine": 1.0})
+        with pytest.raises(ep.InputError, match="no column for mine; register the fitness terms as before"):
+            run.record(0, [other])
+
+
+def test_the_first_evaluation_decides_the_columns(tmp_path: Path) -> None:
+    path, terms = tmp_path / "evaluations.csv", evaluation("a").terms
+    append_evaluations(path, 0, [replace(evaluation("a"), terms={**terms, 'a, "quoted" term': 2.0})])
+    append_evaluations(path, 1, [evaluation("b")])  # such as one that failed
+    (_, first), (_, second) = read_evaluations(tmp_path)
+    assert first.terms['a, "quoted" term'] == 2.0
+    assert math.isnan(second.terms['a, "quoted" term'])
+    rewrite_evaluations(path, [(1, second)])
+    ((_, back),) = read_evaluations(tmp_path)
+    assert (back.mask, list(back.terms)) == ("b", list(first.terms))
+
+
+def test_a_row_of_another_length_is_named(tmp_path: Path) -> None:
+    append_evaluations(tmp_path / "evaluations.csv", 0, [evaluation("a"), evaluation("b")])
+    rows = (tmp_path / "evaluations.csv").read_text().splitlines()
+    (tmp_path / "evaluations.csv").write_text("\n".join([rows[0], rows[1][:40], rows[2], ""]))
+    with pytest.raises(ep.InputError, match=r"evaluations\.csv: row 1 has another number of cells"):
+        read_evaluations(tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -1,54 +1,61 @@
-"""Checkpoints of an evolution: its state between two generations, and the evidence of the one under way.
-
-Arrays are ``.npz`` without pickle, the rest JSON. The JSON file is written last and has the checksums of both, so a checkpoint
-is whole or not there; the last two are kept, and a damaged one is passed over.
-"""
+"""The state of an evolution between two generations, as JSON values and tensors of a journal."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import random
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from deap import tools
+from torch import Tensor
 
 from evoprune.evaluation.terms import FAILED
 from evoprune.masks.evidence import Evidence
 from evoprune.masks.mask import Mask
-from evoprune.runs import records
-from evoprune.runs.evidence import DAMAGE, pack_arrays, unpack_arrays
+from evoprune.runs.checkpoints import Content
+from evoprune.runs.journal import Journal
 from evoprune.search.evolution.state import State
-from evoprune.system.files import read_bytes, write_atomically
 
-KEPT = 2
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-class _DamagedError(Exception):
-    """A checkpoint is not what was written."""
+def save_state(journal: Journal, state: State) -> None:
+    """Records a state in a journal."""
+    journal.save_state(state.gen, *pack(state))
 
 
-def save_state(folder: Path, state: State) -> None:
-    """Writes a checkpoint, and removes all but the last two."""
-    folder.mkdir(parents=True, exist_ok=True)
+def load_state(journal: Journal, shapes: Shapes, hall_of_fame: Callable[[], tools.HallOfFame]) -> State | None:
+    """Returns the last state in a journal that is not damaged.
+
+    Args:
+        journal: The journal.
+        shapes: Shape of the prunable weights by name.
+        hall_of_fame: Makes an empty hall of fame.
+
+    Returns:
+        The state; None if there is none.
+    """
+    return journal.load_state(lambda facts, tensors: unpack(facts, tensors, shapes, hall_of_fame()))
+
+
+def pack(state: State) -> Content:
+    """Returns a state as JSON values and tensors."""
     pending = [mask for chunk in state.pending for mask in chunk]
     kept = (*state.population, *state.hall_of_fame, *(mask for _, mask in state.bests), *pending)
     distinct = {mask.hash: mask for mask in kept}
     number = {mask_hash: i for i, mask_hash in enumerate(distinct)}
-    arrays = {"bits": np.array([np.packbits(mask.bits) for mask in distinct.values()])}
+    tensors = {"bits": torch.tensor(np.array([np.packbits(mask.bits) for mask in distinct.values()]))}
     for i, mask in enumerate(state.population):
         if mask.evidence is not None:
-            arrays |= {f"still/{i}": mask.evidence.still, f"grow/{i}": mask.evidence.grow}
-    content = {
+            tensors[f"still/{i}"] = torch.tensor(mask.evidence.still)
+            tensors[f"grow/{i}"] = torch.tensor(mask.evidence.grow)
+    facts = {
         "gen": state.gen,
         "masks": list(distinct),
-        "fitness": [[v if math.isfinite(v) else None for v in mask.fitness.values] for mask in distinct.values()],
+        "fitness": [list(mask.fitness.values) for mask in distinct.values()],
         "population": [number[mask.hash] for mask in state.population],
         "hall_of_fame": [number[mask.hash] for mask in state.hall_of_fame],
         "bests": [[gen, number[mask.hash]] for gen, mask in state.bests],
@@ -60,81 +67,69 @@ def save_state(folder: Path, state: State) -> None:
         "improved": state.improved,
         "seconds": state.seconds,
     }
-    packed = pack_arrays(arrays)
-    name = f"generation-{state.gen:06d}"
-    write_atomically(folder / f"{name}.npz", packed)
-    text = json.dumps(content)
-    sums = {"npz_sha256": hashlib.sha256(packed).hexdigest(), "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    records.write_json(folder / f"{name}.json", {**sums, "state": text})
-    for path in sorted(folder.glob("generation-*.json"))[:-KEPT]:
-        path.unlink()
-        path.with_suffix(".npz").unlink(missing_ok=True)
+    return facts, tensors
 
 
-def load_state(folder: Path, shapes: Shapes, hall_of_fame: Callable[[], tools.HallOfFame]) -> State | None:
-    """Reads the last checkpoint that is whole; a warning names each that is not, and it is set aside.
+def unpack(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], shapes: Shapes, hall_of_fame: tools.HallOfFame) -> State:
+    """Returns the state that :func:`pack` has packed.
 
     Args:
-        folder: Folder of the checkpoints.
+        facts: The JSON values.
+        tensors: The tensors.
         shapes: Shape of the prunable weights by name.
-        hall_of_fame: Makes an empty hall of fame.
+        hall_of_fame: An empty hall of fame.
 
-    Returns:
-        The state; None where there is none.
+    Raises:
+        ValueError: A mask is not of this network.
     """
-    for path in sorted(folder.glob("generation-*.json"), reverse=True):
-        try:
-            return _load(path, shapes, hall_of_fame())
-        except (_DamagedError, *DAMAGE) as error:
-            warnings.warn(f"the checkpoint {path} is damaged ({error}); the one before is used.", stacklevel=2)
-            for file in (path, path.with_suffix(".npz")):
-                if file.exists():
-                    file.replace(file.with_name(f"{file.name}.damaged"))
-    return None
-
-
-def _load(path: Path, shapes: Shapes, hall_of_fame: tools.HallOfFame) -> State:
-    outer, packed = json.loads(read_bytes(path)), read_bytes(path.with_suffix(".npz"))
-    found = hashlib.sha256(outer["state"].encode()).hexdigest(), hashlib.sha256(packed).hexdigest()
-    if found != (outer["sha256"], outer["npz_sha256"]):
-        raise _DamagedError("its checksum is another")
-    content, arrays = json.loads(outer["state"]), unpack_arrays(packed)
     n = sum(math.prod(shape) for shape in shapes.values())
 
     def mask_of(i: int) -> Mask:
-        mask = Mask(np.unpackbits(arrays["bits"][i], count=n).astype(bool), shapes)
-        if mask.hash != content["masks"][i]:
-            raise _DamagedError("a mask has another hash")
-        if content["fitness"][i]:
-            mask.fitness.values = [FAILED if value is None else value for value in content["fitness"][i]]
+        mask = Mask(np.unpackbits(tensors["bits"][i].numpy(), count=n).astype(bool), shapes)
+        if mask.hash != facts["masks"][i]:
+            raise ValueError("a mask has another hash")
+        if facts["fitness"][i]:
+            mask.fitness.values = [FAILED if value is None else value for value in facts["fitness"][i]]
         return mask
 
-    population = [mask_of(i) for i in content["population"]]
+    population = [mask_of(i) for i in facts["population"]]
     for i, mask in enumerate(population):
-        if f"still/{i}" in arrays:
-            mask.evidence = Evidence(mask.hash, arrays[f"still/{i}"], arrays[f"grow/{i}"])
-    hall_of_fame.items = [mask_of(i) for i in content["hall_of_fame"]]
+        if f"still/{i}" in tensors:
+            mask.evidence = Evidence(mask.hash, tensors[f"still/{i}"].numpy(), tensors[f"grow/{i}"].numpy())
+    hall_of_fame.items = [mask_of(i) for i in facts["hall_of_fame"]]
     hall_of_fame.keys = [mask.fitness for mask in reversed(hall_of_fame.items)]
-    records_of, logbook = _numbers(content["logbook"]), tools.Logbook()
-    logbook.header = records_of["header"]
-    logbook.extend(records_of["records"])
-    for name, rows in records_of["chapters"].items():
+    variation = np.random.default_rng()
+    variation.bit_generator.state = facts["variation"]
+    selection = random.Random()
+    version, internal, gauss = facts["selection"]
+    selection.setstate((version, tuple(internal), gauss))
+    return State(
+        population=population,
+        hall_of_fame=hall_of_fame,
+        variation=variation,
+        selection=selection,
+        gen=facts["gen"],
+        logbook=_logbook(_numbers(facts["logbook"])),
+        bests=[(gen, mask_of(i)) for gen, i in facts["bests"]],
+        improved=facts["improved"],
+        seconds=facts["seconds"],
+        pending=[[mask_of(i) for i in chunk] for chunk in facts["pending"]],
+        exhausted=facts["exhausted"],
+    )
+
+
+def _logbook(content: Mapping[str, Any]) -> tools.Logbook:
+    logbook = tools.Logbook()
+    logbook.header = content["header"]
+    logbook.extend(content["records"])
+    for name, rows in content["chapters"].items():
         logbook.chapters[name].extend(rows)
     logbook.buffindex = len(logbook)  # was shown before
-    variation = np.random.default_rng()
-    variation.bit_generator.state = content["variation"]
-    selection = random.Random()
-    version, internal, gauss = content["selection"]
-    selection.setstate((version, tuple(internal), gauss))
-    bests = [(gen, mask_of(i)) for gen, i in content["bests"]]
-    gen, improved, seconds = (content[name] for name in ("gen", "improved", "seconds"))
-    pending = [[mask_of(i) for i in chunk] for chunk in content["pending"]]
-    exhausted = content["exhausted"]
-    return State(population, hall_of_fame, variation, selection, gen, logbook, bests, improved, seconds, pending, exhausted)
+    return logbook
 
 
 def _plain(content: Any) -> Any:
-    """Returns JSON values; what is not finite becomes None."""
+    """Returns JSON values; numbers that are not finite become None."""
     if isinstance(content, Mapping):
         return {key: _plain(value) for key, value in content.items()}
     if isinstance(content, Sequence) and not isinstance(content, str):

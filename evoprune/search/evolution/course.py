@@ -23,8 +23,7 @@ from evoprune.evaluation.evaluation import NO_BETTER_THAN_CHANCE
 from evoprune.evaluation.evaluator import Evaluator
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
-from evoprune.runs.evidence import drop_evidence
-from evoprune.runs.result import Result, count_failures, describe_problem, describe_training, save, trained_model
+from evoprune.runs.result import Result, count_failures, describe_problem, describe_training, trained_model
 from evoprune.runs.run import Run
 from evoprune.search.evolution import checkpoint
 from evoprune.search.evolution.bests import train_bests
@@ -63,7 +62,7 @@ class Latest:
             return
         self.saving = True
         try:
-            checkpoint.save_state(self.run.checkpoint, self.state)
+            checkpoint.save_state(self.run, self.state)
         finally:
             self.saving = False
 
@@ -141,8 +140,8 @@ def search_generations(
         known = {} if plan.restart else {training.mask.hash: training for training in trainings.values()}
         bests = train_bests(problem, evaluator.brief, state, trained_bests, known, run, where.progress)
         result = _result(problem, toolbox, plan, evolution, starts, state, trainings, bests, seed)
-        if run is not None and not run.finished:
-            save(run, result)
+        if run is not None:
+            run.save(result)
     return result
 
 
@@ -179,8 +178,6 @@ def evolve_masks(
             state = latest.state
             latest.save()
             write_generations(run, state.logbook, problem.shapes)
-            if run is not None:
-                drop_evidence(run.checkpoint, state.gen - 1)
             if progress:
                 tqdm.write(state.logbook.stream)
                 bar.set_postfix_str(f"best {state.logbook[-1]['best']:.5g}")
@@ -272,7 +269,7 @@ def first_state(problem: Problem, toolbox: base.Toolbox, evolution: Evolution, s
     def empty() -> tools.HallOfFame:
         return make_hall_of_fame(evolution, len(evaluator.objectives))
 
-    state = None if run is None else checkpoint.load_state(run.checkpoint, problem.shapes, empty)
+    state = None if run is None else checkpoint.load_state(run, problem.shapes, empty)
     if state is None:
         variation, selection = seeds.generator(seed, "variation"), random.Random(seeds.integer(seed, "selection"))
         state = State([], empty(), variation, selection)

@@ -13,20 +13,20 @@ from evoprune.masks.mask import Mask
 
 @dataclass
 class State:
-    """Where an evolution stands between two generations.
+    """The state of an evolution between two generations.
 
     Attributes:
         population: The masks, with fitness and evidence.
-        hall_of_fame: The fittest so far; of several objectives the Pareto front.
+        hall_of_fame: The fittest masks so far; with several objectives the Pareto front.
         variation: Stream of mutation and crossover.
         selection: Stream of DEAP's selection and variation, which draw from the global ``random``.
         gen: The generation that comes next.
         logbook: A record a generation.
-        bests: The fittest mask so far as of each generation in which there was a fitter one, with that generation.
+        bests: The fittest mask so far, with the generation, for each generation in which a fitter one was found.
         improved: The last generation with a fitter mask, or, with several objectives, with another Pareto front.
-        seconds: Time so far, over interruptions.
-        pending: Of a steady-state evolution, the chunks that are being evaluated.
-        exhausted: Of a steady-state evolution, whether no new child was found.
+        seconds: Time spent so far, in all sessions.
+        pending: The chunks that are being evaluated, in a steady-state evolution.
+        exhausted: Whether no new child was found, in a steady-state evolution.
     """
 
     population: list[Mask]

@@ -9,11 +9,15 @@ from deap import tools
 
 import evoprune as ep
 from evoprune.operators import Evidence
-from evoprune.runs.evidence import drop_evidence, load_evidence, save_evidence
+from evoprune.runs.run import Run
 from evoprune.search.evolution.checkpoint import load_state, save_state
 from evoprune.search.evolution.state import State
 
 SHAPES = {"a": (20, 10), "b": (10, 5)}
+
+
+def journal(folder: Path) -> Run:
+    return Run(folder, "evolve", {}, {})
 
 
 def make_state(gen: int = 3, objectives: int = 1) -> State:
@@ -46,8 +50,8 @@ def hall(objectives: int = 1) -> tools.HallOfFame:
 @pytest.mark.parametrize("objectives", [1, 2])
 def test_a_state_comes_back(tmp_path: Path, objectives: int) -> None:
     state = make_state(objectives=objectives)
-    save_state(tmp_path, state)
-    back = load_state(tmp_path, SHAPES, lambda: hall(objectives))
+    save_state(journal(tmp_path), state)
+    back = load_state(journal(tmp_path), SHAPES, lambda: hall(objectives))
     assert back is not None
     assert (back.gen, back.improved, back.seconds, len(back.bests)) == (3, 2, 1.25, 2)
     for name in ("population", "hall_of_fame"):
@@ -66,8 +70,8 @@ def test_a_state_comes_back(tmp_path: Path, objectives: int) -> None:
 
 def test_a_hall_of_fame_goes_on(tmp_path: Path) -> None:
     state = make_state()
-    save_state(tmp_path, state)
-    back = load_state(tmp_path, SHAPES, hall)
+    save_state(journal(tmp_path), state)
+    back = load_state(journal(tmp_path), SHAPES, hall)
     assert back is not None
     better = ep.random_mask(SHAPES, 0.8, np.random.default_rng(99))
     better.fitness.values = (0.15,)
@@ -79,8 +83,8 @@ def test_a_hall_of_fame_goes_on(tmp_path: Path) -> None:
 
 def test_a_logbook_goes_on(tmp_path: Path) -> None:
     state = make_state()
-    save_state(tmp_path, state)
-    back = load_state(tmp_path, SHAPES, hall)
+    save_state(journal(tmp_path), state)
+    back = load_state(journal(tmp_path), SHAPES, hall)
     assert back is not None
     assert back.logbook.select("gen", "mean") == state.logbook.select("gen", "mean")
     assert all(math.isnan(row["std"]) for row in back.logbook)
@@ -92,9 +96,9 @@ def test_a_logbook_goes_on(tmp_path: Path) -> None:
 
 def test_the_last_two_are_kept(tmp_path: Path) -> None:
     for gen in (8, 9, 10, 11):
-        save_state(tmp_path, make_state(gen))
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f"generation-{gen:06d}.{kind}" for gen in (10, 11) for kind in ("json", "npz")
+        save_state(journal(tmp_path), make_state(gen))
+    assert sorted(path.name for path in (tmp_path / "checkpoint").iterdir()) == [
+        f"generation-{gen:06d}.{kind}" for gen in (10, 11) for kind in ("json", "safetensors")
     ]
 
 
@@ -112,86 +116,57 @@ def damage(path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["flipped", "cut", "empty", "gone"])
-@pytest.mark.parametrize("kind", ["npz", "json"])
+@pytest.mark.parametrize("kind", ["safetensors", "json"])
 def test_a_damaged_one_is_named_and_the_one_before_is_used(tmp_path: Path, kind: str, how: str) -> None:
     for gen in (3, 4):
-        save_state(tmp_path, make_state(gen))
-    damage(tmp_path / f"generation-000004.{kind}", how)
+        save_state(journal(tmp_path), make_state(gen))
+    damage(tmp_path / "checkpoint" / f"generation-000004.{kind}", how)
     if (kind, how) == ("json", "gone"):  # the state was never finished
-        back = load_state(tmp_path, SHAPES, hall)
+        back = load_state(journal(tmp_path), SHAPES, hall)
     else:
         with pytest.warns(UserWarning, match=r"generation-000004\.json is damaged"):
-            back = load_state(tmp_path, SHAPES, hall)
+            back = load_state(journal(tmp_path), SHAPES, hall)
     assert back is not None
     assert back.gen == 3
-    assert not list(tmp_path.glob("generation-000004.json"))
+    assert not list((tmp_path / "checkpoint").glob("generation-000004.json"))
 
 
 def test_damaged_ones_do_not_push_out_what_is_saved_next(tmp_path: Path) -> None:
     for gen in (8, 9):
-        save_state(tmp_path, make_state(gen))
-        damage(tmp_path / f"generation-{gen:06d}.npz", "cut")
+        save_state(journal(tmp_path), make_state(gen))
+        damage(tmp_path / "checkpoint" / f"generation-{gen:06d}.safetensors", "cut")
     with pytest.warns(UserWarning, match="is damaged"):
-        assert load_state(tmp_path, SHAPES, hall) is None
+        assert load_state(journal(tmp_path), SHAPES, hall) is None
     for gen in (1, 2, 3):
-        save_state(tmp_path, make_state(gen))
-    back = load_state(tmp_path, SHAPES, hall)
+        save_state(journal(tmp_path), make_state(gen))
+    back = load_state(journal(tmp_path), SHAPES, hall)
     assert back is not None
     assert back.gen == 3
 
 
 def test_values_edited_by_hand_are_noticed(tmp_path: Path) -> None:
-    save_state(tmp_path, make_state())
-    path = tmp_path / "generation-000003.json"
+    save_state(journal(tmp_path), make_state())
+    path = tmp_path / "checkpoint" / "generation-000003.json"
     content = json.loads(path.read_text())
-    content["state"] = content["state"].replace('"gen": 3', '"gen": 2', 1)
+    content["gen"] = 2
     path.write_text(json.dumps(content))
-    with pytest.warns(UserWarning, match="its checksum is another"):
-        assert load_state(tmp_path, SHAPES, hall) is None
+    with pytest.warns(UserWarning, match="its checksum differs"):
+        assert load_state(journal(tmp_path), SHAPES, hall) is None
 
 
 def test_masks_of_another_network_are_noticed(tmp_path: Path) -> None:
-    save_state(tmp_path, make_state())
+    save_state(journal(tmp_path), make_state())
     with pytest.warns(UserWarning, match="another hash"):
-        assert load_state(tmp_path, {"a": (250, 1)}, hall) is None
+        assert load_state(journal(tmp_path), {"a": (250, 1)}, hall) is None
 
 
 def test_no_checkpoint(tmp_path: Path) -> None:
-    assert load_state(tmp_path / "nowhere", SHAPES, hall) is None
+    assert load_state(journal(tmp_path / "nowhere"), SHAPES, hall) is None
 
 
 def test_saving_again_over_one_is_the_same(tmp_path: Path) -> None:
     state = make_state()
-    save_state(tmp_path, state)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    save_state(tmp_path, state)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_evidence_comes_back_and_a_damaged_one_is_missing(tmp_path: Path) -> None:
-    found = [Evidence(name * 64, np.array([i, 5]), np.array([], np.int32)) for i, name in enumerate("abc")]
-    save_evidence(tmp_path, 2, found)
-    damage(tmp_path / "evidence-000002" / f"{'b' * 64}.npz", "cut")
-    back = load_evidence(tmp_path, 2)
-    assert list(back) == ["a" * 64, "c" * 64]
-    assert back["c" * 64].still.tolist() == [2, 5]
-    assert load_evidence(tmp_path, 1) == {}
-
-
-def test_every_flipped_bit_of_evidence_is_missing_or_harmless(tmp_path: Path) -> None:
-    save_evidence(tmp_path, 2, [Evidence("a" * 64, np.arange(3), np.arange(2))])
-    path = tmp_path / "evidence-000002" / f"{'a' * 64}.npz"
-    whole = path.read_bytes()
-    for i in range(8 * len(whole)):
-        flipped = bytearray(whole)
-        flipped[i // 8] ^= 1 << (i % 8)
-        path.write_bytes(flipped)
-        for evidence in load_evidence(tmp_path, 2).values():
-            assert (evidence.still.tolist(), evidence.grow.tolist()) == ([0, 1, 2], [0, 1])
-
-
-def test_old_evidence_is_dropped(tmp_path: Path) -> None:
-    for gen in range(4):
-        save_evidence(tmp_path, gen, [Evidence("a" * 64, np.array([1]), np.array([2]))])
-    drop_evidence(tmp_path, 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["evidence-000002", "evidence-000003"]
+    save_state(journal(tmp_path), state)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
+    save_state(journal(tmp_path), state)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()} == before

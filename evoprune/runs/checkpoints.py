@@ -1,0 +1,187 @@
+"""Checkpoints: the results of finished steps and the states of a search, from which a run is resumed.
+
+A checkpoint is two files: ``NAME.safetensors`` with a checksum of both in its metadata, and ``NAME.json``, which is written
+last, so that a checkpoint is complete or missing. One that differs from its checksum is set aside with a warning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from evoprune.masks.evidence import Evidence
+from evoprune.runs import records
+from evoprune.system.archive import unpack_arrays
+from evoprune.system.files import read_bytes, write_atomically
+
+T = TypeVar("T")
+# JSON values and tensors
+Content: TypeAlias = tuple[dict[str, Any], dict[str, Tensor]]
+Read: TypeAlias = Callable[[dict[str, Any], dict[str, Tensor]], T]
+# Errors that reading a damaged file may raise.
+DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, RuntimeError, SafetensorError)
+# States of a search that are kept.
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Attributes:
+        folder: Their folder; need not exist.
+    """
+
+    folder: Path
+
+    def step(self, name: str, compute: Callable[[], Content]) -> Content:
+        """Returns the content of a step: read back if the step was finished before, else computed and written.
+
+        Args:
+            name: The step's name, unique in the run.
+            compute: Does the step.
+        """
+        found = self._read_or_set_aside(name, "it is made again", _as_it_is)
+        if found is not None:
+            return found
+        facts, tensors = compute()
+        return self._write(name, facts, tensors), tensors
+
+    def save_state(self, gen: int, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Writes the state of a search before a generation, and removes states and evidence that are no longer needed."""
+        self._write(f"generation-{gen:06d}", facts, tensors)
+        for path in sorted(self.folder.glob("generation-*.json"))[:-KEPT]:
+            for file in _files_of(path):
+                file.unlink(missing_ok=True)
+        for place in self.folder.glob("evidence-*"):
+            number = place.name.removeprefix("evidence-")
+            if number.isdecimal() and int(number) < gen - 1:
+                shutil.rmtree(place)
+
+    def load_state(self, read: Read[T]) -> T | None:
+        """Returns the last state of a search that is not damaged; None if there is none.
+
+        Args:
+            read: Makes a state of its content; an error of :data:`DAMAGE` says that the content is damaged.
+        """
+        for path in sorted(self.folder.glob("generation-*.json"), reverse=True):
+            found = self._read_or_set_aside(path.stem, "the one before is used", read)
+            if found is not None:
+                return found
+        return None
+
+    def save_evidence(self, gen: int, found: Iterable[Evidence]) -> None:
+        """Writes the evidence of masks that were evaluated together in a generation."""
+        masks, tensors = [], {}
+        for evidence in found:
+            masks.append(evidence.mask)
+            tensors[f"still/{evidence.mask}"] = torch.tensor(evidence.still)
+            tensors[f"grow/{evidence.mask}"] = torch.tensor(evidence.grow)
+        if masks:
+            self._write(f"evidence-{gen:06d}/{masks[0]}", {"masks": masks}, tensors)
+
+    def load_evidence(self, gen: int) -> dict[str, Evidence]:
+        """Returns the evidence of a generation by mask hash; without that of damaged files, whose masks are evaluated again."""
+        place = self.folder / f"evidence-{gen:06d}"
+        found = _read_old_evidence(place)
+        for path in sorted(place.glob("*.json")):
+            found |= self._read_or_set_aside(f"{place.name}/{path.stem}", "its masks are evaluated again", _evidence_of) or {}
+        return found
+
+    def drop_after(self, gen: int) -> None:
+        """Removes all states and evidence after a generation, and the trainings of the generations' fittest masks."""
+        for path in [*self.folder.glob("generation-*"), *self.folder.glob("evidence-*"), *self.folder.glob("bests-*")]:
+            number = path.name.removesuffix(".damaged").removesuffix(path.suffix).partition("-")[2].partition(".")[0]
+            if path.name.startswith("bests-") or not number.isdecimal() or int(number) > gen:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _write(self, name: str, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        path = self.folder / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        facts = records.as_json(facts)
+        sums = {"sha256": _checksum(facts, records.pack_tensors(tensors))}
+        write_atomically(path.with_suffix(".safetensors"), records.pack_tensors(tensors, sums))
+        records.write_json(path, facts)
+        return facts
+
+    def _read_or_set_aside(self, name: str, consequence: str, read: Read[T]) -> T | None:
+        """Returns a checkpoint as ``read`` makes it of JSON values and tensors; None if it is missing or damaged."""
+        path = self.folder / f"{name}.json"
+        try:
+            return read(*_read(path))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if not path.exists():
+                return None
+            reason: Exception = error
+        except DAMAGE as error:
+            reason = error
+        warnings.warn(f"the checkpoint {path} is damaged ({reason}); {consequence}.", stacklevel=4)
+        for file in _files_of(path):
+            if file.exists():
+                file.replace(file.with_name(f"{file.name}.damaged"))
+        return None
+
+
+def _as_it_is(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Content:
+    return facts, tensors
+
+
+def _files_of(path: Path) -> list[Path]:
+    return [path, path.with_suffix(".safetensors"), path.with_suffix(".npz")]
+
+
+def _checksum(facts: Mapping[str, Any], packed: bytes) -> str:
+    """Returns the checksum of JSON values and of the content of a safetensors file, its metadata aside."""
+    header, _, values = records.parts_of(packed)
+    digest = hashlib.sha256(json.dumps([facts, header], sort_keys=True).encode())
+    digest.update(values)
+    return digest.hexdigest()
+
+
+def _evidence_of(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Evidence]:
+    return {mask: Evidence(mask, tensors[f"still/{mask}"].numpy(), tensors[f"grow/{mask}"].numpy()) for mask in facts["masks"]}
+
+
+def _read(path: Path) -> Content:
+    """Reads a checkpoint; raises an error of :data:`DAMAGE` if it differs from the one that was written."""
+    facts = json.loads(read_bytes(path))
+    if not isinstance(facts, dict):
+        raise ValueError("it holds no JSON object")
+    if "npz_sha256" in facts:
+        return _read_old_state(path, facts)
+    packed = read_bytes(path.with_suffix(".safetensors"))
+    _, metadata, _ = records.parts_of(packed)
+    if metadata is not None and metadata["sha256"] != _checksum(facts, packed):
+        raise ValueError("its checksum differs")
+    return facts, records.unpack_tensors(packed)
+
+
+# Run folders that were begun before checkpoints had one format: steps have no checksum, states and evidence are .npz files.
+
+
+def _read_old_state(path: Path, outer: Mapping[str, Any]) -> Content:
+    packed = read_bytes(path.with_suffix(".npz"))
+    found = hashlib.sha256(outer["state"].encode()).hexdigest(), hashlib.sha256(packed).hexdigest()
+    if found != (outer["sha256"], outer["npz_sha256"]):
+        raise ValueError("its checksum differs")
+    return json.loads(outer["state"]), {name: torch.tensor(array) for name, array in unpack_arrays(packed).items()}
+
+
+def _read_old_evidence(place: Path) -> dict[str, Evidence]:
+    found = {}
+    for path in sorted(place.glob("*.npz")):
+        with contextlib.suppress(*DAMAGE):
+            arrays = unpack_arrays(read_bytes(path))
+            found[path.stem] = Evidence(path.stem, arrays["still"], arrays["grow"])
+    return found

@@ -1,0 +1,40 @@
+"""The files in a run folder that belong to the run, as against those of the user."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+from evoprune.system.files import open_regular
+
+# Written into each figure, as PNG calls it, by which a run knows its own figures.
+SOFTWARE = {"Software": "evoprune"}
+_FILES = (
+    "result.json",  # first: it says that the run is finished
+    "evaluations.csv", "generations.csv", "layers.csv", "bests.csv", "history.csv", "removals.json", "mask.npz",
+    "model.safetensors",
+)  # fmt: skip
+_FOLDERS = ("checkpoint", "hall_of_fame")
+
+
+def clear(folder: Path) -> None:
+    """Removes the files of a run, and only those; its ``config.json`` last."""
+    for name in _FILES:
+        (folder / name).unlink(missing_ok=True)
+    for path in folder.glob("*.png"):
+        if _is_figure(path):
+            path.unlink()
+    for place in (folder / name for name in _FOLDERS):
+        if place.is_symlink():
+            place.unlink()
+        elif place.exists():
+            shutil.rmtree(place)
+    (folder / "config.json").unlink(missing_ok=True)
+
+
+def _is_figure(path: Path) -> bool:
+    ((key, value),) = SOFTWARE.items()
+    with contextlib.suppress(OSError), open_regular(path) as file:
+        return f"{key}\0{value}".encode() in file.read(1000)
+    return False
