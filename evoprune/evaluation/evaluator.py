@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import chain, repeat
 from typing import Any, TypeAlias
 
+from evoprune.engines.registry import ENGINES
 from evoprune.errors import InputError
 from evoprune.evaluation.brief import evaluate_chunk
 from evoprune.evaluation.chunks import Chunk, split
@@ -87,7 +88,8 @@ class Evaluator:
             engine: The run's engine.
         """
         self.known, self.divisors = dict(known), dict(divisors)
-        self.job = replace(self.job, brief=replace(self.brief, threads=threads, engine=engine))
+        brief = replace(self.brief, threads=threads, engine=engine)
+        self.job = replace(self.job, brief=brief, own_engine=ENGINES.own.get(engine))
 
     def __call__(self, mask: Mask) -> tuple[float, ...]:
         """Returns the fitness of one mask, as DEAP wants it.

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from evoprune import seeds
 from evoprune.engines import check as engines
+from evoprune.engines.registry import ENGINES
 from evoprune.errors import InputError, look_up
 from evoprune.evaluation.evidence import MAGNITUDE
 from evoprune.evaluation.job import BriefTraining, Job
@@ -92,7 +93,7 @@ def make_job(
         evidence=options.evidence,
         drop=options.drop,
     )
-    return Job(problem, brief, own)
+    return Job(problem, brief, own, ENGINES.own.get(options.engine))
 
 
 def find_objectives(

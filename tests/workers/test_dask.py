@@ -20,6 +20,7 @@ from support.fleet import assert_all_end, evaluations, listening
 from support.processes import finish, start, wait_for
 
 import evoprune as ep
+from evoprune.evaluation.job import Job
 from evoprune.evaluation.terms import FITNESS, TERMS, FitnessFunction
 
 pytest.importorskip("distributed", reason="Dask is an extra: pip install 'evoprune[dask]'")
@@ -223,26 +224,27 @@ def test_a_standing_cluster_has_nothing_of_another_run(
     """A script may be edited between two runs; what one sends is sent once, and not left behind."""
     from distributed import Client
 
-    from evoprune.workers import dask
+    from evoprune.workers import dask_cluster
 
     standing, made = cluster(), []
     address = standing.address
+    payload = Job.payload.fget
 
-    class Counted(dask.ProblemPlugin):
-        def __init__(self, evaluator: ep.Evaluator) -> None:
-            made.append(evaluator.key)  # the class travels, and whatever it holds
-            super().__init__(evaluator)
+    def counted(job: Job) -> bytes:
+        made.append(job.key)
+        return payload(job)
 
-    monkeypatch.setattr(dask, "ProblemPlugin", Counted)
+    monkeypatch.setattr(Job, "payload", property(counted))
     monkeypatch.setitem(FITNESS, "mine", FitnessFunction("mine", ("mine",)))
     for sign in (1.0, -1.0):
         with monkeypatch.context() as patch:
             patch.setitem(TERMS, "mine", lambda trained, validation, sign=sign: sign * validation.loss)
             assert evaluated(digits, address, "mine", generations=2) == evaluated(digits, "serial", "mine", generations=2)
     assert evaluated(digits, address) == evaluated(digits, "serial")
-    assert len(made) == 3
+    assert len(set(made)) == 3
+    assert len(made) <= 2 * 3  # to each worker once
     with Client(address, set_as_default=False) as client:
-        assert list(client.run(lambda: len(sys.modules["evoprune.workers.dask"].held)).values()) == [0, 0]
+        assert list(client.run(lambda: len(sys.modules["evoprune.evaluation.job"]._jobs)).values()) == [0, 0]
 
     (tmp_path / "here_alone.py").write_text("def term(trained, validation):\n    return validation.loss\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -252,8 +254,8 @@ def test_a_standing_cluster_has_nothing_of_another_run(
 
     for worker in standing.workers:
         os.killpg(worker.pid, signal.SIGKILL)
-    monkeypatch.setattr(dask, "LONELY", 0.1)
-    with Client(address, set_as_default=False) as client, dask.watching(client, address):
+    monkeypatch.setattr(dask_cluster, "LONELY", 0.1)
+    with Client(address, set_as_default=False) as client, dask_cluster.watching(client, address):
         end = time.monotonic() + 20
         while f"no workers at {address}" not in capsys.readouterr().err:
             assert time.monotonic() < end

@@ -473,7 +473,7 @@ def test_a_timeout_needs_workers() -> None:
     with pytest.raises(ep.InputError, match="expected a number of seconds above 0"):
         ep.workers.choose_workers("auto", -1.0)
     with pytest.raises(ep.InputError, match="workers are an object"):
-        ep.workers.choose_workers(ep.workers.serial, 3.0)
+        ep.workers.choose_workers(ep.workers.Serial(), 3.0)
 
 
 @pytest.mark.process

@@ -110,13 +110,67 @@ def test_dask_mixes_no_problems(folder: Path, serial: list[str]) -> None:
     assert run(folder, "dask:2") == serial
 
 
-def test_what_the_main_process_alone_has_is_refused(folder: Path) -> None:
-    changed = SCRIPT.replace("    recipe, workers =", "    SLOPE = 0.5\n    recipe, workers =").replace(
-        '{"relu": torch.relu, ', '{"first": leaky, '
+def test_a_pool_mixes_no_problems(folder: Path, serial: list[str]) -> None:
+    assert run(folder, "pool:2") == serial
+
+
+OWN = """
+import sys
+import torch
+import evoprune as ep
+
+if __name__ == "__main__":
+    SMOOTHING = 0.1  # which the main process alone has
+
+    def mine(trained, validation):
+        return -validation.loss + SMOOTHING * validation.accuracy
+
+    ep.register.fitness("registered", lambda trained, validation: validation.accuracy - validation.loss)
+    loss = lambda outputs, targets: torch.nn.functional.cross_entropy(outputs, targets, label_smoothing=SMOOTHING)
+    x = torch.randn(200, 20, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    problem = ep.Problem(torch.nn.Linear(20, 2), ep.Data(train=(x, (x[:, 0] > 0).long())), ep.Recipe(epochs=1), loss=loss)
+    for fitness in (mine, "registered"):
+        toolbox = ep.make_toolbox(problem, sparsity=0.8, fitness=fitness, fitness_epochs=1, workers=sys.argv[1])
+        with toolbox.map.func:
+            print([value.hex() for (value,) in toolbox.map(toolbox.evaluate, toolbox.population(n=4))])
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("own")
+    (path / "script.py").write_text(OWN)
+    return path
+
+
+@pytest.fixture(scope="module")
+def own_serially(own: Path) -> list[str]:
+    lines = run(own, "serial")
+    assert len(set(lines)) == 2
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("workers", "launcher"), [("scoop", ("-m", "evoprune.scoop", "-n", "2")), ("dask:2", ()), ("pool:2", ())]
+)
+def test_lambdas_and_what_the_main_process_alone_has_travel(
+    own: Path, own_serially: list[str], workers: str, launcher: tuple[str, ...]
+) -> None:
+    assert run(own, workers, *launcher) == own_serially
+
+
+def test_a_module_that_the_script_changes_is_refused(folder: Path) -> None:
+    """Modules beside a script are imported by workers, and do not travel."""
+    (folder / "slopes.py").write_text(
+        "from torch.nn import functional as F\nSLOPE = 0.3\n\ndef leaky(x):\n    return F.leaky_relu(x, SLOPE)\n"
     )
-    (folder / "changed.py").write_text(changed)
+    changed = SCRIPT.replace("    recipe, workers =", "    slopes.SLOPE = 0.5\n    recipe, workers =").replace(
+        '{"relu": torch.relu, ', '{"first": slopes.leaky, '
+    )
+    (folder / "changed.py").write_text("import slopes\n" + changed)
     process = start(["-m", "evoprune.scoop", "-n", "1", str(folder / "changed.py"), "scoop"], folder)
     code, output = finish(process, 200)
     assert code == 1, output
     assert "these differ: network" in output
-    assert "what a script sets under if __name__ == '__main__'" in output
+    assert "modules whose globals the script does not change" in output
