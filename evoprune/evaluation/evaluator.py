@@ -83,7 +83,7 @@ class Evaluator:
 
         Args:
             known: Evaluations of earlier generations by mask hash.
-            divisors: Divisors of the fitness; empty where it was not calibrated yet.
+            divisors: Divisors of the fitness; empty if it was not calibrated yet.
             threads: The run's threads.
             engine: The run's engine.
         """
@@ -94,8 +94,8 @@ class Evaluator:
     def __call__(self, mask: Mask) -> tuple[float, ...]:
         """Returns the fitness of one mask, as DEAP wants it.
 
-        The mask is given its evidence, which also comes with the values: out of another process, where a mask is a copy, they
-        bring it to the mask whose fitness they become.
+        The mask is given its evidence, which also comes with the values: from another process, which has a copy of the mask,
+        they bring it to the mask whose fitness they become.
 
         Raises:
             InputError: The fitness has several terms and no population was evaluated yet; or a mask that is to be repaired is

@@ -33,7 +33,7 @@ class BriefTraining:
         seed: Seeds batches and noise; one a run, the same for every individual.
         engine: Name of the engine.
         threads: Threads that torch uses.
-        chunk_size: Masks that are evaluated together, where the engine takes several at a time.
+        chunk_size: Masks that are evaluated together, if the engine takes several at a time.
         dissipation: How survivors are removed during the brief training; None for not at all.
         evidence: Fraction of the survivors that :func:`evoprune.evaluation.evidence.take_evidence` names; 0 takes none.
         drop: How it ranks them: by ``absolute`` or ``relative`` movement, ``magnitude``, or ``random``.
@@ -58,7 +58,7 @@ class Job:
         brief: The brief training.
         terms: Those of the user's own fitness terms that the fitness is made of, by name. The built-in ones are always
             measured.
-        own_engine: The engine, where it is the user's own; None for the built-in one that ``brief`` names.
+        own_engine: The engine, if it is the user's own; None for the built-in one that ``brief`` names.
     """
 
     problem: Problem

@@ -102,7 +102,7 @@ def find_objectives(
     """Returns the fitness functions of a name or a term, or of several, and the user's own terms that they are made of.
 
     Raises:
-        InputError: No name, an unknown one, one twice, or accuracy where it is not defined.
+        InputError: No name, an unknown one, one twice, or accuracy for a regression.
     """
     given = (fitness,) if isinstance(fitness, str) or callable(fitness) else tuple(fitness)
     functions = {f"own.{describe(each)}": each for each in given if callable(each)}

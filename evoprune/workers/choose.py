@@ -20,7 +20,7 @@ def choose_workers(name: str | Workers = "auto", evaluation_timeout: float | Non
 
     Args:
         name: ``serial``; ``pool:N``, N processes of this machine; ``scoop`` (the script must run under ``python -m
-            evoprune.scoop``, or SCOOP's own launcher); ``auto``: SCOOP where the script runs under it, else serial; ``dask:N``
+            evoprune.scoop``, or SCOOP's own launcher); ``auto``: SCOOP if the script runs under it, else serial; ``dask:N``
             or the address of a Dask scheduler, see :class:`evoprune.workers.dask.DaskWorkers`; or a registered name, alone or
             with a colon and more. An object with the methods of :class:`evoprune.workers.base.Workers` is returned as it is,
             with its own limits.
@@ -28,7 +28,7 @@ def choose_workers(name: str | Workers = "auto", evaluation_timeout: float | Non
             limit.
 
     Raises:
-        InputError: An unknown name, an object without the methods, ``scoop`` where SCOOP does not run, or a limit that is not
+        InputError: An unknown name, an object without the methods, ``scoop`` without SCOOP's launcher, or a limit that is not
             above 0 or that these workers cannot enforce.
     """
     if evaluation_timeout is not None and not (math.isfinite(evaluation_timeout) and evaluation_timeout > 0):

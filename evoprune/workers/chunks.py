@@ -16,7 +16,7 @@ T = TypeVar("T")
 def share_out(job: Job, chunks: Sequence[Chunk], workers: int) -> list[Chunk]:
     """Returns all masks in pieces of equal size, as many for each worker, and none larger than a chunk.
 
-    Where an individual's bits depend on its company, the chunks are returned as they are.
+    If other masks in a chunk may change a mask's last bits, the chunks are returned as they are.
     """
     if not chunks or not job.engine.company_changes_no_bit(job.problem):
         return list(chunks)

@@ -21,12 +21,12 @@ class DaskWorkers:
     """Workers of a Dask cluster, which is started, or joined, when it is first needed.
 
     Args:
-        where: ``dask:N`` for a cluster of N processes on this machine, ended with this object, or the address of a scheduler,
+        where: ``dask:N`` for a cluster of N processes on this machine, which ends with this object, or a scheduler's address,
             ``tcp://host:port`` or, with the certificates of Dask's configuration (``distributed.comm.tls``), ``tls://host:port``.
         evaluation_timeout: Seconds that the evaluation of a mask may take; None for no limit.
 
     Raises:
-        InputError: ``where`` is neither, or there are no certificates.
+        InputError: ``where`` is none of these, or there are no certificates.
     """
 
     def __init__(self, where: str, evaluation_timeout: float | None = None) -> None:
@@ -43,7 +43,7 @@ class DaskWorkers:
 
         Raises:
             InputError: The cluster cannot be started, the scheduler cannot be reached, it has no workers, or they have several
-                threads or, where evaluations are limited, nobody who starts them again.
+                threads or, with a time-out, no nannies that start them again.
         """
         if self._client is None:
             if self.where.startswith(LOCAL):
@@ -68,7 +68,7 @@ class DaskWorkers:
         return str(future.key)
 
     def wait(self) -> tuple[str, Outcome]:
-        """Waits for one of the tasks; it is lost where several workers died at it, or while it waited beside others.
+        """Waits for one of the tasks; it is lost if several workers died while they did it or held it.
 
         Raises:
             WorkersError: The scheduler is lost, or a worker cannot run tasks.
@@ -94,7 +94,7 @@ class DaskWorkers:
             return max(1, len(workers_of(self.client)))
 
     def close(self) -> None:
-        """Leaves the cluster, and ends it if it is ours; when it is next needed, it is started or joined again."""
+        """Leaves the cluster, and ends a local one; when it is next needed, it is started or joined again."""
         if self._client is not None and not self.where.startswith(LOCAL) and self._client.status == "running":
             with contextlib.suppress(OSError, FutureCancelledError):  # it is lost, and the jobs with it
                 self._client.run(forget_all, on_error="ignore")
@@ -103,7 +103,7 @@ class DaskWorkers:
 
     @contextlib.contextmanager
     def _scheduler(self) -> Iterator[None]:
-        """Turns what Dask raises for a lost scheduler into an error of the run."""
+        """Turns Dask's errors of a lost scheduler into an error of the run."""
         try:
             yield
         except (OSError, FutureCancelledError) as error:

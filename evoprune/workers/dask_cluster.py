@@ -73,7 +73,7 @@ def start_cluster(where: str, resources: contextlib.ExitStack) -> Client:
             # any free port, on which nothing is served; else it is 8787, which may be in use
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
             memory_limit=0,  # Dask pauses workers that pass theirs; these keep nothing that could be spilled
-            security=True,  # keys of its own: without, whoever is on this machine could run code
+            security=True,  # its own keys; without them anybody on this machine could run code
             silence_logs=logging.CRITICAL,
         )
     except KeyboardInterrupt:
@@ -103,8 +103,8 @@ def join_cluster(where: str, limited: bool, resources: contextlib.ExitStack) -> 
         The client.
 
     Raises:
-        InputError: The scheduler cannot be reached, it has no workers, or they have several threads or, where evaluations are
-            limited, nobody who starts them again.
+        InputError: The scheduler cannot be reached, it has no workers, or they have several threads or, with a
+            time-out, no nannies that start them again.
     """
     resources.enter_context(dask.config.set({LARGE: SIZE}))
     try:

@@ -28,7 +28,8 @@ T = TypeVar("T")
 def evaluate(workers: Workers, job: Job, chunks: Iterable[Chunk], slots: int | None = None) -> Iterator[list[Evaluation]]:
     """Evaluates chunks of masks on workers.
 
-    Where company changes no bit, chunks are split so that no worker idles while another has several masks left.
+    If other masks in a chunk change no bit of a mask's result, chunks are split so that no worker idles while another has
+    several masks left.
 
     Args:
         workers: The workers.
@@ -147,7 +148,7 @@ class _Evaluation:
         self.waiting[self.workers.submit(work, self.key, payload, pack_masks(piece.masks), seconds)] = piece
 
     def settle(self, piece: _Piece, outcome: Outcome) -> list[Evaluation]:
-        """Returns the evaluations of a piece; none where it has to be tried again.
+        """Returns the evaluations of a piece; none if it has to be tried again.
 
         Raises:
             WorkersError: The worker could not make the job.

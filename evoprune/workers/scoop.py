@@ -12,8 +12,8 @@ from evoprune.workers.base import Lost, Outcome, attempt, pack
 from evoprune.workers.launcher import under_own_launcher, under_scoop
 
 STOCK = (
-    "SCOOP's own launcher listens on every network interface and runs what strangers send it, hangs when an idle worker dies, "
-    "does long tasks twice, and ends with status 0 whatever happens; use: python -m evoprune.scoop -n N script.py ..."
+    "SCOOP's own launcher listens on every network interface and runs code that strangers send it, hangs when an idle worker "
+    "dies, does long tasks twice, and ends with status 0 whatever happens; use: python -m evoprune.scoop -n N script.py ..."
 )
 
 
@@ -53,7 +53,7 @@ class Scoop:
         return self._waiting[-1]
 
     def wait(self) -> tuple[Any, Outcome]:
-        """Waits for one of the tasks; it is lost where no worker could finish it."""
+        """Waits for one of the tasks; it is lost if no worker could finish it."""
         from scoop import futures
 
         while True:
@@ -69,7 +69,7 @@ class Scoop:
             return done, outcome
 
     def count(self) -> int:
-        """Returns how many processes work: under SCOOP's own launcher that of the script does, too."""
+        """Returns the number of processes that work; under SCOOP's own launcher the script's process is one of them."""
         import scoop as package
 
         return int(package.SIZE) - 1 if under_own_launcher() else int(package.SIZE)

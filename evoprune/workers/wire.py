@@ -23,7 +23,7 @@ from evoprune.workers.base import Broken, Lost, Outcome
 from evoprune.workers.launcher import under_own_launcher
 
 NUMBERS = ("validation_loss", "validation_accuracy", "multiply_adds", "seconds")
-# A worker's answer where it does not have the job.
+# The answer of a worker that does not have the job.
 UNKNOWN_JOB = "unknown job"
 
 

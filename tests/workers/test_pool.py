@@ -60,8 +60,8 @@ def test_a_process_killed_at_work_and_the_serial_result(whole: Path, run: Run, t
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
-        ("kill", "the process [0-9]+ at it was killed by SIGKILL"),
-        ("hang", "the process [0-9]+ at it ended with status 1; evaluation_timeout is 2 s"),
+        ("kill", "the process that evaluated it ended: "),
+        ("hang", "the process that evaluated it ended: .*; evaluation_timeout is 2 s"),
         pytest.param("raise", "ValueError: poisoned", marks=pytest.mark.slow),
         pytest.param("exit", r"SystemExit\(3\)", marks=pytest.mark.slow),
         pytest.param("rubbish", "a worker returned rubbish: ", marks=pytest.mark.slow),
@@ -134,7 +134,7 @@ def test_a_script_that_cannot_be_imported_ends_the_run(tmp_path: Path) -> None:
     code, output = finish(start([str(script)]), 100)
     assert code == 1, output
     assert "ImportError: no torch here" in output
-    assert "no process of pool:1 can be started" in output
+    assert "a process of pool:1 ended as it started" in output
 
 
 def test_a_script_without_a_guard_is_told(tmp_path: Path) -> None:
