@@ -19,8 +19,7 @@ from typing import Any
 
 from evoprune.scoop.broker import Keys
 from evoprune.system import signals
-
-LIBRARIES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+from evoprune.system.libraries import ONE_THREAD
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,7 @@ def main() -> None:
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
     os.close(nowhere)
-    for library in LIBRARIES:  # before torch is imported: processes with as many threads as cores slow each other down
-        os.environ[library] = "1"
+    os.environ.update(ONE_THREAD)  # before torch is imported
     sys.exit(run(orders))
 
 

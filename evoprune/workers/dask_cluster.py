@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from evoprune.errors import InputError
 from evoprune.system.importing import require_importable_script
+from evoprune.system.libraries import ONE_THREAD
 from evoprune.system.signals import without_interrupts
 
 LOCAL = "dask:"
@@ -34,7 +35,7 @@ LARGE, SIZE = "distributed.admin.large-graph-warning-threshold", "100 GB"
 LOCAL_CONFIG = {
     LARGE: SIZE,
     # without Dask's MALLOC_TRIM_THRESHOLD_, under which training takes twice as long
-    "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1, "OPENBLAS_NUM_THREADS": 1},
+    "distributed.nanny.pre-spawn-environ": dict(ONE_THREAD),
     "distributed.scheduler.allowed-failures": ATTEMPTS - 1,
     "distributed.scheduler.worker-saturation": 1.0,  # a task waits with the scheduler, not beside an idle worker
     "distributed.deploy.lost-worker-timeout": "1 day",  # a cluster gives up a worker that takes longer to be restarted

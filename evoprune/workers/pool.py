@@ -6,20 +6,17 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
 from itertools import count
 from multiprocessing import connection
 from typing import Any
 
 from evoprune.errors import InputError, WorkersError
 from evoprune.system.importing import require_importable_script
+from evoprune.system.libraries import children_use_one_thread
 from evoprune.system.signals import without_interrupts
 from evoprune.workers.base import Lost, Outcome, attempt, pack
-
-# Libraries read these when they are imported; processes that each use as many threads as cores slow one another down.
-LIBRARIES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Pool:
@@ -97,7 +94,7 @@ class _Process:
         require_importable_script()
         self.executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
         before = multiprocessing.active_children()
-        with without_interrupts(), _one_thread():  # Ctrl-C is for the main process
+        with without_interrupts(), children_use_one_thread():  # Ctrl-C is for the main process
             self.ready = self.executor.submit(os.getpid)
         self.process = next(child for child in multiprocessing.active_children() if child not in before)
 
@@ -112,17 +109,3 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=lambda: connection.wait([parent.sentinel]) and os._exit(1), daemon=True).start()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in LIBRARIES}
-    os.environ.update(dict.fromkeys(LIBRARIES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
