@@ -1,5 +1,6 @@
 import math
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -130,6 +131,18 @@ def test_a_worker_with_other_versions_is_refused(digits: ep.Problem) -> None:
     other = payload(digits, versions=versions() | {"torch": "2.4.0"})
     with pytest.raises(ep.InputError, match=r"torch is [\d.]+, there 2\.4\.0"):
         recall("run:hash", other)
+
+
+def test_a_problem_that_cannot_be_sent_is_said(tensors: ep.Data) -> None:
+    lock = threading.Lock()
+
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        with lock:
+            return nn.functional.cross_entropy(outputs, targets)
+
+    problem = ep.Problem(model=nn.Linear(6, 3), data=tensors, loss=loss, identity="with a lock")
+    with pytest.raises(ep.InputError, match=r"cannot be sent to workers: cannot pickle '_thread\.lock' object"):
+        _ = ep.Evaluator(problem, epochs=1).job.payload
 
 
 def test_a_global_that_changes_gives_workers_another_job(tensors: ep.Data, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -259,14 +258,6 @@ def test_a_standing_cluster_has_nothing_of_another_run(
         end = time.monotonic() + 20
         while f"no workers at {address}" not in capsys.readouterr().err:
             assert time.monotonic() < end
-
-
-@pytest.mark.process
-def test_what_cannot_be_sent_is_said(digits: ep.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    lock = threading.Lock()
-    monkeypatch.setitem(TERMS, "mine", lambda trained, validation: lock)
-    with pytest.raises(ep.InputError, match="cannot be sent to workers"):
-        evaluated(digits, "dask:1")
 
 
 @pytest.mark.process
