@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from support.comparing import assert_it_alone_failed, assert_same, least_fit
@@ -20,7 +21,7 @@ from support.processes import finish, start, wait_for
 
 import evoprune as ep
 from evoprune.evaluation.job import Job
-from evoprune.evaluation.terms import FITNESS, TERMS, FitnessFunction
+from evoprune.evaluation.terms import Outcome, Term
 
 pytest.importorskip("distributed", reason="Dask is an extra: pip install 'evoprune[dask]'")
 
@@ -205,7 +206,7 @@ def test_tls_with_certificates_and_without(
     assert_same(whole, tmp_path / "run")
 
 
-def evaluated(problem: ep.Problem, workers: str, fitness: str = "loss", generations: int = 1) -> list[tuple[float, ...]]:
+def evaluated(problem: ep.Problem, workers: str, fitness: str | Term = "loss", generations: int = 1) -> list[tuple[float, ...]]:
     """Returns the fitness of four masks a generation."""
     toolbox = ep.make_toolbox(problem, sparsity=0.8, fitness=fitness, fitness_epochs=1, workers=workers, chunk_size=2)
     with toolbox.map.func:
@@ -234,11 +235,12 @@ def test_a_standing_cluster_has_nothing_of_another_run(
         return payload(job)
 
     monkeypatch.setattr(Job, "payload", property(counted))
-    monkeypatch.setitem(FITNESS, "mine", FitnessFunction("mine", ("mine",)))
     for sign in (1.0, -1.0):
-        with monkeypatch.context() as patch:
-            patch.setitem(TERMS, "mine", lambda trained, validation, sign=sign: sign * validation.loss)
-            assert evaluated(digits, address, "mine", generations=2) == evaluated(digits, "serial", "mine", generations=2)
+
+        def mine(outcome: Outcome, sign: float = sign) -> np.ndarray:
+            return sign * outcome.validation.loss
+
+        assert evaluated(digits, address, mine, generations=2) == evaluated(digits, "serial", mine, generations=2)
     assert evaluated(digits, address) == evaluated(digits, "serial")
     assert len(set(made)) == 3
     assert len(made) <= 2 * 3  # to each worker once
@@ -247,9 +249,8 @@ def test_a_standing_cluster_has_nothing_of_another_run(
 
     (tmp_path / "here_alone.py").write_text("def term(trained, validation):\n    return validation.loss\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(TERMS, "mine", importlib.import_module("here_alone").term)
     with pytest.raises(ep.RunError, match="No module named 'here_alone'"):
-        evaluated(digits, address, "mine")
+        evaluated(digits, address, importlib.import_module("here_alone").term)
 
     for worker in standing.workers:
         os.killpg(worker.pid, signal.SIGKILL)
