@@ -14,7 +14,7 @@ COSTS = Path(__file__).with_name("costs.json")
 
 
 def features(problem: Problem, sparsity: float, k: int) -> list[float]:
-    """Returns what the time of a training step is made of.
+    """Returns the quantities that the time of a training step is a sum of.
 
     Args:
         problem: The problem.
@@ -22,14 +22,14 @@ def features(problem: Problem, sparsity: float, k: int) -> list[float]:
         k: Number of individuals.
 
     Returns:
-        One step; individuals; dense weights times examples, of all individuals; surviving weights times examples, likewise.
+        One step; individuals; dense weights times examples, and surviving weights times examples, both of all individuals.
     """
     weights, batch = problem.prunable_count, problem.recipe.batch_size
     return [1.0, float(k), float(k * weights * batch), k * (1 - sparsity) * weights * batch]
 
 
 def choose(problem: Problem, sparsity: float, k: int) -> str:
-    """Returns the name of the engine with the least expected time, among those that can serve the problem.
+    """Returns the name of the engine with the least expected time among those that can serve the problem.
 
     Args:
         problem: The problem.
@@ -39,7 +39,7 @@ def choose(problem: Problem, sparsity: float, k: int) -> str:
     costs = json.loads(COSTS.read_text())
     kind = problem.device.partition(":")[0]
     if kind not in costs:
-        # never measured here: dense products are what such devices are made for
+        # never measured here: such devices are made for dense products
         order = ["stacked", "module"]
     else:
         values = features(problem, sparsity, k)
@@ -55,7 +55,7 @@ def choose(problem: Problem, sparsity: float, k: int) -> str:
 
 
 def resolve(name: str, problem: Problem, sparsity: float, k: int) -> str:
-    """Returns the engine of that name, chosen where it is ``auto``.
+    """Returns the name of the engine; for ``auto``, the one that is chosen.
 
     Raises:
         InputError: An unknown name, or an engine that cannot serve the problem.

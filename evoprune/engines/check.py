@@ -17,7 +17,7 @@ from evoprune.masks.random import random_mask
 from evoprune.problem.problem import Problem
 from evoprune.problem.recipe import MEASURE_BATCH
 
-# What they do to a weight depends on other weights, which in a population may be another individual's.
+# Their step of a weight depends on other weights, which in a population may be another individual's.
 _NOT_ELEMENTWISE = ("Adafactor", "Muon")
 
 
@@ -38,7 +38,7 @@ def require(name: str, problem: Problem) -> Engine:
 
 
 def _refusal(name: str, engine: Engine, problem: Problem) -> str:
-    """Returns why an engine cannot serve a problem; empty where it can."""
+    """Returns the reason why an engine cannot serve a problem; empty if it can."""
     if problem.recipe.optimizer in _NOT_ELEMENTWISE:
         return (
             f"the engine {name!r} trains all individuals in one vector, so the optimizer must work on each weight by itself; "
@@ -55,13 +55,13 @@ def _refusal(name: str, engine: Engine, problem: Problem) -> str:
         different = _different_state(population, references) or _different_outputs(population, references, problem)
     except InputError as error:
         return str(error)
-    except Exception as error:  # noqa: BLE001 - whatever the network raises there, it does not under the reference
+    except Exception as error:  # noqa: BLE001 - the network raises nothing under the reference
         return f"the engine {name!r} cannot follow this network: {error}. Use the engine 'module'."
     return f"the engine {name!r} {different} than this network does alone. Use the engine 'module'." if different else ""
 
 
 def _train_two_steps(population: Population, problem: Problem) -> None:
-    """Trains two steps on three examples, noise, frozen and unused parameters and all."""
+    """Trains two steps on three examples, with noise, and with frozen and unused parameters."""
     x, target = problem.part("train")
     parameters = [parameter for parameter in population.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=0.01, weight_decay=0.1)
@@ -77,7 +77,7 @@ def _train_two_steps(population: Population, problem: Problem) -> None:
 
 
 def _different_state(population: Population, references: Sequence[Population]) -> str:
-    """Returns what is trained otherwise than by the reference; empty for nothing."""
+    """Names the first tensor that is trained otherwise than by the reference; empty for none."""
     for k, reference in enumerate(references):
         found = population.state(k)
         for key, expected in reference.state(0).items():
@@ -87,7 +87,7 @@ def _different_state(population: Population, references: Sequence[Population]) -
 
 
 def _different_outputs(population: Population, references: Sequence[Population], problem: Problem) -> str:
-    """Returns where outputs or losses differ from the reference's; empty for nowhere."""
+    """Names the first batch whose outputs or losses differ from the reference's; empty for none."""
     for part, training, size in _batches(problem):
         x, target = (tensor[:size] for tensor in problem.part(part))
         found = _outputs(population, x, training)

@@ -1,4 +1,4 @@
-"""Populations that keep removed weights in place, as zeros: what the dense engines share."""
+"""Populations that keep removed weights in place, as zeros: the common base of the dense engines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class DensePopulation(nn.Module):
 
     @abstractmethod
     def find_removed(self) -> list[Tensor]:
-        """Returns, for each of ``weights``, where the masks are false."""
+        """Returns, for each of ``weights``, a tensor of its shape that is true where the masks are false."""
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
@@ -58,5 +58,5 @@ class DensePopulation(nn.Module):
         for weight, new in zip(self.weights, grown, strict=True):
             for memory in optimizer.state.get(weight, {}).values():
                 if isinstance(memory, Tensor) and memory.shape == new.shape:
-                    memory.masked_fill_(new, 0.0)  # what it remembers is from before the weight was removed
+                    memory.masked_fill_(new, 0.0)  # from before the weight was removed
         return [tensor.masked_fill(new, 0.0) for tensor, new in zip(carried, grown, strict=False)]

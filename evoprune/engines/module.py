@@ -42,7 +42,7 @@ class ModulePopulation(DensePopulation):
         return self.network(x).unsqueeze(0)  # type: ignore[no-any-return]
 
     def find_removed(self) -> list[Tensor]:
-        """Returns where the mask is false, by layer."""
+        """Returns a tensor for each layer, true where the mask is false."""
         return [torch.from_numpy(~layer) for layer in self.masks[0].layers.values()]
 
     def survivor_values(self, k: int, tensors: Sequence[Tensor]) -> Tensor:

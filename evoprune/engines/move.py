@@ -15,7 +15,7 @@ from evoprune.problem.problem import Problem
 def move(
     population: Population, optimizer: torch.optim.Optimizer, problem: Problem, name: str
 ) -> tuple[Population, torch.optim.Optimizer]:
-    """Goes on with another engine in the middle of training.
+    """Moves a population to another engine in the middle of training.
 
     Args:
         population: The population.
@@ -24,8 +24,8 @@ def move(
         name: Name of the other engine.
 
     Returns:
-        The population under the other engine, and an optimiser that remembers what the first one did; the same two where
-        they have that engine already.
+        The population under the other engine, and an optimiser with the memory of the first one; the same two if they have
+        that engine already.
     """
     if type(population) is ENGINES[name].kind:
         return population, optimizer

@@ -81,8 +81,8 @@ class Engine:
     Attributes:
         kind: The population's class.
         capacity: Most individuals that it trains at once; None for any number.
-        company_changes_no_bit: Tells of a problem whether it is known that an individual has the same bits alone and beside
-            others, so that a population may be split as suits the workers.
+        company_changes_no_bit: Tells whether, for a problem, an individual is known to have the same bits alone and beside
+            others, so that a population may be split to suit the workers.
     """
 
     kind: Any

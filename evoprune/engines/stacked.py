@@ -31,7 +31,7 @@ class StackedPopulation(DensePopulation):
             mask.require(problem.shapes)
         self.size, self.masks = len(masks), list(masks)
         network = problem.network()
-        self._call = [network]  # in a list: its own parameters are not to be trained
+        self._call = [network]  # in a list, which hides it from parameters(): they are not to be trained
         self.names = [name for name, _ in network.named_parameters()]
         self.stacked = nn.ParameterList([nn.Parameter(self._stack(p), p.requires_grad) for p in network.parameters()])
         self.stacked_buffers = {name: self._stack(b) for name, b in network.named_buffers()}
@@ -53,7 +53,7 @@ class StackedPopulation(DensePopulation):
         return outputs
 
     def find_removed(self) -> list[Tensor]:
-        """Returns where the masks are false, by layer, stacked over the individuals."""
+        """Returns a tensor for each layer, stacked over the individuals, true where the masks are false."""
         layers = [mask.layers for mask in self.masks]
         return [torch.from_numpy(np.stack([~layer[name] for layer in layers])) for name in layers[0]]
 

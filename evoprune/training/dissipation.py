@@ -34,7 +34,7 @@ EDGES = np.linspace(-6.0, 2.0, 65)
 
 @dataclass(frozen=True)
 class Dissipation:
-    """When and what to remove.
+    """The weights to remove, and the epochs at whose end they are removed.
 
     Either the sparsity is given, and each epoch's threshold follows from a geometric schedule of density; or a fraction is
     given, and the sparsity emerges. This is the project's reading of arXiv:2209.02201, of which only the abstract was read:
@@ -42,8 +42,8 @@ class Dissipation:
 
     Attributes:
         epochs: Number of removals: one at the end of each of so many epochs.
-        sparsity: Sparsity after the last one; None where ``fraction`` is given.
-        fraction: f: removes where the score is at most f; None where ``sparsity`` is given.
+        sparsity: Sparsity after the last removal; None if ``fraction`` is given.
+        fraction: f: survivors with a score of at most f are removed; None if ``sparsity`` is given.
         movement: The score of a survivor. ``relative``: |w - w0| / |w0|, the paper's words. ``absolute``: |w - w0| over the
             mean |w0| of all prunable weights. ``random``: a random number from 0 to 1, the control: random dropout of weights
             with the same schedule.
@@ -104,7 +104,7 @@ class Dissipation:
             )
 
     def target(self, epoch: int, survivors: int, n: int) -> int | None:
-        """Returns how many of n weights are to survive the removal after an epoch; None where the threshold is given.
+        """Returns how many of n weights are to survive the removal after an epoch; None if the threshold is given.
 
         The density falls by the same factor from each removal to the next.
 
@@ -123,7 +123,7 @@ class Dissipating:
     """The schedule of a dissipation in one training.
 
     Args:
-        dissipation: When and what to remove.
+        dissipation: The weights to remove, and the epochs.
 
     Attributes:
         log: After each removal, a list with the description of each individual's, see :func:`describe_removal`.

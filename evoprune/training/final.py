@@ -37,11 +37,10 @@ class FinalTraining:
         history: After each epoch: epoch, mean training loss of its steps, validation loss and validation accuracy, survivors,
             and the multiply-adds on surviving weights so far.
         removals: The log that the schedule kept of this mask, such as
-            :func:`evoprune.training.dissipation.describe_removal` of each removal;
-            empty without a schedule.
+            :func:`evoprune.training.dissipation.describe_removal` of each removal; empty without a schedule.
         engines: The engines that trained it, one after another.
-        test_loss: Mean loss on the test set; NaN where training ended before the recipe's last epoch.
-        test_accuracy: From 0 to 1; None where accuracy is not defined.
+        test_loss: Mean loss on the test set; NaN if training ended before the recipe's last epoch.
+        test_accuracy: From 0 to 1; None if accuracy is not defined.
         seconds: Time it took.
         search_cost: Multiply-adds of a training before this one that found its mask; 0 for none.
         state: The network's ``state_dict``, removed weights exactly zero.

@@ -31,7 +31,7 @@ def dense_gradient(
         problem: The problem; its training examples and loss are used.
         state: The network's ``state_dict``, removed weights zero.
         seed: Seeds the batch: the first examples of an epoch's order under that seed.
-        batch: Number of examples; all, where there are fewer.
+        batch: Number of examples; all of them, if there are fewer.
         draw: The number of that epoch; another number takes another batch.
 
     Raises:
@@ -45,7 +45,7 @@ def dense_gradient(
     weights = [parameters[name].requires_grad_() for name in problem.shapes]  # frozen ones may be pruned, too
     x, target = problem.part("train")
     rows = next(batch_order(len(x), batch, seed, draw, x.device))
-    with noise(seed, draw):  # a module of the user's own may draw even so
+    with noise(seed, draw):  # a user's module may draw even in evaluation mode
         loss = problem.loss(network(x[rows]), target[rows])
     gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
     found: NDArray[np.floating[Any]] = torch.cat([gradient.flatten() for gradient in gradients]).abs().cpu().numpy()

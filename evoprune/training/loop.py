@@ -156,7 +156,7 @@ class _Loop:
             self.costs[epoch, k] += dense_gradient_cost(problem)
             return dense_gradient(problem, population.state(k), seed, draw=step)
 
-        with noise(seed, step):  # a schedule of the user's own may draw
+        with noise(seed, step):  # a user's schedule may draw
             masks = schedule.masks_after(Moment(problem, population, step // steps, step, seed, gradients))
         population.train()  # the schedule may have measured it
         if masks is not None:

@@ -17,7 +17,7 @@ from evoprune.seeds import noise
 
 @dataclass(frozen=True)
 class Measured:
-    """Mean loss [K], and accuracy [K] from 0 to 1 (NaN where the targets are not classes, or the loss is not finite)."""
+    """Mean loss [K], and accuracy [K] from 0 to 1 (NaN if the targets are not classes, or the loss is not finite)."""
 
     loss: NDArray[np.float64]
     accuracy: NDArray[np.float64]
@@ -26,7 +26,7 @@ class Measured:
 def measure(population: Population, problem: Problem, part: str) -> Measured:
     """Measures mean loss and accuracy on ``train``, ``validation`` or ``test``, in evaluation mode.
 
-    A network that draws even so draws the same each time.
+    A network that draws in evaluation mode draws the same each time.
     """
     x, target = problem.part(part)
     losses = torch.zeros(population.size, dtype=torch.float64, device=x.device)

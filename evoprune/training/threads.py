@@ -12,7 +12,7 @@ from evoprune.system.forks import settle
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """Lets torch use so many threads, and as many as before afterwards.
+    """Sets the number of torch's threads, and restores it afterwards.
 
     Raises:
         InputError: Several, in a forked process.

@@ -29,7 +29,7 @@ def replace_modules(
     """Puts the population's modules in the place of the network's.
 
     Returns:
-        What has parameters, by the name that it had in the network, and the modules that own them.
+        The layers that have parameters, by their names in the network, and the modules that own them.
     """
     chains = _chains(network)
     made: dict[nn.Module, nn.Module] = {}
@@ -94,16 +94,18 @@ def require_supported(problem: Problem) -> None:
     if problem.device == "cpu" and not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         raise InputError("this build of torch has no MKL, whose sparse products the engine 'sparse' needs; use 'module'.")
     for name, module in problem.network().named_modules():
-        what = f"{name or 'the network'} is {type(module).__name__}; the engine 'sparse'"
+        said = f"{name or 'the network'} is {type(module).__name__}; the engine 'sparse'"
         leaf = next(module.children(), None) is None
         if isinstance(module, PRUNABLE_MODULES) and type(module) is not nn.Linear:
-            raise InputError(f"{what} has no convolutions yet, nor kinds of nn.Linear. Use the engine 'module' or 'stacked'.")
+            raise InputError(f"{said} has no convolutions yet, nor kinds of nn.Linear. Use the engine 'module' or 'stacked'.")
         if leaf and type(module) not in SUPPORTED:
             raise InputError(
-                f"{what} serves linear layers, layer normalisation over the last dimension, dropout, flattening and "
+                f"{said} serves linear layers, layer normalisation over the last dimension, dropout, flattening and "
                 f"elementwise activations. Use the engine 'module' or 'stacked'."
             )
         if type(module) is nn.LayerNorm and len(module.normalized_shape) != 1:
-            raise InputError(f"{what} normalises over the last dimension only. Use the engine 'module' or 'stacked'.")
+            raise InputError(f"{said} normalises over the last dimension only. Use the engine 'module' or 'stacked'.")
         if not leaf and [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
-            raise InputError(f"{what} cannot stack parameters of its own. Use the engine 'module' or 'stacked'.")
+            raise InputError(
+                f"{said} cannot stack parameters outside of layers. Use the engine 'module' or 'stacked'."
+            )

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 class Layer:
-    """The linear layers of K individuals as one sparse matrix: where their parameters lie in a vector, and what they connect.
+    """The linear layers of K individuals as one sparse matrix: places of the parameters in a vector, and connections.
 
     Args:
         linear: The dense layer, at W0.
@@ -58,7 +58,7 @@ class Layer:
         return vector[:n], vector[n:] if self.has_bias else None
 
     def pattern(self, shared: bool) -> Pattern:
-        """Returns where the values lie in the matrix that reads the shared input, or each individual its own."""
+        """Returns the places of the values in the matrix; its columns are the shared input, or each individual's."""
         if self._pattern is None or self._pattern.shared != shared:
             self._pattern = Pattern(self.indices, self.counts, self.shape, shared)
         return self._pattern
@@ -93,7 +93,7 @@ class Layer:
 
 
 class Pattern:
-    """Where the surviving weights of one layer of K individuals lie: CSR of the matrix, and of its transpose.
+    """The places of the surviving weights of one layer of K individuals: CSR of the matrix, and of its transpose.
 
     Args:
         indices: Flat indices of the survivors in the dense [out, in]: of individual 0, ascending, then 1, ...
@@ -124,21 +124,21 @@ class Pattern:
         return _csr_times(self.transposed_crow, self.transposed_col, values.index_select(0, self.order), dy)
 
     def add_sampled(self, values: Tensor, dy: Tensor, x: Tensor) -> None:
-        """Adds dy @ x.T, [rows, columns], to the values, in place and nowhere else."""
+        """Adds dy @ x.T, [rows, columns], to the values, in place, at their places only."""
         if len(values):
             out = torch.sparse_csr_tensor(self.crow, self.col, values, self.shape, check_invariants=False)
             torch.sparse.sampled_addmm(out, dy, x.t(), out=out)  # ``out`` shares its values with ``values``
 
 
 class Chain(torch.autograd.Function):
-    """Sparse layers one after another, each with bias and ReLU where it has them; one node in autograd's graph."""
+    """Sparse layers one after another, each with its bias and ReLU, if any; one node in autograd's graph."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, vector: Tensor, layers: Sequence[Layer], shared: bool) -> Tensor:
         """Returns [rows of the last layer, batch] of x [columns of the first, batch]; the vector holds all parameters."""
         patterns = [layer.pattern(shared and i == 0) for i, layer in enumerate(layers)]
         activations = [x]
-        parts = _split(vector.detach(), layers)  # detached: embedding_bag would prepare a backward pass of its own
+        parts = _split(vector.detach(), layers)  # detached: embedding_bag would prepare its own backward pass
         for layer, pattern, part in zip(layers, patterns, parts, strict=True):
             values, biases = layer.parts(part)
             y = pattern.times(values, activations[-1])
@@ -148,7 +148,7 @@ class Chain(torch.autograd.Function):
                 y.relu_()
             activations.append(y)
         ctx.layers, ctx.patterns = layers, patterns
-        # the output is saved only where the gradient needs it: what is not saved may be changed in place by what follows
+        # the output is saved only if the gradient needs it: tensors that are not saved may be changed in place by later modules
         saved = activations if layers[-1].relu else activations[:-1]
         ctx.save_for_backward(vector, *saved)
         return activations[-1]
@@ -159,7 +159,7 @@ class Chain(torch.autograd.Function):
         vector, *activations = ctx.saved_tensors
         gradient = torch.zeros_like(vector)
         parts, gradients = _split(vector.detach(), ctx.layers), _split(gradient, ctx.layers)
-        own = False  # what autograd hands in may have other readers; what is made here has none, and is changed in place
+        own = False  # a tensor from autograd may have other readers; one that is made here has none, and is changed in place
         for i in reversed(range(len(ctx.layers))):
             layer, pattern = ctx.layers[i], ctx.patterns[i]
             if layer.relu and own:
@@ -184,7 +184,7 @@ def hear_the_beta_warning() -> None:
 
 
 def _pointers(index: Tensor, n: int) -> Tensor:
-    """Returns where each of n rows begins in entries sorted by row, and where the last ends."""
+    """Returns the start of each of n rows in entries that are sorted by row, and the end of the last."""
     return F.pad(torch.bincount(index, minlength=n).cumsum(0), (1, 0)).to(index.dtype)
 
 

@@ -47,7 +47,7 @@ class PopulationLayerNorm(nn.Module):
     """Layer normalisation over the last dimension, with each individual's own scale and shift.
 
     Attributes:
-        vector: Those parameters, as the population hands them out: scales [K, features], then shifts likewise.
+        vector: Those parameters, as the population hands them out: scales [K, features], then shifts [K, features].
     """
 
     vector: Tensor
@@ -68,7 +68,7 @@ class PopulationLayerNorm(nn.Module):
         return torch.cat([torch.empty(0), *(tensors[kind] for kind in self.kinds for tensors in dense)])
 
     def parts(self, vector: Tensor) -> dict[Any, Tensor]:
-        """Returns the module's own part: all of it."""
+        """Returns the module's part: all of the vector."""
         return {self: vector}
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 Each linear layer of all K individuals is one block-diagonal sparse matrix, whose surviving values are the parameter; the layers
 that read the shared input are stacked instead, [K * out, in]. Work and memory grow with the survivors, not with the dense size.
 
-Activations look like [K, batch, features] to the network's own code, and lie in memory as [K, features, batch], which is what
-the products want; elementwise operations keep that layout.
+Activations look like [K, batch, features] to the network's own code, and lie in memory as [K, features, batch], the
+layout that the products need; elementwise operations keep that layout.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class SparsePopulation(nn.Module):
     def set_masks(
         self, masks: Sequence[Mask], optimizer: torch.optim.Optimizer, carried: Sequence[Tensor] = ()
     ) -> list[Tensor]:
-        """Replaces the masks: the vector, and what the optimiser remembers of it, get another length."""
+        """Replaces the masks: the vector, and the optimiser's memory of it, get another length."""
         survivors = {self.layers[name.rpartition(".")[0]]: indices for name, indices in _survivors_of(masks).items()}
         before = self.vector.shape
         parts = self._layer_parts(torch.arange(len(self.vector), device=self.vector.device))
