@@ -81,7 +81,7 @@ def baseline() -> Callable[[str, Any], object]:
 def model() -> Callable[[str, Any], object]:
     """Registers a network: a function that returns a module.
 
-    It is called with those of ``input_shape``, ``classes`` and ``widths`` that it has parameters for, as :class:`Problem` says.
+    It is called with ``input_shape`` and ``classes`` if it requires them, and with ``widths`` if they are given.
     """
     from evoprune.problem.models import MODELS
 
