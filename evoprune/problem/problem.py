@@ -42,8 +42,8 @@ class Problem:
 
     Args:
         model: Name of a model (see :data:`evoprune.problem.models.MODELS`), a ``torch.nn.Module`` (copied, never changed), or a
-            function that returns one; it is called with ``input_shape`` and ``classes`` if it requires them, and with ``widths``
-            if they are given.
+            function that returns one; it is called with ``input_shape`` and ``classes`` if it requires them, and with
+            ``widths`` if they are given.
         data: Name of a data set (see :func:`evoprune.problem.load.load`), a :class:`evoprune.problem.data.Data`, or a function
             that returns one.
         recipe: How networks are trained.
