@@ -106,6 +106,4 @@ def require_supported(problem: Problem) -> None:
         if type(module) is nn.LayerNorm and len(module.normalized_shape) != 1:
             raise InputError(f"{said} normalises over the last dimension only. Use the engine 'module' or 'stacked'.")
         if not leaf and [*module.parameters(recurse=False), *module.buffers(recurse=False)]:
-            raise InputError(
-                f"{said} cannot stack parameters outside of layers. Use the engine 'module' or 'stacked'."
-            )
+            raise InputError(f"{said} cannot stack parameters outside of layers. Use the engine 'module' or 'stacked'.")
