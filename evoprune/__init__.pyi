@@ -12,6 +12,7 @@ from .problem.problem import Problem
 from .problem.recipe import Recipe
 from .runs.result import Result
 from .runs.run import Run
+from .search.ask import Search
 from .search.baseline import baseline
 from .search.combine import combine
 from .search.dissipate import dissipate
@@ -19,6 +20,7 @@ from .search.evolution.callbacks import Callback, TensorBoard
 from .search.evolution.evolve import evolve
 from .search.evolution.options import Evolution
 from .search.kstarts import k_starts
+from .search.registry import prune
 from .search.statistics import make_statistics
 from .search.toolbox import make_toolbox
 from .search.train import train_mask
@@ -42,6 +44,7 @@ __all__ = [
     "Result",
     "Run",
     "RunError",
+    "Search",
     "SurvivorsWarning",
     "TensorBoard",
     "UnprunableWarning",
@@ -56,6 +59,7 @@ __all__ = [
     "make_statistics",
     "make_toolbox",
     "operators",
+    "prune",
     "random_mask",
     "register",
     "register_fitness",

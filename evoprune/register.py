@@ -135,3 +135,11 @@ def figure(name: str, function: Any = None, *, suits: Callable[[Path], bool] | N
     from evoprune.figures.runs import register_figure
 
     return register_figure(name, function, suits)
+
+
+@_kind
+def method() -> Callable[[str, Any], object]:
+    """Registers a method: a class with ``Options``, and ``ask`` and ``tell`` or ``find``; see :mod:`evoprune.search.method`."""
+    from evoprune.search.registry import METHODS
+
+    return METHODS.register

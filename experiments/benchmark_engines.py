@@ -4,7 +4,8 @@
 better of 0 and 2 loader workers (whose start is not counted). Every engine trains the same masks on the same batches.
 """
 
-from evoprune.cli.guard import guard, parse
+from evoprune.cli.forms import parse
+from evoprune.cli.guard import guard
 from evoprune.system import signals
 
 if __name__ == "__main__":

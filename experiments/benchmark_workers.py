@@ -4,7 +4,8 @@ Each measurement is a run of its own, started in turn; making the problem is not
 itself, `overhead` what it takes beyond that, in the time of all processes: packing, the wire, idling at the generation's end.
 """
 
-from evoprune.cli.guard import guard, parse
+from evoprune.cli.forms import parse
+from evoprune.cli.guard import guard
 from evoprune.system import signals
 
 if __name__ == "__main__":

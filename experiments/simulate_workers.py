@@ -5,7 +5,8 @@ one thing after another: breeding a child, sending a chunk, taking and recording
 what --wire says. Simulated: generations of --offspring masks, generations that grow with the workers, and a steady state.
 """
 
-from evoprune.cli.guard import guard, parse
+from evoprune.cli.forms import parse
+from evoprune.cli.guard import guard
 from evoprune.runs.evaluations import append_evaluations
 from evoprune.runs.run import Run
 from evoprune.system import signals
@@ -27,22 +28,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from deap import base
 
 import evoprune as ep
 from evoprune import seeds
 from evoprune.evaluation.brief import evaluate_chunk
-from evoprune.evaluation.evaluator import Evaluator
 from evoprune.evaluation.job import Job
 from evoprune.figures import drawing
 from evoprune.runs import records
+from evoprune.runs.journal import Memory
+from evoprune.search.course import prepare_evaluator
 from evoprune.search.evolution.checkpoint import save_state
-from evoprune.search.evolution.course import first_state, next_state
-from evoprune.search.evolution.generations import log_generation
+from evoprune.search.evolution.evolve import Evolve, EvolveOptions
 from evoprune.search.evolution.survival import improve, replace
-from evoprune.search.evolution.variation import register_operators, vary
+from evoprune.search.evolution.variation import vary
+from evoprune.search.execution import Execution
+from evoprune.search.generations import log_generation
+from evoprune.search.session import Evaluating, Session
 from evoprune.workers.base import Returned
 from evoprune.workers.chunks import equal_pieces
+from evoprune.workers.serial import Serial
 from evoprune.workers.wire import evaluations_of, pack_masks
 
 COLUMNS = ("schedule", "workers", "offspring", "masks_per_second", "of_ideal", "workers_busy", "origin_busy", "bottleneck")
@@ -192,18 +196,16 @@ def measure(options: SimulationOptions) -> tuple[Costs, dict[int, float]]:
     """Measures the costs; returns them, and the median seconds of a chunk by its number of masks."""
     problem = ep.Problem(options.model, options.data, ep.Recipe(epochs=1), seed=0, data_dir=options.data_dir)
     evolution = ep.Evolution(k=options.offspring // 2, offspring=options.offspring, generations=100)
-    toolbox = ep.make_toolbox(
-        problem, sparsity=options.sparsity, fitness="loss", fitness_epochs=1, chunk_size=options.chunk_size,
-        evidence=evolution.evidence(options.sparsity), workers="serial",
-    )  # fmt: skip
-    register_operators(toolbox, evolution, options.sparsity, 1, seeds.generator(0, "variation"))
-    evaluator: Evaluator = toolbox.evaluate.func
+    chosen = EvolveOptions(sparsity=options.sparsity, chunk_size=options.chunk_size, trained_bests=0, evolution=evolution)
+    evaluator = prepare_evaluator(Evolve, problem, 0, chosen, Execution())
+    session = Session(problem, Memory({"threads": 1}), 0, Execution(), Evaluating(evaluator, Serial()))
+    rng = seeds.generator(0, "masks")
     sizes = sorted({1, max(1, options.chunk_size // 2), options.chunk_size})
     times: dict[int, list[float]] = {size: [] for size in sizes}
     evaluated = []
     for _ in range(options.repeats):
         for size in sizes:
-            masks = toolbox.population(n=size)
+            masks = [ep.random_mask(problem.shapes, options.sparsity, rng, "varied") for _ in range(size)]
             start = time.perf_counter()
             evaluated = evaluate_chunk(evaluator.job, masks)
             times[size].append(time.perf_counter() - start)
@@ -212,7 +214,7 @@ def measure(options: SimulationOptions) -> tuple[Costs, dict[int, float]]:
     spread = statistics.median(float(np.std(np.log(found))) for found in times.values())
     content = [asdict(evaluation) for evaluation in evaluated]
     with tempfile.TemporaryDirectory() as folder:
-        breed, close = measure_origin(problem, toolbox, evolution, Path(folder))
+        breed, close = measure_main_process(session, chosen, Path(folder))
         take = median_time(options.repeats, lambda: take_reply(pickle.dumps(content), masks, evaluator.job, Path(folder)))
     send = median_time(options.repeats, lambda: pickle.dumps(pack_masks(masks)))
     costs = Costs(max(0.0, float(chunk)), float(mask), float(spread), breed, send, take, close, options.wire)
@@ -225,12 +227,15 @@ def take_reply(content: bytes, masks: Sequence[ep.Mask], job: Job, folder: Path)
     append_evaluations(folder / "evaluations.csv", 1, evaluations)
 
 
-def measure_origin(problem: ep.Problem, toolbox: base.Toolbox, evolution: ep.Evolution, folder: Path) -> tuple[float, float]:
+def measure_main_process(session: Session, options: EvolveOptions, folder: Path) -> tuple[float, float]:
     """Returns the seconds of breeding a child, and of closing a generation: selection, statistics, checkpoint."""
-    state = first_state(problem, toolbox, evolution, 0, None)
-    state = next_state(state, toolbox.population(n=evolution.first), None, toolbox, evolution, None, False)
-    breed = median_time(3, lambda: vary(state, toolbox, evolution)) / evolution.children
-    children, known = vary(state, toolbox, evolution), dict(toolbox.evaluate.func.known)
+    search, evolution = Evolve(session, options), options.evolution
+    masks = search.ask()
+    session.evaluate(masks, 0)
+    search.tell(masks)
+    state, operators = search.state, search.operators
+    breed = median_time(3, lambda: vary(state, operators, evolution)) / evolution.children
+    children, known = vary(state, operators, evolution), dict(session.evaluator.known)
     like = next(iter(known.values()))
     for i, child in enumerate(children):  # as if they had been evaluated
         child.fitness.values = (-1.0 - 0.01 * i,)
@@ -240,7 +245,7 @@ def measure_origin(problem: ep.Problem, toolbox: base.Toolbox, evolution: ep.Evo
 
     def close() -> None:
         after = copy.deepcopy(state)
-        after.population = replace(after, children, toolbox, evolution)
+        after.population = replace(after, children, operators, evolution)
         improve(after, children, 1)
         log_generation(after.logbook, after.gen, after.population, after.bests[-1][1], known, {c.hash for c in children})
         save_state(run, after)

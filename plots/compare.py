@@ -1,6 +1,9 @@
 """Figures and table of a comparison: reads its folder (cells.csv and the CSV files beside it) only, and writes into it."""
 
-from evoprune.cli.plot import plot_comparison_main
+import sys
+
+from evoprune.cli.guard import guard
+from evoprune.cli.plot import plot
 
 if __name__ == "__main__":
-    plot_comparison_main(__doc__)
+    guard(lambda: plot(["compare", *sys.argv[1:]], "plots"))

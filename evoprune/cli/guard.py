@@ -6,21 +6,13 @@ import atexit
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from evoprune.errors import EvopruneError, RunError
 from evoprune.system import signals, streams
 
 T = TypeVar("T")
 BROKEN_PIPE = 141  # as a shell has it of a process that nobody reads from
-
-
-def parse(kind: type[T], description: str | None, **how: Any) -> T:
-    """Returns the options of the command line."""
-    import tyro
-
-    options: T = tyro.cli(kind, description=description, **how)
-    return options
 
 
 def guard(script: Callable[[], None]) -> None:

@@ -1,102 +1,92 @@
-"""The course of an experiment script."""
+"""The command ``evoprune``: a method, a comparison, or a figure; the scripts in ``experiments`` and ``plots`` call the same."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Sequence
 
-from evoprune.figures import drawing
-from evoprune.system import signals
-
-if TYPE_CHECKING:
-    from evoprune.problem.problem import Problem
-    from evoprune.runs.result import Result
-from evoprune.cli.guard import guard, parse
-from evoprune.cli.options import NOT_SETTINGS, OptionsT, make_problem
+from evoprune.cli.guard import guard
+from evoprune.system import loading
 
 
-def main(
-    method: str,
-    kind: type[OptionsT] | Callable[[], type[OptionsT]],
-    search: Callable[[Problem, OptionsT, Path], Result],
-    description: str | None,
-) -> None:
-    """Runs an experiment script: options, search, result, figures.
+def run() -> None:
+    """Run the command line ``evoprune COMMAND ...``.
 
     Ends the process with status 0; 1 for an error of the run, 2 for one of the user's, 130 for Ctrl-C, 143 for SIGTERM.
+    """
+    guard(lambda: _command(sys.argv[1:]))
+
+
+def main(command: str, arguments: Sequence[str] | None = None) -> None:
+    """Run one command, as the scripts in ``experiments`` do; see :func:`run`.
 
     Args:
-        method: Name of the method, as in records.
-        kind: The script's options, or a function that makes their class from modules that take long to import.
-        search: Does the search and records it in a run folder.
-        description: For ``--help``.
+        command: ``compare``, or the name of a method.
+        arguments: Its options; None takes the process's.
     """
-    guard(lambda: _experiment(method, kind, search, description))
+    guard(lambda: _run(command, sys.argv[1:] if arguments is None else list(arguments), None))
 
 
-def _experiment(
-    method: str,
-    kind: type[OptionsT] | Callable[[], type[OptionsT]],
-    search: Callable[[Problem, OptionsT, Path], Result],
-    description: str | None,
-) -> None:
-    with signals.nothing_begun():
-        wanted: type[OptionsT] = kind if isinstance(kind, type) else kind()
-        options = parse(wanted, description)
-        from evoprune.runs import records
-        from evoprune.runs.settings import settings_hash
+def _command(arguments: list[str]) -> None:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview(arguments))
+        return
+    if arguments[0] == "--version":
+        from evoprune import __version__
 
-        values = dataclasses.asdict(options)
-        settings = {name: value for name, value in values.items() if name not in NOT_SETTINGS}
-        shown_folder = options.out or Path("runs", f"{method}-{options.data}-{settings_hash(settings)}")
-        folder = shown_folder.absolute()
-        problem = make_problem(options, data=options.data, seed=options.seed)
-    config = problem.config()
-    resolved = {**config, **config["recipe"]}
-    facts = {name: resolved[name] for name in values if name in resolved}
-    shown = {"method": method, **values, **facts, "out": shown_folder}
-    print("\n".join(f"{name:20} {value}" for name, value in shown.items()), end="\n\n", flush=True)
-    anew = options.force or getattr(options, "retry_failed", False)
-    finished = (folder / "result.json").exists() and not anew
-    result = search(problem, options, folder)
-    if finished:
-        print(f"{shown_folder} is finished already:")
-    with records.as_written(folder / "result.json"):
-        _print_result(records.read_json(folder / "result.json") or result.summary)
-    files = ["result.json", "mask.npz", "model.safetensors", *_draw_figures(folder, anew=not finished)]
-    print(f"written to {shown_folder}: {', '.join(files)}")
+        print(__version__)
+        return
+    command, *rest = arguments
+    _run(command, rest, f"evoprune {command}")
 
 
-def _draw_figures(folder: Path, anew: bool) -> list[str]:
-    """Draws a run's figures, where any is missing, and returns the names of their files; what fails is a warning."""
-    try:
-        from evoprune.figures import runs as plot
+def _run(command: str, arguments: list[str], prog: str | None) -> None:
+    loading.load_plugins()
+    for path in _values_of("--load", arguments):
+        loading.load(path)
+    if command == "compare":
+        from evoprune.cli.compare import compare
 
-        names = [f"{name}.png" for name in plot.figures_of(folder)]
-        if anew or not all((folder / name).exists() for name in names):
-            plot.save_figures(folder)
-    except Exception as error:  # noqa: BLE001 - the result is there
-        drawing.warn("the figures", error)
-        return []
-    return [name for name in names if (folder / name).exists()]
+        compare(arguments, prog)
+    elif command == "plot":
+        from evoprune.cli.plot import plot
+
+        plot(arguments, prog)
+    else:
+        from evoprune.cli.experiment import run_method
+
+        run_method(command, arguments, prog)
 
 
-def _print_result(result: dict[str, Any]) -> None:
-    shown = {name: value for name, value in result.items() if not isinstance(value, dict)}
-    print("\n".join(f"{name:22} {value}" for name, value in shown.items()))
-    for role, facts in {"winner": result, **result["controls"]}.items():
-        numbers = [f"{name} {facts[f'test_{name}']:.4f}" for name in ("accuracy", "loss") if facts[f"test_{name}"] is not None]
-        print(f"test set, {role:11} {', '.join(numbers) or 'diverged'}")
-    for count, what in (
-        ("failed", "failed; see evaluations.csv"),
-        ("machine_failures", "were not judged, because the machine failed; --retry-failed evaluates them again"),
-        ("no_better_than_chance", "were no better than chance"),
-    ):
-        if result.get(count):
-            print(f"warning: {result[count]} of {result.get('evaluations', result['k'])} masks {what}")
-    if result.get("winner_status", "ok") != "ok" or result["better_than_chance"] is False:
-        print("warning: the winner is no better than chance; lower --lr, or choose by --fitness loss")
-    if result["collapse"]:
-        print(f"warning: the winner's mask cuts off: {result['collapse']}")
+def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:
+    """Return the values of a flag, which has to be read before the others are known."""
+    values: list[str] = []
+    reading = False
+    for argument in arguments:
+        if argument.startswith("-"):
+            name, equals, value = argument.partition("=")
+            reading = name == flag
+            values += [value] if reading and equals else []
+        elif reading:
+            values.append(argument)
+    return values
+
+
+def _overview(arguments: Sequence[str]) -> str:
+    from evoprune.search.method import summary_of
+    from evoprune.search.registry import find_method, method_names
+
+    lines = [f"  {name:16} {summary_of(find_method(name))}" for name in method_names()]
+    lines += [
+        f"  {'compare':16} Compare methods over sparsities, seeds and data sets.",
+        f"  {'plot':16} Draw a figure of a run or of a comparison.",
+    ]
+    return "\n".join(
+        [
+            "usage: evoprune COMMAND [options], evoprune COMMAND --help",
+            "",
+            "Search for sparse neural networks at initialization, by evolution.",
+            "",
+            *lines,
+        ]
+    )

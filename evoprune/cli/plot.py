@@ -1,56 +1,65 @@
-"""The course of a plot script."""
+"""The command ``evoprune plot``: one figure of a run, or all figures of a comparison."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from evoprune.cli.guard import guard, parse
+from evoprune.cli.forms import form, parse
+from evoprune.cli.guard import guard
+from evoprune.errors import look_up
 from evoprune.system import signals
 
 
 @dataclass(frozen=True)
 class PlotOptions:
-    """Options of every plot."""
+    """Options of every figure."""
 
-    run: Path
-    """Folder of the run."""
+    run: Path = field(default=Path(), metadata={"positional": True})
+    """Folder of the run, or of the comparison."""
     out: Path | None = None
-    """File to write, with an ending such as .png or .pdf; None: a PNG in the run's folder."""
+    """File to write, with an ending such as .png or .pdf. None: a PNG in the folder."""
 
 
 def plot_main(name: str, description: str | None) -> None:
-    """Draws one figure of a run, and says where it is; a user's error ends the process with status 2."""
-    guard(lambda: _plot(name, description))
+    """Draw one figure of a run, as the scripts in ``plots`` do; a user's error ends the process with status 2."""
+    guard(lambda: _draw(name, description, None, None))
 
 
-def _plot(name: str, description: str | None) -> None:
+def plot(arguments: Sequence[str], prog: str | None) -> None:
+    """Run ``evoprune plot FIGURE FOLDER``.
+
+    Raises:
+        InputError: No such figure, or it cannot be drawn.
+    """
+    from evoprune.figures import drawing
+
+    with drawing.importing_matplotlib():
+        from evoprune.figures.runs import FIGURES
+    names = dict.fromkeys([*FIGURES, "compare"])
+    if not arguments or arguments[0].startswith("-"):
+        print(f"usage: evoprune plot FIGURE FOLDER [--out FILE]\n\nFigures: {', '.join(names)}")
+        return
+    name, *rest = arguments
+    look_up("figure", name, names)
+    if name == "compare":
+        folder = parse(form(PlotOptions), "Draw all figures of a comparison.", rest, f"{prog} compare").run
+        draw_comparison(folder)
+        return
+    _draw(name, FIGURES[name].__doc__, rest, f"{prog} {name}")
+
+
+def draw_comparison(folder: Path) -> None:
+    """Draw every figure of a comparison, write its table again, and print where they are."""
+    from evoprune.comparison.markdown import write_tables
+    from evoprune.figures.comparisons import save_compare_figures
+
+    print(write_tables(folder), *save_compare_figures(folder, strict=True), sep="\n")
+
+
+def _draw(name: str, description: str | None, arguments: Sequence[str] | None, prog: str | None) -> None:
     with signals.nothing_begun():
-        import tyro
-
-        options = parse(PlotOptions, description, config=(tyro.conf.PositionalRequiredArgs,))
+        options = parse(form(PlotOptions), description, arguments, prog)
         from evoprune.figures.runs import write_figure
     print(write_figure(name, options.run, options.out))
-
-
-@dataclass(frozen=True)
-class ComparisonOptions:
-    """Options of the plot of a comparison."""
-
-    folder: Path
-    """Folder of the comparison."""
-
-
-def plot_comparison_main(description: str | None) -> None:
-    """Draws every figure of a comparison, writes its table again, and says where they are."""
-    guard(lambda: _plot_comparison(description))
-
-
-def _plot_comparison(description: str | None) -> None:
-    with signals.nothing_begun():
-        import tyro
-
-        folder = parse(ComparisonOptions, description, config=(tyro.conf.PositionalRequiredArgs,)).folder
-        from evoprune.comparison.markdown import write_tables
-        from evoprune.figures.comparisons import save_compare_figures
-    print(write_tables(folder), *save_compare_figures(folder, strict=True), sep="\n")

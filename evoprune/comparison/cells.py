@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evoprune.comparison.methods import METHODS, split_control
-from evoprune.errors import InputError, look_up
+from evoprune.comparison.methods import find, split_control
+from evoprune.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Cell:
     """A cell of the table.
 
     Attributes:
-        method: A name of :data:`METHODS`, or one with ``-restart``, ``-shuffled`` or ``-redrawn`` behind it.
+        method: A name of :func:`evoprune.comparison.methods.names`, or one with ``-restart``, ``-shuffled`` or
+            ``-redrawn`` behind it.
         data: Name of the data set.
         model: Name of the network.
         sparsity: The asked sparsity; 0 for ``dense``.
@@ -94,7 +95,7 @@ def make_cells(
         InputError: An unknown method, or nothing to compare.
     """
     for method in methods:
-        look_up("method", split_control(method)[0], METHODS)
+        find(split_control(method)[0])
     for name, values in (("methods", methods), ("data", data), ("sparsities", sparsities), ("seeds", seeds_)):
         if not values:
             raise InputError(f"no {name} are given; expected at least one.")

@@ -6,25 +6,27 @@ import functools
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evoprune import seeds
 from evoprune.baselines.controls import redrawn, shuffled
-from evoprune.comparison.budget import epochs_within, options_of
+from evoprune.comparison import methods
+from evoprune.comparison.budget import epochs_within, resolve
 from evoprune.comparison.cells import Cell, Comparison
-from evoprune.comparison.methods import METHODS, split_control
+from evoprune.comparison.methods import split_control
 from evoprune.engines import auto
 from evoprune.errors import CollapseWarning, RunError
 from evoprune.masks.mask import Mask
 from evoprune.masks.random import survivors_of
 from evoprune.problem.problem import Problem
 from evoprune.problem.recipe import Recipe
-from evoprune.search.kstarts import check_k
-from evoprune.search.one_mask import Found, train_found
-from evoprune.search.session import Plan, Where
-from evoprune.search.toolbox import make_toolbox
-from evoprune.training.dissipation import Dissipation
+from evoprune.search.course import carry_out, prepare_evaluator
+from evoprune.search.execution import Execution
+from evoprune.search.final import Plan
+from evoprune.search.method import Found, require
+from evoprune.search.session import Session
 from evoprune.workers.base import Workers
 
 
@@ -50,7 +52,7 @@ def problem_of(comparison: Comparison, cell: Cell) -> Problem | None:
 
 
 def check_cells(comparison: Comparison, cells: Sequence[Cell]) -> list[Cell]:
-    """Checks data, network, options and sparsities of all cells, before any is done.
+    """Check data, network, options and sparsities of all cells, before any is done.
 
     Returns:
         The cells that fit their budget.
@@ -70,34 +72,24 @@ def check_cells(comparison: Comparison, cells: Sequence[Cell]) -> list[Cell]:
         fitting.add(kind(cell))
         survivors_of(cell.sparsity, problem.prunable_count)
         auto.resolve(comparison.engine, problem, cell.sparsity, 1)
-        options = options_of(comparison, cell.base)
-        searches = "k" in options or "evolution" in options
-        first = options.get("first_sparsity", cell.sparsity if searches else 0.0)
-        if "k" in options:
-            check_k(options["k"])
-        if "evolution" in options:
-            options["evolution"].require(cell.sparsity, problem.prunable_count, 1)
-        if searches:
-            names = ("fitness", "layer_densities", "fitness_epochs")
-            make_toolbox(problem, sparsity=first, **{name: options[name] for name in names}, workers="serial")
-        if "dissipate_epochs" in options:
-            start = max(1, options["fitness_epochs"]) if options.get("select") == "start" else 1
-            rest = {name: options[name] for name in ("movement", "scope") if name in options}
-            Dissipation(options["dissipate_epochs"], cell.sparsity, first=start, **rest).require(problem, first)
+        method, options, execution = resolve(comparison, cell)
+        require(method, problem, options)
+        if not hasattr(method, "find"):
+            prepare_evaluator(method, problem, cell.seed, options, execution)
     return [cell for cell in cells if kind(cell) in fitting]
 
 
 def run_cell(
     comparison: Comparison, cell: Cell, folder: Path, mask: Mask | None = None, workers: Workers | None = None
 ) -> None:
-    """Does a cell and leaves its run folder; what the folder has is not done again.
+    """Do a cell and leave its run folder; the folder's finished steps are not done again.
 
     Args:
-        comparison: What the cells share.
+        comparison: The settings that the cells share.
         cell: The cell.
         folder: Its run folder.
         mask: For a control, the mask of its method.
-        workers: Who evaluates masks; None for this process.
+        workers: The processes that evaluate masks; None for this process.
 
     Raises:
         RunError: The search failed, or does not fit the budget.
@@ -105,24 +97,64 @@ def run_cell(
     problem = problem_of(comparison, cell)
     if problem is None:
         raise RunError(f"{cell.method} does not fit a budget of {cell.budget:g} dense epochs at sparsity {cell.sparsity:g}")
-    if split_control(cell.method)[1] is not None:
+    base, control = split_control(cell.method)
+    if control is not None:
         assert mask is not None
         _run_control(comparison, cell, problem, mask, folder)
         return
-    options = {"engine": comparison.engine, "threads": comparison.threads, **options_of(comparison, cell.method)}
-    if workers is not None and "workers" in options:
-        options["workers"] = workers
+    variant, (method, options, execution) = methods.find(base), resolve(comparison, cell)
+    who: Any = "serial" if workers is None else workers
+    execution = replace(execution, out=folder, workers=who)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)  # the cell's note says it
-        METHODS[cell.method].search(problem, sparsity=cell.sparsity, out=folder, **options)
+        carry_out(variant.record or variant.method, method, problem, options, execution)
+
+
+@dataclass(frozen=True)
+class ControlOptions:
+    """Options of a sanity control.
+
+    Attributes:
+        control: Which control: restart, shuffled or redrawn.
+        of: Hash of the method's mask.
+        sparsity: The cell's sparsity.
+        mask: The mask that is trained.
+    """
+
+    control: str
+    of: str
+    sparsity: float
+    mask: Mask
+
+
+class Control:
+    """The training of a mask from W0, as a sanity control of the method that found it."""
+
+    Options = ControlOptions
+
+    def __init__(self, session: Session, options: ControlOptions) -> None:
+        self.mask = options.mask
+
+    def find(self) -> Found:
+        """Return the mask."""
+        return Found(self.mask)
+
+    @staticmethod
+    def plan(problem: Problem, options: ControlOptions) -> Plan:
+        """Return how the mask is trained."""
+        return Plan(restart=options.control == "restart")
+
+    @staticmethod
+    def settings(problem: Problem, options: ControlOptions) -> dict[str, Any]:
+        """Return the options as a run records them."""
+        return {"control": options.control, "of": options.of, "sparsity": options.sparsity}
 
 
 def _run_control(comparison: Comparison, cell: Cell, problem: Problem, mask: Mask, folder: Path) -> None:
-    control = split_control(cell.method)[1]
-    settings = {"control": control, "of": mask.hash, "sparsity": cell.sparsity}
-    found = Found(shuffled(mask, cell.seed) if control == "shuffled" else mask, 0.0)
+    control = split_control(cell.method)[1] or ""
+    trained = shuffled(mask, cell.seed) if control == "shuffled" else mask
     if control == "redrawn":
         problem = redrawn(problem, seeds.integer(cell.seed, "restart"))
-    where = Where("serial", comparison.threads, folder, False, False)
-    plan = Plan(cell.method, 1, restart=control == "restart")
-    train_found(problem, plan, lambda: found, settings, cell.seed, comparison.engine, where)
+    options = ControlOptions(control, mask.hash, cell.sparsity, trained)
+    execution = Execution(engine=comparison.engine, threads=comparison.threads, out=folder, seed=cell.seed)
+    carry_out(cell.method, Control, problem, options, execution)

@@ -1,73 +1,86 @@
-"""The methods of a comparison, and their sanity controls."""
+"""The methods of a comparison, with the options that it gives them, and their sanity controls."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from evoprune.baselines.registry import BASELINES
-from evoprune.search import combine as algorithms
-from evoprune.search.baseline import baseline
-from evoprune.search.dissipate import dissipate
-from evoprune.search.evolution.evolve import evolve
+from evoprune.errors import look_up
 from evoprune.search.evolution.options import Evolution
-from evoprune.search.kstarts import k_starts
+from evoprune.search.registry import method_names
 
-# Sanity controls of a method's mask: what is trained from W0 instead of going on (Frankle et al. 2021, Su et al. 2020).
+# Sanity controls of a method's mask: it is trained from W0 (Frankle et al. 2021, Su et al. 2020).
 CONTROLS = ("restart", "shuffled", "redrawn")
 
 
 @dataclass(frozen=True)
-class Method:
-    """A method of a comparison.
+class Variant:
+    """A method as a comparison runs it.
 
     Attributes:
-        search: Called with the problem, options and where to record.
-        options: Its options in the place of the function's defaults.
+        method: Name of the method.
+        options: Its options, in the place of the defaults.
+        record: The method's name in records; None: the same name.
     """
 
-    search: Callable[..., Any]
-    options: Mapping[str, Any]
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    record: str | None = None
 
 
 _ALONE = {"controls": False, "workers": "serial"}
 _EVOLVE = {**_ALONE, "fitness": "loss", "trained_bests": 0}
-# What was found best; see RESULTS.md.
+# The best options found; see RESULTS.md.
 _RISING = Evolution(k=2, offspring=4, generations=5, first_sparsity=0.8, drop="magnitude", among=1.2)
 _FIXED = Evolution()
 _DISSIPATED = replace(_RISING, start=("dissipate",))
 _DISSIPATED_FIXED = Evolution(k=4, offspring=16, generations=10, start=("dissipate",), fraction=0.02, last_fraction=0.005)
 
 
-def _random_search(evolution: Evolution, fitness_epochs: int) -> Method:
-    """Returns the control of an evolution: the best of as many random masks."""
+def _random_search(evolution: Evolution, fitness_epochs: int) -> Variant:
+    """Return the control of an evolution: the best of as many random masks."""
     options = {"k": evolution.most_evaluations, "fitness": "loss", "fitness_epochs": fitness_epochs}
-    return Method(k_starts, {**options, **_ALONE})
+    return Variant("kstarts", {**options, **_ALONE})
 
 
-_BASELINES = {name: Method(functools.partial(baseline, method=name), {}) for name in BASELINES}
+_BASELINES = {name: Variant(name) for name in BASELINES}
 # In the order of tables and figures.
-METHODS: dict[str, Method] = {
+VARIANTS: dict[str, Variant] = {
     **{name: _BASELINES[name] for name in ("dense", "lottery-ticket")},
-    "dissipate": Method(dissipate, {}),
-    "combine": Method(algorithms.combine, _ALONE),
-    "evolve-dissipated": Method(evolve, {**_EVOLVE, "evolution": _DISSIPATED, "fitness_epochs": 5}),
-    "evolve": Method(evolve, {**_EVOLVE, "evolution": _RISING, "fitness_epochs": 5}),
+    "dissipate": Variant("dissipate"),
+    "combine": Variant("combine", _ALONE),
+    "evolve-dissipated": Variant("evolve", {**_EVOLVE, "evolution": _DISSIPATED, "fitness_epochs": 5}),
+    "evolve": Variant("evolve", {**_EVOLVE, "evolution": _RISING, "fitness_epochs": 5}),
     "random-search": _random_search(_RISING, 5),
-    "kstarts": Method(k_starts, _ALONE),
+    "kstarts": Variant("kstarts", _ALONE),
     **{name: _BASELINES[name] for name in ("snip", "grasp", "synflow", "magnitude", "erk", "random")},
     **_BASELINES,
-    "dissipate-relative": Method(dissipate, {"movement": "relative"}),
-    "evolve-dissipated-fixed": Method(evolve, {**_EVOLVE, "evolution": _DISSIPATED_FIXED, "fitness_epochs": 2}),
-    "evolve-fixed": Method(evolve, {**_EVOLVE, "evolution": _FIXED, "fitness_epochs": 1}),
-    "random-dropout": Method(dissipate, {"movement": "random"}),
+    "dissipate-relative": Variant("dissipate", {"movement": "relative"}),
+    "evolve-dissipated-fixed": Variant("evolve", {**_EVOLVE, "evolution": _DISSIPATED_FIXED, "fitness_epochs": 2}),
+    "evolve-fixed": Variant("evolve", {**_EVOLVE, "evolution": _FIXED, "fitness_epochs": 1}),
+    "random-dropout": Variant("dissipate", {"movement": "random"}, "random-dropout"),
     "random-search-fixed": _random_search(_FIXED, 1),
 }
 
 
+def names() -> tuple[str, ...]:
+    """Return the names of the methods that can be compared, your own included, in the order of tables and figures."""
+    return tuple(name for name in dict.fromkeys([*VARIANTS, *method_names()]) if name != "train")
+
+
+def find(name: str) -> Variant:
+    """Return a method as a comparison runs it.
+
+    Raises:
+        InputError: The name is unknown; the message lists the known ones and the nearest.
+    """
+    look_up("method", name, dict.fromkeys(names()))
+    return VARIANTS.get(name) or Variant(name)
+
+
 def split_control(method: str) -> tuple[str, str | None]:
-    """Returns a method's name and, where it is a sanity control of another, which one."""
+    """Return a method's name and, if it is a sanity control of another, the kind of control."""
     base, _, control = method.rpartition("-")
-    return (base, control) if control in CONTROLS and base in METHODS else (method, None)
+    return (base, control) if control in CONTROLS and base in names() else (method, None)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from evoprune.comparison import methods
 from evoprune.comparison.cells import Cell
 from evoprune.comparison.frames import COLUMNS, LAYERS, MOVEMENT, OVERLAPS, read_frame
-from evoprune.comparison.methods import METHODS, split_control
+from evoprune.comparison.methods import split_control
 from evoprune.masks.mask import Mask
 from evoprune.masks.overlap import expected_iou
 from evoprune.runs import records
@@ -102,7 +103,7 @@ def overlap_rows(cell: Cell, runs: Path) -> list[Row]:
     rows: list[Row] = []
     for path in others:
         method = path.parent.name.removesuffix(cell.folder.removeprefix(cell.method))
-        if method not in METHODS or replace(cell, method=method).folder != path.parent.name:
+        if method not in methods.names() or replace(cell, method=method).folder != path.parent.name:
             continue
         other = Mask.load(path)
         own, theirs = ([int(layer.sum()) for layer in m.layers.values()] for m in (mask, other))

@@ -13,6 +13,7 @@ from evoprune.comparison.execute import run_cell
 from evoprune.comparison.methods import split_control
 from evoprune.errors import InputError, InUseError, RunError, WorkersError
 from evoprune.masks.mask import Mask
+from evoprune.system import loading
 from evoprune.system.files import plain_name, write_atomically
 from evoprune.workers.base import Broken, Lost, Workers
 from evoprune.workers.policy import run
@@ -83,7 +84,8 @@ def spread_cells(
                 yield cell, f"{cell.base} failed"
             elif base is None or mask_path(base, folder).exists():
                 todo.append(cell)
-                arguments.append((comparison, cell, None if base is None else mask_path(base, folder).read_bytes()))
+                packed = None if base is None else mask_path(base, folder).read_bytes()
+                arguments.append((comparison, cell, packed, loading.sources()))
         for i, outcome in run(workers, compute_cell, arguments):
             cell = todo[i]
             if isinstance(outcome, Broken):
@@ -100,25 +102,29 @@ def spread_cells(
             yield cell, ""
 
 
-def compute_cell(comparison: Comparison, cell: Cell, packed: bytes | None) -> tuple[str, Any]:
+def compute_cell(
+    comparison: Comparison, cell: Cell, packed: bytes | None, files: Sequence[tuple[str, str]] = ()
+) -> tuple[str, Any]:
     """Does a cell in a worker, which does not write the run folder itself.
 
     Args:
         comparison: What the cells share.
         cell: The cell.
         packed: For a control, the mask of its method, as :meth:`evoprune.masks.mask.Mask.save` writes it.
+        files: The user's files that the main process has loaded; see :func:`evoprune.system.loading.sources`.
 
     Returns:
         ``("ok", content of the run folder's files by name)``, ``("failed", reason)``, or ``("input", message)``.
     """
     try:
+        loading.restore(files)
         with tempfile.TemporaryDirectory() as temporary:
             folder, given = Path(temporary, "run"), Path(temporary, "mask.npz")
             if packed is not None:
                 given.write_bytes(packed)
             run_cell(comparison, cell, folder, None if packed is None else Mask.load(given))
-            files = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-            return "ok", {path.name: path.read_bytes() for path in files}
+            left = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+            return "ok", {path.name: path.read_bytes() for path in left}
     except RunError as error:
         return "failed", str(error)
     except InputError as error:

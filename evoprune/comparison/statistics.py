@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from evoprune.comparison.methods import METHODS
+from evoprune.comparison.methods import names
 
 COSTS = ("search_epochs", "total_epochs", "multiply_adds", "survivors", "seconds")
 OURS = ("dissipate", "combine", "kstarts", "evolve", "evolve-dissipated", "evolve-fixed", "evolve-dissipated-fixed")
@@ -23,7 +23,7 @@ _DECIMALS = 12  # differences of equal accuracies are equal only up to rounding
 
 def ordered(methods: Iterable[str]) -> list[str]:
     """Returns the distinct methods in the order of the registry; others, such as controls, follow alphabetically."""
-    places = {name: i for i, name in enumerate(METHODS)}
+    places = {name: i for i, name in enumerate(names())}
     return sorted(set(methods), key=lambda name: (places.get(name, len(places)), name))
 
 

@@ -54,6 +54,19 @@ def choose(problem: Problem, sparsity: float, k: int) -> str:
     return "module"
 
 
+def seconds(problem: Problem, engine: str, sparsity: float, k: int) -> float | None:
+    """Return the expected time of a training step, in seconds; None for a device that was never measured.
+
+    Args:
+        problem: The problem.
+        engine: Name of the engine.
+        sparsity: Fraction of the prunable weights that is removed.
+        k: Number of individuals that are trained together.
+    """
+    costs = json.loads(COSTS.read_text()).get(problem.device.partition(":")[0], {}).get(engine)
+    return None if costs is None else sum(c * v for c, v in zip(costs, features(problem, sparsity, k), strict=True))
+
+
 def resolve(name: str, problem: Problem, sparsity: float, k: int) -> str:
     """Returns the name of the engine; for ``auto``, the one that is chosen.
 

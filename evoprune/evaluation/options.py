@@ -18,7 +18,7 @@ from evoprune.registry import describe
 from evoprune.training.dissipation import MOVEMENTS, Dissipation
 
 # A registered name, or a term of the user's own.
-Fitness: TypeAlias = str | Term
+Fitness: TypeAlias = str | Term | FitnessFunction
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,18 @@ def find_objectives(
     Raises:
         InputError: No name, an unknown one, one twice, or accuracy for a regression.
     """
-    given = (fitness,) if isinstance(fitness, str) or callable(fitness) else tuple(fitness)
+    given = tuple(fitness) if isinstance(fitness, Sequence) and not isinstance(fitness, str) else (fitness,)
     functions = {f"own.{describe(each)}": each for each in given if callable(each)}
-    names = [f"own.{describe(each)}" if callable(each) else each for each in given]
+    made = {each.name: each for each in given if isinstance(each, FitnessFunction)}
+    names = [f"own.{describe(each)}" if callable(each) else str(getattr(each, "name", each)) for each in given]
     if not names or len(set(names)) < len(names):
         raise InputError(f"fitness is {fitness!r}; expected a name, or different names for several objectives.")
-    known = {**FITNESS, **{name: FitnessFunction(name, (name,)) for name in functions}}
+    known = {**FITNESS, **made, **{name: FitnessFunction(name, (name,)) for name in functions}}
     objectives = tuple(look_up("fitness", name, known) for name in names)
     if not problem.is_classification and ACCURACY in terms_of(objectives):
         raise InputError(f"fitness is {fitness!r}, but accuracy is defined for classification only; take loss.")
     terms = {**TERMS, **functions}
-    return objectives, {name: terms[name] for name in terms_of(objectives) if name not in (*BUILT_IN_TERMS, ACCURACY)}
+    return objectives, {name: terms[name] for name in terms_of(objectives) if name in terms and name not in BUILT_IN_TERMS}
 
 
 def terms_of(objectives: Sequence[FitnessFunction]) -> tuple[str, ...]:

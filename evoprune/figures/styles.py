@@ -49,10 +49,10 @@ def styles(methods: Iterable[str]) -> Look:
     The first methods of the registry have theirs for good; the others get one by their order among the given ones, so panels
     that are read together need the styles of all their methods.
     """
-    from evoprune.comparison.methods import METHODS  # slow to import, and no figure of a single run needs it
+    from evoprune.comparison import methods as compared  # slow to import, and no figure of a single run needs it
     from evoprune.comparison.statistics import ordered
 
-    looks: dict[str, tuple[Any, ...]] = dict(zip(METHODS, _LOOKS, strict=False))
+    looks: dict[str, tuple[Any, ...]] = dict(zip(compared.names(), _LOOKS, strict=False))
     names = ordered(methods)
     for i, name in enumerate(name for name in names if name not in looks):
         looks[name] = (_MORE_COLORS[i % len(_MORE_COLORS)], _MORE_MARKERS[i % len(_MORE_MARKERS)], "-.")

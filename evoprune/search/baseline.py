@@ -2,43 +2,79 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from evoprune import seeds
-from evoprune.baselines.registry import BASELINES
-from evoprune.errors import InputError, look_up
+from evoprune.baselines.registry import BASELINES, Baseline
+from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
 from evoprune.masks.random import survivors_of
 from evoprune.problem.problem import Problem
 from evoprune.runs.result import Result
-from evoprune.search.one_mask import Found, train_found
-from evoprune.search.session import Plan, Where
+from evoprune.search.course import run
+from evoprune.search.method import Cost, Found
+from evoprune.search.session import Session
 
 
-def baseline(
-    problem: Problem,
-    method: str,
-    *,
-    sparsity: float = 0.9,
-    seed: int | None = None,
-    engine: str = "auto",
-    threads: int = 1,
-    out: str | os.PathLike[str] | None = None,
-    force: bool = False,
-    progress: bool = False,
-) -> Result:
-    """Finds the mask of a baseline, and trains it fully from W0.
+@dataclass(frozen=True)
+class BaselineOptions:
+    """Options of a baseline."""
+
+    sparsity: float = 0.9
+    """Fraction of the prunable weights to remove, at least 0 and below 1; dense removes none."""
+
+
+def method_of(name: str, known: Baseline) -> type[Any]:
+    """Return a baseline as a method.
+
+    Args:
+        name: The baseline's name.
+        known: Its entry in the registry.
+    """
+
+    class Pruned:
+        Options = BaselineOptions
+
+        def __init__(self, session: Session, options: BaselineOptions) -> None:
+            self.session, self.options = session, options
+
+        def find(self) -> Found:
+            problem, sparsity = self.session.problem, self.options.sparsity
+            mask = known.prune(problem, sparsity=sparsity, seed=self.session.seed)
+            epochs = problem.recipe.epochs
+            return Found(mask, known.search_epochs(problem, epochs), known.search_cost(problem, sparsity, epochs))
+
+        @staticmethod
+        def require(problem: Problem, options: BaselineOptions) -> None:
+            survivors_of(options.sparsity, problem.prunable_count)
+
+        @staticmethod
+        def settings(problem: Problem, options: BaselineOptions) -> dict[str, Any]:
+            return {"sparsity": float(options.sparsity)}
+
+        @staticmethod
+        def own(options: BaselineOptions) -> dict[str, object]:
+            return {f"baseline {name}": known.prune} if name in BASELINES.own else {}
+
+        @staticmethod
+        def cost(problem: Problem, options: BaselineOptions) -> Cost:
+            density = 0.0 if name == "dense" else options.sparsity
+            return lambda epochs: known.search_cost(problem, options.sparsity, epochs) + epochs * (1 - density)
+
+    Pruned.__name__, Pruned.__doc__ = name, (known.prune.__doc__ or f"The baseline {name}.")
+    return Pruned
+
+
+def baseline(problem: Problem, method: str | Callable[..., Mask], **options: Any) -> Result:
+    """Find the mask of a baseline, and train it fully from W0.
 
     Args:
         problem: The problem.
-        method: Name of the baseline, see :data:`evoprune.baselines.registry.BASELINES`.
-        sparsity: Fraction of the prunable weights to remove, in [0, 1); ``dense`` removes none.
-        seed: Seed of the run; None takes the problem's.
-        engine: See :data:`evoprune.engines.registry.ENGINES`; ``auto`` chooses by measured costs.
-        threads: Threads that torch uses.
-        out: Run folder to record in and, where it holds this run already, to resume from; None records nothing.
-        force: Start over where ``out`` holds a run with other settings.
-        progress: Show progress bars on standard error.
+        method: Name of the baseline, see :data:`evoprune.baselines.BASELINES`; or a function (problem, sparsity, seed) that
+            returns a mask.
+        **options: Fields of :class:`evoprune.search.baseline.BaselineOptions` and of
+            :class:`evoprune.search.execution.Execution`.
 
     Returns:
         The mask, its trained network and the records.
@@ -49,15 +85,6 @@ def baseline(
     """
     if isinstance(method, Mask):
         raise InputError("method is a mask; expected the name of a baseline. To train a mask: ep.train_mask(problem, mask).")
-    known = look_up("baseline", method, BASELINES)
-    seed = problem.seed if seed is None else seeds.check_seed(seed)
-    survivors_of(sparsity, problem.prunable_count)  # refuses bad values now
-
-    def find() -> Found:
-        mask = known.prune(problem, sparsity=sparsity, seed=seed)
-        epochs = problem.recipe.epochs
-        return Found(mask, known.search_epochs(problem, epochs), known.search_cost(problem, sparsity, epochs))
-
-    settings = {"sparsity": float(sparsity)}
-    where = Where("serial", threads, out, force, progress)
-    return train_found(problem, Plan(method, 1), find, settings, seed, engine, where)
+    found = BASELINES.find(method)
+    name = BASELINES.name_of(method)
+    return run(name, method_of(name, found), problem, options)

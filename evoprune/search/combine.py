@@ -2,81 +2,149 @@
 
 from __future__ import annotations
 
-import os
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
-from evoprune.errors import InputError, look_up
+from evoprune.errors import InputError
+from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 from evoprune.runs.result import Result
-from evoprune.search.kstarts import search_starts
-from evoprune.search.session import Plan, Where
+from evoprune.search.course import chunk_size_of, run
+from evoprune.search.dissipate import Removals
+from evoprune.search.final import Plan
+from evoprune.search.history import History
+from evoprune.search.kstarts import Starts, check_k
+from evoprune.search.method import Cost
+from evoprune.search.options import SearchOptions
+from evoprune.search.session import Session
 from evoprune.training.dissipation import Dissipation
-from evoprune.workers.base import Workers
-
-SELECT = ("start", "end")
+from evoprune.training.final import FinalTraining
 
 
-def combine(
-    problem: Problem,
-    *,
-    k: int = 2,
-    first_sparsity: float = 0.5,
-    sparsity: float = 0.9,
-    fitness: str = "combined",
-    layer_densities: str = "varied",
-    fitness_epochs: int = 1,
-    dissipate_epochs: int = 8,
-    movement: str = "absolute",
-    scope: str = "global",
-    select: str = "start",
-    restart: bool = False,
-    controls: bool = True,
-    seed: int | None = None,
-    engine: str = "auto",
-    workers: str | Workers = "auto",
-    evaluation_timeout: float | None = None,
-    retry_failed: bool = False,
-    threads: int = 1,
-    chunk_size: int | None = None,
-    out: str | os.PathLike[str] | None = None,
-    force: bool = False,
-    progress: bool = False,
-) -> Result:
-    """k-starts to a first sparsity, and on to the final one by dissipating gradients (arXiv:2209.02201).
+@dataclass(frozen=True)
+class CombineOptions(Removals, SearchOptions):
+    """Options of the combination."""
+
+    k: int = 2
+    """Number of random masks. More of them cost more than they were seen to gain; see RESULTS.md."""
+    first_sparsity: float = 0.5
+    """Sparsity of the random masks."""
+    fitness_epochs: int = 1
+    """Epochs of the brief training: the first of --epochs. 0 judges untrained networks, by loss, accuracy or magnitude."""
+    select: Literal["start", "end"] = "start"
+    """When to choose: start (before any weight dissipates) or end (among the masks that dissipated in the brief training)."""
+
+
+class Combine:
+    """Combination: k-starts to a first sparsity, then dissipating gradients to the final one (arXiv:2209.02201).
+
+    Args:
+        session: The session.
+        options: The options.
+    """
+
+    Options = CombineOptions
+
+    def __init__(self, session: Session, options: CombineOptions) -> None:
+        self.starts = Starts(session, options, options.first_sparsity)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the masks were evaluated."""
+        return bool(self.starts.rated)
+
+    def ask(self) -> list[Mask]:
+        """Return k random masks of the first sparsity."""
+        return self.starts.draw()
+
+    def tell(self, masks: Sequence[Mask]) -> None:
+        """Take the masks with their fitness."""
+        self.starts.rated = list(masks)
+
+    def chosen(self) -> dict[str, Mask]:
+        """Return the fittest mask and the controls, as they were before any weight dissipated."""
+        return self.starts.chosen()
+
+    def report(self, history: History, trainings: Mapping[str, FinalTraining]) -> dict[str, Any]:
+        """Return the cost of the search, its failures, and the rank correlation of fitness and accuracy."""
+        return self.starts.report(self.plan(self.starts.session.problem, self.starts.options), trainings["winner"])
+
+    @staticmethod
+    def evaluator(problem: Problem, options: CombineOptions) -> dict[str, Any]:
+        """Return the sparsity of the first masks, and the removals during the brief training."""
+        dissipation = dissipation_of(options) if options.select == "end" else None
+        return {"sparsity": options.first_sparsity, "dissipation": dissipation}
+
+    @staticmethod
+    def plan(problem: Problem, options: CombineOptions) -> Plan:
+        """Return how winner and controls are trained; the brief training is repeated on its engine, bit for bit."""
+        dissipation = dissipation_of(options)
+        return Plan(options.restart, dissipation.start, dissipation.last, options.fitness_epochs, options.k > 1)
+
+    @staticmethod
+    def require(problem: Problem, options: CombineOptions) -> None:
+        """Check the options.
+
+        Raises:
+            InputError: A value out of range, or removals that do not fit the recipe.
+        """
+        check_k(options.k)
+        if options.select == "end" and options.fitness_epochs == 0:
+            raise InputError("select is 'end' with fitness_epochs 0, in which no weight dissipates; expected at least 1.")
+        dissipation_of(options).require(problem, options.first_sparsity)
+
+    @staticmethod
+    def settings(problem: Problem, options: CombineOptions) -> dict[str, Any]:
+        """Return the options as a run records them."""
+        names = ("layer_densities", "fitness", "fitness_epochs", "k", "restart", "controls", "select")
+        return {
+            **{name: getattr(options, name) for name in names},
+            "sparsity": float(options.first_sparsity),
+            "chunk_size": chunk_size_of(options),
+            "dissipation": asdict(dissipation_of(options)),
+        }
+
+    @staticmethod
+    def cost(problem: Problem, options: CombineOptions) -> Cost:
+        """Return the planned cost: the density falls from a start's to the final one."""
+        first, density = 1 - options.first_sparsity, 1 - options.sparsity
+        removals, brief = options.dissipate_epochs, options.fitness_epochs
+        course = [first * (density / first) ** (i / removals) for i in range(removals)]
+        if options.select != "end":
+            course = [first] * (brief - 1) + course
+        course += [density] * (brief - len(course))
+        least, others = max(1, len(course)), (options.k - 1) * sum(course[:brief])
+        return lambda epochs: math.inf if epochs < least else others + sum(course) + (epochs - len(course)) * density
+
+
+def dissipation_of(options: CombineOptions) -> Dissipation:
+    """Return the removals that the options describe.
+
+    Raises:
+        InputError: A value out of range or an unknown name.
+    """
+    first = max(1, options.fitness_epochs) if options.select == "start" else 1
+    return Dissipation(options.dissipate_epochs, options.sparsity, None, options.movement, options.scope, first)
+
+
+def combine(problem: Problem, **options: Any) -> Result:
+    """Search by k-starts to a first sparsity, and continue to the final one by dissipating gradients (arXiv:2209.02201).
 
     ::
 
         masks = k random masks of the first sparsity
         fitness = briefly train each masked network from W0
         winner = the fittest mask
-        go on training the winner; at the end of each of the next epochs, remove the weights that moved least
+        continue training the winner; at the end of each of the next epochs, remove the weights that moved least
 
-    With ``select="end"`` the masks dissipate during the brief training already, and the fittest of what is left wins.
+    With ``select="end"`` the masks dissipate during the brief training already, and the fittest of the results wins.
 
     Args:
         problem: The problem; its recipe's epochs include the brief training and the dissipating.
-        k: Number of starts.
-        first_sparsity: Sparsity of the starts.
-        sparsity: Sparsity at the end.
-        fitness: See :data:`evoprune.evaluation.terms.FITNESS`.
-        layer_densities: Of the starts; see :func:`evoprune.masks.random.layer_survivors`.
-        fitness_epochs: Epochs of the brief training; 0 judges the untrained masked networks, by loss, accuracy or magnitude.
-        dissipate_epochs: Number of removals. The first is at the end of the brief training's last epoch
-            (``select="start"``), or of the first epoch (``"end"``).
-        movement: See :class:`evoprune.training.dissipation.Dissipation`.
-        scope: Likewise.
-        select: ``start``: choose before anything dissipates; ``end``: choose among the masks that have dissipated.
-        restart: Train what is left from W0 for all epochs with another order of the batches, for comparison.
-        controls: Do the same with a random one of the starts, and with the one of the least validation loss.
-        seed: See :func:`k_starts`; so are the arguments that follow.
-        engine: As above.
-        workers: As above.
-        evaluation_timeout: As above.
-        retry_failed: As above.
-        threads: As above.
-        chunk_size: As above.
-        out: As above.
-        force: As above.
-        progress: As above.
+        **options: Fields of :class:`evoprune.search.combine.CombineOptions` and of
+            :class:`evoprune.search.execution.Execution`.
 
     Returns:
         The winner, its trained network, the controls and the records.
@@ -85,17 +153,4 @@ def combine(
         InputError: A value out of range, an unknown name, or an ``out`` that holds another run or cannot be written.
         RunError: Every evaluation failed, or the winner's final training diverged.
     """
-    look_up("select", select, dict.fromkeys(SELECT, True))
-    if select == "end" and fitness_epochs == 0:
-        raise InputError("select is 'end' with fitness_epochs 0, in which nothing dissipates; expected at least 1.")
-    first = max(1, fitness_epochs) if select == "start" else 1
-    dissipation = Dissipation(dissipate_epochs, sparsity, None, movement, scope, first)
-    dissipation.require(problem, first_sparsity)
-    search = {
-        "sparsity": first_sparsity, "layer_densities": layer_densities, "fitness": fitness, "fitness_epochs": fitness_epochs,
-        "seed": seed, "engine": engine, "chunk_size": chunk_size, "dissipation": dissipation if select == "end" else None,
-    }  # fmt: skip
-    where = Where(workers, threads, out, force, progress, evaluation_timeout, retry_failed)
-    # what repeats the brief training keeps its engine, bit for bit
-    plan = Plan("combine", k, restart, controls, dissipation, fitness_epochs if engine == "auto" else None)
-    return search_starts(problem, plan, search, where)
+    return run("combine", Combine, problem, options)

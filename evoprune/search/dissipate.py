@@ -1,35 +1,106 @@
-"""Dissipating gradients as a method: train the dense network, and remove the weights that barely moved."""
+"""Dissipating gradients: train the dense network, and remove the weights that barely moved."""
 
 from __future__ import annotations
 
-import os
-from dataclasses import asdict
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from evoprune.baselines.random_masks import dense
 from evoprune.problem.problem import Problem
 from evoprune.runs.result import Result
-from evoprune.search.one_mask import Found, train_found
-from evoprune.search.session import Plan, Where
+from evoprune.search.course import run
+from evoprune.search.final import Plan
+from evoprune.search.method import Cost, Found
+from evoprune.search.session import Session
 from evoprune.training.dissipation import Dissipation
 
 
-def dissipate(
-    problem: Problem,
-    *,
-    sparsity: float | None = None,
-    fraction: float | None = None,
-    dissipate_epochs: int = 8,
-    movement: str = "absolute",
-    scope: str = "global",
-    restart: bool = False,
-    seed: int | None = None,
-    engine: str = "auto",
-    threads: int = 1,
-    out: str | os.PathLike[str] | None = None,
-    force: bool = False,
-    progress: bool = False,
-) -> Result:
-    """Trains the dense network, and removes in the first epochs the weights that barely moved (arXiv:2209.02201).
+@dataclass(frozen=True)
+class Removals:
+    """Options of dissipating gradients."""
+
+    dissipate_epochs: int = 8
+    """Number of removals, one at the end of each of so many epochs."""
+    movement: Literal["absolute", "relative", "random"] = "absolute"
+    """Which weights go: absolute (those of small |w - w0|), relative (those of small |w - w0| / |w0|: the paper's words), or
+    random (the control)."""
+    scope: Literal["global", "layer"] = "global"
+    """global: one threshold for all layers; layer: every layer loses the same fraction of its survivors."""
+
+
+@dataclass(frozen=True)
+class DissipateOptions(Removals):
+    """Options of dissipating gradients as a method."""
+
+    sparsity: float | None = None
+    """Fraction of the prunable weights to remove, at least 0 and below 1. None: 0.9, or with --fraction whatever results."""
+    fraction: float | None = None
+    """Remove the weights that moved by at most this fraction (of |w0|, or of the mean |w0|), instead of a given sparsity."""
+    restart: bool = False
+    """Train the remaining weights from their initial values with another order of the batches, instead of continuing."""
+
+
+class Dissipate:
+    """Dissipating gradients: train the dense network, and remove in its first epochs the weights that barely moved.
+
+    The source is arXiv:2209.02201.
+
+    Args:
+        session: The session.
+        options: The options.
+    """
+
+    Options = DissipateOptions
+
+    def __init__(self, session: Session, options: DissipateOptions) -> None:
+        self.session = session
+
+    def find(self) -> Found:
+        """Return the dense mask, which dissipates while it is trained."""
+        return Found(dense(self.session.problem))
+
+    @staticmethod
+    def plan(problem: Problem, options: DissipateOptions) -> Plan:
+        """Return how the network is trained."""
+        dissipation = dissipation_of(options)
+        return Plan(options.restart, dissipation.start, dissipation.last, free_after=0)
+
+    @staticmethod
+    def require(problem: Problem, options: DissipateOptions) -> None:
+        """Check the options.
+
+        Raises:
+            InputError: A value out of range, or removals that do not fit the recipe.
+        """
+        dissipation_of(options).require(problem, 0.0)
+
+    @staticmethod
+    def settings(problem: Problem, options: DissipateOptions) -> dict[str, Any]:
+        """Return the options as a run records them."""
+        return {**asdict(dissipation_of(options)), "restart": options.restart}
+
+    @staticmethod
+    def cost(problem: Problem, options: DissipateOptions) -> Cost:
+        """Return the planned cost: the density falls by the same factor from each removal to the next."""
+        density = 1 - (0.9 if options.sparsity is None else options.sparsity)
+        removals = options.dissipate_epochs
+        course = [density ** (i / removals) for i in range(removals)]
+        return lambda epochs: math.inf if epochs < removals else sum(course) + (epochs - removals) * density
+
+
+def dissipation_of(options: DissipateOptions) -> Dissipation:
+    """Return the removals that the options describe.
+
+    Raises:
+        InputError: A value out of range or an unknown name.
+    """
+    sparsity = 0.9 if options.sparsity is None and options.fraction is None else options.sparsity
+    return Dissipation(options.dissipate_epochs, sparsity, options.fraction, options.movement, options.scope)
+
+
+def dissipate(problem: Problem, **options: Any) -> Result:
+    """Train the dense network, and remove in the first epochs the weights that barely moved (arXiv:2209.02201).
 
     ::
 
@@ -39,19 +110,8 @@ def dissipate(
 
     Args:
         problem: The problem; its recipe's epochs include the dissipating.
-        sparsity: Sparsity to reach; each epoch's threshold is found for it. None: 0.9, where no fraction is given.
-        fraction: Remove what moved by at most this fraction; the sparsity emerges.
-        dissipate_epochs: Number of removals: one at the end of each of so many first epochs.
-        movement: See :class:`evoprune.training.dissipation.Dissipation`; its ``random`` is the control.
-        scope: Likewise.
-        restart: Train what is left from W0 for all epochs with another order of the batches, for comparison.
-        seed: Seed of the run; None takes the problem's.
-        engine: See :data:`evoprune.engines.registry.ENGINES`; ``auto`` chooses by measured costs, and again as the network
-            gets sparser.
-        threads: Threads that torch uses.
-        out: Run folder to record in and, where it holds this run already, to resume from; None records nothing.
-        force: Start over where ``out`` holds a run with other settings.
-        progress: Show progress bars on standard error.
+        **options: Fields of :class:`evoprune.search.dissipate.DissipateOptions` and of
+            :class:`evoprune.search.execution.Execution`.
 
     Returns:
         The mask, its trained network and the records.
@@ -60,12 +120,4 @@ def dissipate(
         InputError: A value out of range, an unknown name, or an ``out`` that holds another run or cannot be written.
         RunError: The final training diverged.
     """
-    sparsity = 0.9 if sparsity is None and fraction is None else sparsity
-    dissipation = Dissipation(dissipate_epochs, sparsity, fraction, movement, scope)
-    dissipation.require(problem, 0.0)
-    settings = {**asdict(dissipation), "restart": restart}
-    method = "random-dropout" if movement == "random" else "dissipate"
-    found = Found(dense(problem))
-    plan = Plan(method, 1, restart, False, dissipation, 0 if engine == "auto" else None)
-    where = Where("serial", threads, out, force, progress)
-    return train_found(problem, plan, lambda: found, settings, seed, engine, where)
+    return run("random-dropout" if options.get("movement") == "random" else "dissipate", Dissipate, problem, options)

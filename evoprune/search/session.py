@@ -1,61 +1,160 @@
-"""The plan of a search, and where it is done."""
+"""Session: all that a search works with, made once and handed down."""
 
 from __future__ import annotations
 
-import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from evoprune.system.importing import require_main_guard
-from evoprune.training.dissipation import Dissipation
+import numpy as np
+from tqdm import tqdm
+
+from evoprune import seeds
+from evoprune.errors import RunError
+from evoprune.evaluation.chunks import Chunk
+from evoprune.evaluation.evaluation import MACHINE_FAILURE, Evaluation
+from evoprune.evaluation.evaluator import Evaluator
+from evoprune.masks.mask import Mask
+from evoprune.problem.problem import Problem
+from evoprune.runs.journal import Journal
+from evoprune.search.execution import Execution
 from evoprune.workers.base import Workers
+from evoprune.workers.policy import evaluate
+
+# More workers are not listed one by one beside the progress bar.
+NAMED_WORKERS = 4
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is done.
+class Evaluating:
+    """The means by which masks are evaluated.
 
     Attributes:
-        method: Name of the method, as in records.
-        k: Number of starts.
-        restart: Train what was found from W0 with another order of the batches.
-        controls: Train the controls, too.
-        dissipation: What is removed while the chosen masks are trained; None for nothing.
-        free_after: Epochs after which their engine may change; see :func:`evoprune.training.final.train_fully`.
+        evaluator: Makes fitness of evaluations, and knows the earlier ones.
+        workers: The processes that evaluate; None where the fitness is told by others.
     """
 
-    method: str
-    k: int
-    restart: bool = False
-    controls: bool = False
-    dissipation: Dissipation | None = None
-    free_after: int | None = None
+    evaluator: Evaluator
+    workers: Workers | None
 
 
 @dataclass(frozen=True)
-class Where:
-    """Where it is done and recorded; see :func:`evoprune.search.kstarts.k_starts`."""
+class Session:
+    """A search under way.
 
-    workers: str | Workers
-    threads: int
-    out: str | os.PathLike[str] | None
-    force: bool
-    progress: bool
-    evaluation_timeout: float | None = None
-    retry_failed: bool = False
+    Attributes:
+        problem: The problem.
+        journal: Records what is done, and knows what was done before an interruption.
+        seed: Seed of the run.
+        execution: How the search is carried out.
+        evaluating: The means by which masks are evaluated; None for a method that evaluates none.
+    """
 
-    def __post_init__(self) -> None:
-        require_main_guard()
-        if self.out is not None:
-            object.__setattr__(self, "out", Path(self.out).absolute())  # before code of the user's may change the folder
-
-    @property
-    def evaluating(self) -> dict[str, Any]:
-        """What :func:`evoprune.search.toolbox.make_toolbox` wants of it."""
-        return {"workers": self.workers, "threads": self.threads, "evaluation_timeout": self.evaluation_timeout}
+    problem: Problem
+    journal: Journal
+    seed: int
+    execution: Execution
+    evaluating: Evaluating | None = None
 
     @property
-    def recorded(self) -> dict[str, Any]:
-        """The same as JSON values."""
-        return {**self.evaluating, "workers": str(self.workers)}
+    def evaluator(self) -> Evaluator:
+        """The evaluator of a method that evaluates masks."""
+        assert self.evaluating is not None, "this method evaluates no masks"
+        return self.evaluating.evaluator
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine that trains chosen masks, or ``auto``."""
+        return self.execution.engine if self.evaluating is None else self.evaluator.brief.engine
+
+    @property
+    def threads(self) -> int:
+        """Threads that torch uses: the run's own, if it is resumed."""
+        return int(self.journal.execution.get("threads", self.execution.threads))
+
+    @property
+    def order(self) -> int:
+        """Seed of the batches, the same for every mask."""
+        return seeds.integer(self.seed, "order")
+
+    def generator(self, name: str) -> np.random.Generator:
+        """Return one of the run's random streams, at its beginning; see :data:`evoprune.seeds.STREAMS`."""
+        return seeds.generator(self.seed, name)
+
+    def say(self, text: str) -> None:
+        """Show a line above the progress bars, if progress is shown."""
+        if self.execution.progress:
+            tqdm.write(text)
+
+    def bar(self, total: int, name: str, **options: Any) -> tqdm[Any]:
+        """Return a progress bar, hidden unless progress is shown."""
+        return tqdm(total=total, desc=name, disable=not self.execution.progress, **options)
+
+    def evaluate(self, masks: Sequence[Mask], gen: int) -> list[Evaluation]:
+        """Evaluate masks, give each its fitness and evidence, and record every evaluation as soon as it is finished.
+
+        Args:
+            masks: The masks, each distinct one evaluated once.
+            gen: The generation; evaluations of it that the journal has are not done again.
+
+        Returns:
+            One evaluation a mask.
+        """
+        evaluator, recorded = self.evaluator, self.journal.recorded(gen)
+        done_by: Counter[str] = Counter()
+        with self.bar(len(masks), f"generation {gen}", unit="mask", leave=gen == 0) as bar:
+            bar.update(sum(mask.hash in recorded or mask.hash in evaluator.known for mask in masks))
+
+            def on_result(evaluations: list[Evaluation]) -> None:
+                self.journal.record(gen, evaluations)
+                done_by.update(evaluation.worker for evaluation in evaluations)
+                bar.set_postfix_str(describe_shares(done_by), refresh=False)
+                bar.update(min(len(evaluations), bar.total - bar.n))
+
+            evaluations = evaluator.evaluate(masks, partial(evaluate, self._workers), on_result, recorded)
+        if recorded:
+            self.say(f"generation {gen}: {len(recorded)} evaluations were on disk already")
+        self.journal.calibrated(evaluator.divisors)
+        for mask, evaluation in zip(masks, evaluations, strict=True):
+            mask.fitness.values = evaluator.values(evaluation)
+            mask.evidence = evaluation.evidence
+        return evaluations
+
+    def run_chunks(self, chunks: Iterable[Chunk], *, slots: int | None = None) -> Iterable[list[Evaluation]]:
+        """Evaluate chunks of masks on the workers; see :func:`evoprune.workers.policy.evaluate`."""
+        return evaluate(self._workers, self.evaluator.job, chunks, slots)
+
+    def count_workers(self) -> int:
+        """Return how many processes evaluate."""
+        return self._workers.count()
+
+    @property
+    def _workers(self) -> Workers:
+        assert self.evaluating is not None and self.evaluating.workers is not None, "this method evaluates no masks"
+        return self.evaluating.workers
+
+    def require_a_survivor(self, evaluations: Sequence[Evaluation]) -> None:
+        """End a search in which no mask can be chosen.
+
+        Raises:
+            RunError: Every evaluation failed.
+        """
+        if not all(evaluation.has_failed for evaluation in evaluations):
+            return
+        folder = self.journal.folder
+        where = "" if folder is None else f" The evaluations are recorded in {folder / 'evaluations.csv'}."
+        cure = "If training diverged, lower the learning rate."
+        if all(evaluation.status == MACHINE_FAILURE for evaluation in evaluations):
+            cure = "That is the machine's failure, not the masks': retry_failed=True (--retry-failed) evaluates them again."
+        raise RunError(f"all {len(evaluations)} evaluations failed; the first: {evaluations[0].note}. {cure}{where}")
+
+
+def describe_shares(done_by: Mapping[str, int]) -> str:
+    """Return in words how many masks each worker has evaluated; empty for one worker."""
+    if len(done_by) < 2:
+        return ""
+    if len(done_by) <= NAMED_WORKERS:
+        return ", ".join(f"{worker} {count}" for worker, count in sorted(done_by.items()))
+    return f"{len(done_by)} workers, {min(done_by.values())} to {max(done_by.values())} each"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,9 @@ from evoprune import seeds
 from evoprune.engines import auto
 from evoprune.evaluation.evaluator import Evaluator
 from evoprune.masks.random import layer_survivors, random_mask, survivors_of
+from evoprune.options import split
 from evoprune.problem.problem import Problem
+from evoprune.search.execution import Execution
 from evoprune.training.dissipation import Dissipation
 from evoprune.workers.base import Workers
 from evoprune.workers.choose import choose_workers
@@ -56,81 +59,92 @@ class ChunkedMap:
         return [evaluator.rate(mask, evaluation) for mask, evaluation in zip(masks, evaluations, strict=True)]
 
 
-def make_toolbox(
-    problem: Problem,
-    *,
-    sparsity: float = 0.9,
-    layer_densities: str = "varied",
-    fitness: str | Sequence[str] = "magnitude",
-    fitness_epochs: int = 2,
-    seed: int | None = None,
-    engine: str = "auto",
-    workers: str | Workers = "auto",
-    evaluation_timeout: float | None = None,
-    threads: int = 1,
-    chunk_size: int = 8,
-    dissipation: Dissipation | None = None,
-    evidence: float = 0.0,
-    drop: str = "absolute",
-    repair: bool = False,
-) -> base.Toolbox:
-    """Returns a ``deap.base.Toolbox`` with ``individual``, ``population``, ``evaluate``, ``map`` and ``select``.
+@dataclass(frozen=True)
+class ToolboxOptions:
+    """Options of a toolbox."""
+
+    sparsity: float = 0.9
+    """Fraction of the prunable weights to remove, at least 0 and below 1."""
+    layer_densities: str = "varied"
+    """See :func:`evoprune.layer_survivors`."""
+    fitness: Any = "magnitude"
+    """See :data:`evoprune.evaluation.terms.FITNESS`; several names for as many objectives. A fitness of several terms, such as
+    combined, needs the toolbox's own map, which sees the initial population as a whole; so the default has one term."""
+    fitness_epochs: int = 2
+    """Epochs of the brief training; 0 judges untrained networks, by loss, accuracy or magnitude."""
+    chunk_size: int = 8
+    """Masks that are trained together, if the engine can."""
+    dissipation: Dissipation | None = None
+    """Removals during the brief training; None for none."""
+    evidence: float = 0.0
+    """Fraction of the survivors that evidence for :func:`evoprune.operators.informed` is to name; it comes as
+    ``mask.evidence``. 0 takes none."""
+    drop: str = "absolute"
+    """The order in which evidence ranks survivors: absolute or relative movement, or magnitude."""
+    repair: bool = False
+    """Mend masks whose number of survivors an operator has changed, such as DEAP's own, when they are evaluated; otherwise the
+    first is warned of. See also :func:`evoprune.operators.keep_survivors`, which mends them when they are made."""
+
+
+def make_toolbox(problem: Problem, **options: Any) -> base.Toolbox:
+    """Return a ``deap.base.Toolbox`` with ``individual``, ``population``, ``evaluate``, ``map`` and ``select``.
 
     ``mate`` and ``mutate`` are for the caller to register; DEAP's algorithms then run on it unchanged. The map sends whole
-    chunks of masks to the workers; another map (the built-in one, ``futures.map``, a pool's) may be registered in its place
-    and sends one mask a call; so does any map where ``evaluate`` is decorated. A process that was forked uses one thread.
+    chunks of masks to the workers. Another map (the built-in one, ``futures.map``, a pool's) may be registered in its place
+    and sends one mask a call, and so does any map if ``evaluate`` is decorated. A process that was forked uses one thread.
 
     The toolbox pickles, for whole algorithms in workers (with ``workers="serial"``); a copy draws from copies of its streams.
 
     Args:
         problem: The problem.
-        sparsity: Fraction of the prunable weights to remove, in [0, 1).
-        layer_densities: See :func:`evoprune.masks.random.layer_survivors`.
-        fitness: See :data:`evoprune.evaluation.terms.FITNESS`; several names for as many objectives. One of several terms needs
-            the toolbox's own map, which sees the initial population as a whole.
-        fitness_epochs: Epochs of the brief training; 0 judges untrained networks, by loss, accuracy or magnitude.
-        seed: Seed of the run; None takes the problem's.
-        engine: See :data:`evoprune.engines.registry.ENGINES`; ``auto`` chooses by measured costs.
-        workers: See :func:`evoprune.workers.choose.choose_workers`.
-        evaluation_timeout: Likewise.
-        threads: See :class:`evoprune.evaluation.evaluator.Evaluator`.
-        chunk_size: Likewise.
-        dissipation: What is removed during the brief training; None for nothing.
-        evidence: Fraction of the survivors that evidence for :func:`evoprune.operators.informed` is to name; the toolbox's own
-            map sets it as ``mask.evidence``. 0 takes none.
-        drop: What evidence ranks survivors by; see :class:`evoprune.evaluation.job.BriefTraining`.
-        repair: Mend masks whose number of survivors an operator has changed, such as DEAP's own, where they are evaluated; else
-            the first is warned of. See :class:`evoprune.Evaluator`, and :func:`evoprune.operators.keep_survivors`,
-            which mends them where they are made.
+        **options: Fields of :class:`evoprune.search.toolbox.ToolboxOptions`, and ``workers``, ``engine``, ``threads``,
+            ``evaluation_timeout`` and ``seed`` of :class:`evoprune.search.execution.Execution`.
 
     Raises:
         InputError: A value out of range or an unknown name.
     """
-    seed = problem.seed if seed is None else seeds.check_seed(seed)
-    layer_survivors(problem.shapes, sparsity, layer_densities, np.random.default_rng(0))  # refuses bad values now
-    evaluator = Evaluator(
-        problem,
-        fitness=fitness,
-        epochs=fitness_epochs,
-        engine=auto.resolve(engine, problem, sparsity, chunk_size),
-        threads=threads,
-        chunk_size=chunk_size,
-        seed=seed,
-        dissipation=dissipation,
-        evidence=evidence,
-        drop=drop,
-        survivors=survivors_of(sparsity, problem.prunable_count),
-        repair=repair,
-    )
+    chosen, execution = split((ToolboxOptions, Execution), options)
+    seed = problem.seed if execution.seed is None else seeds.check_seed(execution.seed)
+    evaluator = make_evaluator(problem, chosen, seed, execution)
     masks = seeds.generator(seed, "masks")
     selection = random.Random(seeds.integer(seed, "selection"))
+    workers = choose_workers(execution.workers, execution.evaluation_timeout)
     toolbox = base.Toolbox()
-    toolbox.register("individual", random_mask, problem.shapes, sparsity, masks, layer_densities)
+    toolbox.register("individual", random_mask, problem.shapes, chosen.sparsity, masks, chosen.layer_densities)
     toolbox.register("population", tools.initRepeat, list, toolbox.individual)
     toolbox.register("evaluate", evaluator)
-    toolbox.register("map", ChunkedMap(choose_workers(workers, evaluation_timeout), isinstance(workers, str)))
+    toolbox.register("map", ChunkedMap(workers, isinstance(execution.workers, str)))
     toolbox.register("select", Seeded(tools.selTournament, selection), tournsize=3)
     return toolbox
+
+
+def make_evaluator(problem: Problem, options: Any, seed: int, execution: Execution, **more: Any) -> Evaluator:
+    """Return the evaluator that options describe.
+
+    Args:
+        problem: The problem.
+        options: Options with ``sparsity``, ``layer_densities``, ``fitness`` and ``fitness_epochs``.
+        seed: Seed of the run.
+        execution: How the search is carried out.
+        **more: Further keywords of :class:`evoprune.Evaluator`, and other values of ``sparsity`` and ``chunk_size``.
+
+    Raises:
+        InputError: A value out of range or an unknown name.
+    """
+    given = {"sparsity": options.sparsity, "chunk_size": options.chunk_size, **more}
+    sparsity = given.pop("sparsity")
+    layer_survivors(problem.shapes, sparsity, options.layer_densities, np.random.default_rng(0))  # refuses bad values now
+    further = {name: getattr(options, name) for name in ("dissipation", "evidence", "drop", "repair") if hasattr(options, name)}
+    return Evaluator(
+        problem,
+        fitness=options.fitness,
+        epochs=options.fitness_epochs,
+        engine=auto.resolve(execution.engine, problem, sparsity, given["chunk_size"]),
+        threads=execution.threads,
+        seed=seed,
+        survivors=survivors_of(sparsity, problem.prunable_count),
+        **further | given,
+    )
 
 
 class Seeded:

@@ -3,47 +3,73 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 from evoprune.runs.result import Result
-from evoprune.search.one_mask import Found, train_found
-from evoprune.search.session import Plan, Where
+from evoprune.search.course import run
+from evoprune.search.method import Cost, Found
+from evoprune.search.session import Session
 
 
-def train_mask(
-    problem: Problem,
-    mask: Mask | str | os.PathLike[str],
-    *,
-    seed: int | None = None,
-    engine: str = "auto",
-    threads: int = 1,
-    out: str | os.PathLike[str] | None = None,
-    force: bool = False,
-    progress: bool = False,
-) -> Result:
-    """Trains a mask that was found elsewhere, fully from W0, with records and all.
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of the training of a mask."""
+
+    mask: Path | None = field(default=None, metadata={"positional": True})
+    """The mask: a file that Mask.save wrote, or a run folder; in Python also a mask."""
+
+
+class Train:
+    """Train a mask that was found elsewhere, fully from the initial weights.
 
     Args:
-        problem: The problem.
-        mask: The mask, of any number of survivors, or the path of one that :meth:`evoprune.Mask.save` wrote, or of a run
-            folder. Of arrays of zeros and ones it is ``ep.Mask.from_layers({"fc1.weight": array, ...})``.
-        seed: Seed of the run; None takes the problem's.
-        engine: See :data:`evoprune.engines.registry.ENGINES`; ``auto`` chooses by measured costs.
-        threads: Threads that torch uses.
-        out: Run folder to record in and, where it holds this run already, to resume from; None records nothing.
-        force: Start over where ``out`` holds a run with other settings.
-        progress: Show progress bars on standard error.
+        session: The session.
+        options: The options.
+    """
 
-    Returns:
-        The mask, its trained network and the records; what it took to find the mask is not known, and not counted.
+    Options = TrainOptions
+
+    def __init__(self, session: Session, options: TrainOptions) -> None:
+        self.session, self.mask = session, mask_of(session.problem, options)
+
+    def find(self) -> Found:
+        """Return the mask; the cost of finding it is not known, and not counted."""
+        return Found(self.mask)
+
+    @staticmethod
+    def require(problem: Problem, options: TrainOptions) -> None:
+        """Check the mask.
+
+        Raises:
+            InputError: It does not fit the network, or keeps no weights.
+        """
+        mask_of(problem, options)
+
+    @staticmethod
+    def settings(problem: Problem, options: TrainOptions) -> dict[str, Any]:
+        """Return the options as a run records them."""
+        mask = mask_of(problem, options)
+        return {"of": mask.hash, "sparsity": mask.sparsity}
+
+    @staticmethod
+    def cost(problem: Problem, options: TrainOptions) -> Cost:
+        """Return the planned cost."""
+        density = 1 - mask_of(problem, options).sparsity
+        return lambda epochs: epochs * density
+
+
+def mask_of(problem: Problem, options: TrainOptions) -> Mask:
+    """Return the mask that the options name.
 
     Raises:
-        InputError: The mask does not fit the network, or keeps nothing; or a value is out of range, or ``out`` cannot be used.
-        RunError: The training diverged.
+        InputError: It cannot be read, does not fit the network, or keeps no weights.
     """
+    mask: Any = options.mask
     if not isinstance(mask, Mask):
         if not isinstance(mask, (str, os.PathLike)):
             raise InputError(
@@ -55,7 +81,23 @@ def train_mask(
     mask.require(problem.shapes)
     if not mask.survivors:
         raise InputError("the mask keeps no weights; expected at least one.")
-    found = Found(Mask(mask.bits, mask.shapes))
-    settings = {"of": mask.hash, "sparsity": mask.sparsity}
-    where = Where("serial", threads, out, force, progress)
-    return train_found(problem, Plan("train", 1), lambda: found, settings, seed, engine, where)
+    return Mask(mask.bits, mask.shapes)
+
+
+def train_mask(problem: Problem, mask: Mask | str | os.PathLike[str], **options: Any) -> Result:
+    """Train a mask that was found elsewhere, fully from W0, with records and all.
+
+    Args:
+        problem: The problem.
+        mask: The mask, of any number of survivors, or the path of one that :meth:`evoprune.Mask.save` wrote, or of a run
+            folder. Of arrays of zeros and ones it is ``ep.Mask.from_layers({"fc1.weight": array, ...})``.
+        **options: Fields of :class:`evoprune.search.execution.Execution`.
+
+    Returns:
+        The mask, its trained network and the records; the cost of finding the mask is not known, and not counted.
+
+    Raises:
+        InputError: The mask does not fit the network, or keeps no weights; or a value is out of range, or ``out`` is unusable.
+        RunError: The training diverged.
+    """
+    return run("train", Train, problem, {"mask": mask, **options})

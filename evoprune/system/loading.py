@@ -9,6 +9,7 @@ import os
 import sys
 import types
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +72,25 @@ def load(path: str | os.PathLike[str]) -> types.ModuleType:
 def loaded() -> tuple[Loaded, ...]:
     """Returns the files that were loaded, in the order in which they were first loaded."""
     return tuple(_loaded.values())
+
+
+def sources() -> tuple[tuple[str, str], ...]:
+    """Returns path and text of each file that was loaded, for :func:`restore` in another process."""
+    return tuple((str(each.path), each.text) for each in loaded())
+
+
+def restore(files: Sequence[tuple[str, str]]) -> None:
+    """Loads files that another process has loaded, from their text; this process needs no copy of them.
+
+    Args:
+        files: Path and text of each.
+    """
+    load_plugins()
+    for place, text in files:
+        path = Path(place)
+        name = PREFIX + path.stem
+        if name not in _loaded or _loaded[name].text != text:
+            _loaded[name] = Loaded(path, text, _run(name, path, text))
 
 
 def identify_loaded() -> dict[str, str]:

@@ -15,7 +15,7 @@ from evoprune.comparison import markdown as tables
 from evoprune.comparison.budget import epochs_within, planned_cost
 from evoprune.comparison.cells import Cell, Comparison, make_cells
 from evoprune.comparison.execute import make_problem, run_cell
-from evoprune.comparison.methods import METHODS
+from evoprune.comparison.methods import VARIANTS
 from evoprune.comparison.rows import TABLES
 from evoprune.comparison.spread import serial_cells
 from evoprune.errors import WorkersError
@@ -58,11 +58,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         "random-search-fixed": {"k": 8},
     }
     for name, options in fewer.items():
-        monkeypatch.setitem(METHODS, name, replace(METHODS[name], options={**METHODS[name].options, **options}))
+        monkeypatch.setitem(VARIANTS, name, replace(VARIANTS[name], options={**VARIANTS[name].options, **options}))
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(VARIANTS))
 def test_every_method_does_its_cell_at_the_planned_cost(method: str, tmp_path: Path) -> None:
     run_cell(COMPARISON, cell(method), tmp_path / "run")
     facts, problem = result(tmp_path / "run"), make_problem(COMPARISON, cell(method))
@@ -84,7 +84,7 @@ def test_every_method_does_its_cell_at_the_planned_cost(method: str, tmp_path: P
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("budget", [3.0, 9.0])
-@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("method", sorted(VARIANTS))
 def test_a_budget_is_kept_or_the_method_left_out(method: str, budget: float, tmp_path: Path) -> None:
     within = cell(method, budget=budget)
     problem = make_problem(COMPARISON, within)

@@ -159,5 +159,5 @@ def test_searches_of_strong_tickets(digits: ep.Problem) -> None:
     with pytest.raises(ep.InputError, match="untrained weights have not moved; take drop='magnitude'"):
         ep.make_toolbox(digits, fitness="loss", fitness_epochs=0, evidence=0.1)
     ep.combine(digits, sparsity=0.9, fitness="loss", fitness_epochs=0, dissipate_epochs=2)
-    with pytest.raises(ep.InputError, match="in which nothing dissipates"):
+    with pytest.raises(ep.InputError, match="in which no weight dissipates"):
         ep.combine(digits, sparsity=0.9, fitness="loss", fitness_epochs=0, select="end")

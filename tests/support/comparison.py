@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from evoprune.comparison.methods import METHODS as REGISTERED
+from evoprune.comparison.methods import VARIANTS as REGISTERED
 from evoprune.masks.overlap import expected_iou
 
 SIZES = {"fc1": 235_200, "fc2": 30_000, "fc3": 1_000}

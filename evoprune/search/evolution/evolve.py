@@ -2,81 +2,315 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+import copy
+import random
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
+from typing import Any
 
+from deap import base, tools
+
+from evoprune import seeds
+from evoprune.errors import InputError
+from evoprune.masks.mask import Mask
+from evoprune.operators.crossover import CROSSOVERS
+from evoprune.operators.mutation import MUTATIONS
 from evoprune.problem.problem import Problem
 from evoprune.runs.result import Result
-from evoprune.search.evolution.callbacks import Callback
-from evoprune.search.evolution.course import search_generations
+from evoprune.search.course import run
+from evoprune.search.evolution import checkpoint
+from evoprune.search.evolution.bests import train_bests
+from evoprune.search.evolution.check import require
+from evoprune.search.evolution.cost import cost_of
 from evoprune.search.evolution.options import Evolution
-from evoprune.search.session import Plan, Where
-from evoprune.workers.base import Workers
+from evoprune.search.evolution.starts import first_masks, given_masks
+from evoprune.search.evolution.state import State
+from evoprune.search.evolution.steady import Steady
+from evoprune.search.evolution.survival import improve, make_hall_of_fame, reason_to_stop, replace
+from evoprune.search.evolution.variation import register_operators, vary
+from evoprune.search.final import Plan
+from evoprune.search.generations import log_generation, write_generations
+from evoprune.search.history import History
+from evoprune.search.method import Cost
+from evoprune.search.options import SearchOptions
+from evoprune.search.report import describe_cost, describe_failures
+from evoprune.search.session import Session
+from evoprune.system.signals import save_on_signals
+from evoprune.training.final import FinalTraining
 
 
-def evolve(
-    problem: Problem,
-    evolution: Evolution | None = None,
-    *,
-    sparsity: float = 0.9,
-    fitness: str | Sequence[str] = "loss",
-    layer_densities: str = "varied",
-    fitness_epochs: int = 1,
-    restart: bool = False,
-    controls: bool = True,
-    trained_bests: int = 8,
-    callbacks: Sequence[Callback] = (),
-    seed: int | None = None,
-    engine: str = "auto",
-    workers: str | Workers = "auto",
-    evaluation_timeout: float | None = None,
-    retry_failed: bool = False,
-    threads: int = 1,
-    chunk_size: int = 8,
-    out: str | os.PathLike[str] | None = None,
-    force: bool = False,
-    progress: bool = False,
-) -> Result:
-    """Evolves sparse masks over generations, and trains the fittest fully; k-starts is its first generation.
+@dataclass(frozen=True)
+class EvolveOptions(SearchOptions):
+    """Options of an evolution as a method."""
+
+    fitness: tuple[str, ...] = ("loss",)  # type: ignore[assignment]
+    """Score of a brief training: loss (minus the validation loss), accuracy (on the validation set), magnitude (sum over the
+    survivors of |w|), gradient (sum over the last epoch's steps and the survivors of |g|), combined (both, each divided by its
+    mean over the first generation), sparsity, or a fitness that you registered. Several names are as many objectives, such as
+    accuracy and sparsity (with the mutation sparsity), all maximised (NSGA-II, Deb et al. 2002); the fittest is then the mask
+    of the Pareto front with the largest first objective."""
+    fitness_epochs: int = 1
+    """Epochs of the brief training: the first of --epochs. 0 judges untrained networks, by loss, accuracy or magnitude."""
+    restart: bool = False
+    """Train the fittest mask from the initial weights with another order of the batches, instead of continuing its brief
+    training."""
+    controls: bool = True
+    """Also train the fittest mask of the first generation, which k-starts would have chosen (if sparsity rises, of the first
+    one at the asked sparsity)."""
+    trained_bests: int = 8
+    """Number of the generations' fittest masks that are trained fully, too, for the figure of accuracy against fitness."""
+    chunk_size: int = 8
+    """Masks that are trained together, if the engine can."""
+    evolution: Evolution = field(default_factory=Evolution)
+    """Operators, selection, first generation, and when to stop."""
+    callbacks: tuple[Any, ...] = field(default=(), metadata={"flag": False})
+    """Called after each generation; see :class:`evoprune.Callback`."""
+
+
+class Evolve:
+    """Evolution: sparse masks over generations, by mutation, crossover and selection; the fittest is trained fully.
+
+    Args:
+        session: The session.
+        options: The options.
+    """
+
+    Options = EvolveOptions
+
+    def __init__(self, session: Session, options: EvolveOptions) -> None:
+        self.session, self.options, self.evolution = session, options, evolution_of(options)
+        problem, objectives = session.problem, len(session.evaluator.objectives)
+        self.operators = base.Toolbox()
+        variation = session.generator("variation")
+        register_operators(self.operators, self.evolution, options.sparsity, objectives, variation)
+        begin = self.evolution.begin(options.sparsity)
+        given = given_masks(problem, self.evolution, begin)
+        self.starts = first_masks(session, self.evolution, given, begin, options.layer_densities)
+        self._saving = False
+        self._children: list[Mask] = []
+        self.state = self._last_state()
+        write_generations(session.journal, self.state.logbook, problem.shapes)  # a kill may have come before they were written
+
+    @property
+    def finished(self) -> bool:
+        """Whether one of the limits is reached."""
+        return bool(reason_to_stop(self.state, self.evolution))
+
+    def ask(self) -> list[Mask]:
+        """Return the children of the next generation that have no fitness yet; at first, the first masks."""
+        self._began = time.perf_counter()
+        self._next = copy.deepcopy(self.state)  # the state stays as it was, so that it can be saved at any time
+        self._children, self._earlier = list(self.starts.masks), set(self.session.evaluator.known)
+        if self._next.gen:
+            self._children = vary(self._next, self.operators, self.evolution, self._rising)
+        return [child for child in self._children if not child.fitness.valid]
+
+    def tell(self, masks: Sequence[Mask]) -> None:
+        """Let the children compete with their parents, and log the generation.
+
+        Args:
+            masks: The masks that were asked for, with their fitness.
+        """
+        state, evaluator = self._next, self.session.evaluator
+        gen, rising = state.gen, self._rising
+        living = {mask.hash: mask.evidence for mask in state.population}
+        for mask in masks:
+            mask.evidence = mask.evidence or living.get(mask.hash)
+        if rising is not None:
+            state.population = []
+            state.bests.clear()
+            state.hall_of_fame.clear()
+        state.population = replace(state, self._children, self.operators, self.evolution)
+        improve(state, self._children, len(evaluator.objectives))
+        new = set(evaluator.known) - self._earlier
+        log_generation(state.logbook, gen, state.population, state.bests[-1][1], evaluator.known, new)
+        # a resumed run does not have the evidence of evaluations before it, so only the living keep theirs
+        evaluator.known |= {h: replace_fields(evaluator.known[h], evidence=None) for h in new}
+        state.gen += 1
+        state.seconds += time.perf_counter() - self._began
+        self._enter(state)
+
+    @property
+    def _rising(self) -> int | None:
+        """Survivors of the next generation while sparsity rises: denser masks no longer count. None otherwise."""
+        return self.evolution.survivors_at(self.state.gen, self.options.sparsity, self.session.problem.prunable_count)
+
+    def drive(self) -> History:
+        """Make generations until one of the limits is reached."""
+        session, evolution = self.session, self.evolution
+        total = evolution.generations + 1
+        with save_on_signals(self.save), session.bar(total, "generations", initial=self.state.gen, unit="gen") as self._bar:
+            while not self.finished and not (evolution.steady_state and self.state.gen):
+                first = not self.state.gen or self._rising is not None
+                masks = self.ask()
+                evaluations = session.evaluate(masks, self.state.gen)
+                if first:
+                    session.require_a_survivor(evaluations)
+                self.tell(masks)
+            if not self.finished:
+                slots = session.journal.keep("slots", lambda: evolution.slots or session.count_workers())
+                steady = Steady(copy.deepcopy(self.state), session, self.operators, evolution, slots)
+                for state in steady.states(session.journal.arrivals(self.state.gen)):
+                    self._enter(state)
+        state = self.state
+        return History(state.logbook, state.population, list(state.hall_of_fame))
+
+    def _enter(self, state: State) -> None:
+        """Let a state take the place of the one before: saved, written, shown, and passed to the callbacks."""
+        self.state = state
+        self.save()
+        write_generations(self.session.journal, state.logbook, self.session.problem.shapes)
+        if self.session.execution.progress:
+            self.session.say(state.logbook.stream)
+            self._bar.set_postfix_str(f"best {state.logbook[-1]['best']:.5g}")
+            self._bar.update()
+        for callback in self.options.callbacks:
+            callback.on_generation(state)
+
+    def save(self) -> None:
+        """Save the state. Does nothing while it is being saved, as when a signal comes just then."""
+        if self._saving:
+            return
+        self._saving = True
+        try:
+            checkpoint.save_state(self.session.journal, self.state)
+        finally:
+            self._saving = False
+
+    def _last_state(self) -> State:
+        """Return the last checkpoint's state, or a new one; the evaluator is told the evaluations before it."""
+        session = self.session
+
+        def empty() -> tools.HallOfFame:
+            return make_hall_of_fame(self.evolution, len(session.evaluator.objectives))
+
+        state = checkpoint.load_state(session.journal, session.problem.shapes, empty)
+        if state is None:
+            selection = random.Random(seeds.integer(session.seed, "selection"))
+            state = State([], empty(), session.generator("variation"), selection)
+        session.evaluator.known = session.journal.known_before(state.gen)
+        return state
+
+    def chosen(self) -> dict[str, Mask]:
+        """Return the fittest mask, and as control the fittest of the first generation."""
+        bests = self.state.bests
+        return {"winner": bests[-1][1]} | ({"start": bests[0][1]} if self.options.controls else {})
+
+    def report(self, history: History, trainings: Mapping[str, FinalTraining]) -> dict[str, Any]:
+        """Train the generations' fittest masks, and return the cost of the search and its course in numbers."""
+        session, state = self.session, self.state
+        restart, known = self.options.restart, session.evaluator.known
+        done = {} if restart else {training.mask.hash: training for training in trainings.values()}
+        history.bests = train_bests(session, state, self.options.trained_bests, done)
+        return {
+            "k": self.evolution.k,
+            "generations": state.gen - 1,
+            "evaluations": len(known),
+            "stopped_by": reason_to_stop(state, self.evolution),
+            "hall_of_fame": len(state.hall_of_fame),
+            **describe_cost(session, restart, trainings["winner"], self.starts.spent),
+            **describe_failures(known.values()),
+        }
+
+    @staticmethod
+    def evaluator(problem: Problem, options: EvolveOptions) -> dict[str, Any]:
+        """Return the sparsity of the first masks, and how much evidence an evaluation takes."""
+        evolution = evolution_of(options)
+        begin = evolution.begin(float(options.sparsity))
+        return {"sparsity": begin, "evidence": evolution.evidence(options.sparsity), "drop": evolution.drop}
+
+    @staticmethod
+    def plan(problem: Problem, options: EvolveOptions) -> Plan:
+        """Return how chosen masks are trained."""
+        return Plan(options.restart, chose=True)
+
+    @staticmethod
+    def require(problem: Problem, options: EvolveOptions) -> None:
+        """Check the options.
+
+        Raises:
+            InputError: A value out of range, an unknown name, or values that do not go together.
+        """
+        evolution, names = options.evolution, objectives_of(options)
+        require(evolution, float(options.sparsity), problem.prunable_count, len(names))
+        if evolution_of(options) != evolution:
+            warnings.warn(
+                f"networks that are not trained (fitness_epochs 0) have not moved: survivors are dropped by magnitude, and not "
+                f"by {evolution.drop} movement.",
+                stacklevel=5,
+            )
+        if "sparsity" in names and "sparsity" not in evolution.mutation:
+            raise InputError(f"sparsity is an objective, but mutation is {evolution.mutation}; expected sparsity among them.")
+        count = options.trained_bests
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise InputError(f"trained_bests is {count!r}; expected how many to train, at least 0.")
+
+    @staticmethod
+    def settings(problem: Problem, options: EvolveOptions) -> dict[str, Any]:
+        """Return the options as a run records them."""
+        evolution = evolution_of(options)
+        given = given_masks(problem, evolution, evolution.begin(options.sparsity))
+        names = ("layer_densities", "fitness_epochs", "chunk_size", "restart", "controls", "trained_bests")
+        return {
+            **{name: getattr(options, name) for name in names},
+            "sparsity": float(options.sparsity),
+            "fitness": objectives_of(options),
+            **evolution.to_settings(),
+            "given": [mask.hash for mask in given],
+        }
+
+    @staticmethod
+    def own(options: EvolveOptions) -> dict[str, object]:
+        """Return the user's own operators and starts, by kind and name."""
+        evolution = options.evolution
+        found: dict[str, object] = {f"mutation {MUTATIONS.name_of(m)}": MUTATIONS.find(m) for m in evolution.mutation}
+        found[f"crossover {CROSSOVERS.name_of(evolution.crossover)}"] = CROSSOVERS.find(evolution.crossover)
+        known = {*MUTATIONS.values(), *CROSSOVERS.values()} - {*MUTATIONS.own.values(), *CROSSOVERS.own.values()}
+        return {name: thing for name, thing in found.items() if thing not in known}
+
+    @staticmethod
+    def cost(problem: Problem, options: EvolveOptions) -> Cost:
+        """Return the planned cost, at most: children that were there before cost nothing."""
+        return cost_of(problem, options.evolution, options.fitness_epochs, options.sparsity)
+
+
+def evolution_of(options: EvolveOptions) -> Evolution:
+    """Return the options of the evolution; networks that are not trained have not moved, and lose weights by magnitude."""
+    evolution = options.evolution
+    moved = options.fitness_epochs > 0 or evolution.drop not in ("absolute", "relative")
+    return evolution if moved or not evolution.evidence(options.sparsity) else replace_fields(evolution, drop="magnitude")
+
+
+def objectives_of(options: EvolveOptions) -> list[Any]:
+    """Return the objectives: names, or functions."""
+    given: Any = options.fitness
+    return [given] if isinstance(given, str) or callable(given) else list(given)
+
+
+def evolve(problem: Problem, evolution: Evolution | None = None, **options: Any) -> Result:
+    """Evolve sparse masks over generations, and train the fittest fully; k-starts is the first generation.
 
     ::
 
-        population = random masks, or what other methods found
+        population = random masks, or masks that other methods found
         fitness = briefly train each masked network from W0
         for each generation:
             children = mutants of masks of the population, and crossovers of pairs
             fitness of the children
             population = the fittest k of both
-        go on training the fittest mask of all
+        continue training the fittest mask of all
 
     Every mask keeps its number of survivors, unless the mutation ``sparsity`` is among the operators. After each generation
     there is a checkpoint, and every evaluation is on disk before it is used. A mask is evaluated once.
 
     Args:
         problem: The problem; its recipe's epochs include the brief training.
-        evolution: Operators, selection, first generation, and when to stop; None takes the defaults.
-        sparsity: Fraction of the prunable weights to remove, in [0, 1).
-        fitness: See :data:`evoprune.evaluation.terms.FITNESS`. Several names are as many objectives, all maximised (NSGA-II,
-            Deb et al. 2002); then the fittest is the one of the Pareto front with the largest first objective.
-        layer_densities: Of random masks; see :func:`evoprune.masks.random.layer_survivors`.
-        fitness_epochs: Epochs of the brief training; 0 judges the untrained masked networks, by loss, accuracy or magnitude.
-        restart: Train the fittest mask and its control from W0 with another order of the batches, for comparison.
-        controls: Also train the fittest mask of the first generation, which k-starts would have chosen; where sparsity rises,
-            of the first one at the asked sparsity.
-        trained_bests: So many of the generations' fittest masks, evenly spread, are trained fully, too, and recorded in
-            ``bests.csv``, to see what fitness is worth.
-        callbacks: Called after each generation; see :class:`evoprune.search.evolution.callbacks.Callback`.
-        seed: Seed of the run; None takes the problem's.
-        engine: See :data:`evoprune.engines.registry.ENGINES`; ``auto`` chooses by measured costs. A resumed run keeps its own.
-        workers: See :func:`evoprune.workers.choose.choose_workers`.
-        evaluation_timeout: Likewise.
-        retry_failed: Go back to before the first mask that the machine failed, by a lack of memory or the like, and evaluate it
-            again; else it keeps the worst fitness, which the run has used.
-        threads: Threads that torch uses in every process.
-        chunk_size: Masks that are evaluated together where the engine takes several at a time.
-        out: Run folder to record in and, where it holds this run already, to resume from; None records nothing.
-        force: Start over where ``out`` holds a run with other settings.
-        progress: Show progress bars on standard error, and a line a generation.
+        evolution: Operators, selection, first generation, and when to stop; None makes it of the keywords.
+        **options: Fields of :class:`evoprune.search.evolution.evolve.EvolveOptions`, of
+            :class:`evoprune.search.execution.Execution`, and, without ``evolution``, of :class:`evoprune.Evolution`.
 
     Returns:
         The fittest mask, its trained network, hall of fame, last population and the records.
@@ -85,11 +319,5 @@ def evolve(
         InputError: A value out of range, an unknown name, or an ``out`` that holds another run or cannot be written.
         RunError: Every evaluation of the first generation failed, or the winner's final training diverged.
     """
-    search = {
-        "sparsity": sparsity, "layer_densities": layer_densities, "fitness": fitness, "fitness_epochs": fitness_epochs,
-        "seed": seed, "engine": engine, "chunk_size": chunk_size,
-    }  # fmt: skip
-    evolution = Evolution() if evolution is None else evolution
-    where = Where(workers, threads, out, force, progress, evaluation_timeout, retry_failed)
-    plan = Plan("evolve", evolution.k, restart, controls)
-    return search_generations(problem, evolution, plan, search, trained_bests, callbacks, where)
+    given = {} if evolution is None else {"evolution": evolution}
+    return run("evolve", Evolve, problem, {**given, **options})

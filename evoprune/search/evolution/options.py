@@ -9,12 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evoprune.errors import InputError, look_up
 from evoprune.masks.mask import Mask
 from evoprune.masks.random import survivors_of
-from evoprune.operators.crossover import CROSSOVERS
-from evoprune.operators.mutation import GROW, MUTATIONS
-from evoprune.operators.positions import SCOPES
 
 ALGORITHMS = ("mu+lambda", "generational")
 SELECTIONS = ("best", "tournament", "nsga2")
@@ -39,7 +35,7 @@ class Evolution:
     patience: int | None = None
     """Stop after so many generations without a fitter mask, or, with several objectives, a change of the Pareto front. None: no
     limit."""
-    start: tuple[str | Mask, ...] = ("random",)
+    start: tuple[str, ...] = ("random",)
     """The first generation: random (random masks), the name of a baseline (snip, grasp, synflow, magnitude, erk, ...),
     dissipate (the mask that dissipating gradients leave), or the path of a mask.npz or of a run folder; in Python also a mask.
     Several may be given, and random ones fill up. What it took to find masks that are given is not counted."""
@@ -152,7 +148,8 @@ class Evolution:
     @property
     def masks(self) -> tuple[Mask, ...]:
         """The starts that are masks."""
-        return tuple(start for start in self.start if isinstance(start, Mask))
+        given: tuple[object, ...] = self.start
+        return tuple(start for start in given if isinstance(start, Mask))
 
     def to_settings(self) -> dict[str, Any]:
         """Returns the options as JSON values; a mask is named by its hash."""
@@ -171,99 +168,3 @@ class Evolution:
         density = 1 - sparsity
         low = max(0.0, 1 - 1.5 * density) if self.min_sparsity is None else self.min_sparsity
         return low, 1 - 0.5 * density if self.max_sparsity is None else self.max_sparsity
-
-    def require(self, sparsity: float, n: int, objectives: int) -> None:
-        """Checks the options.
-
-        Args:
-            sparsity: The asked sparsity.
-            n: Number of prunable weights.
-            objectives: Number of objectives.
-
-        Raises:
-            InputError: A value out of range, an unknown name, or values that do not go together.
-        """
-        for name in ("k", "generations", "tournament_size", "hall_of_fame"):
-            _require_count(name, getattr(self, name), 0 if name == "generations" else 1)
-        self._require_steady()
-        for name in ("offspring", "starts", "evaluations", "patience", "slots"):
-            if getattr(self, name) is not None:
-                _require_count(name, getattr(self, name), 1)
-        _require_count("elites", self.elites, 0)
-        if self.elites > self.k:
-            raise InputError(f"elites are {self.elites}, but k is {self.k}; expected at most k.")
-        if self.seconds is not None and not (isinstance(self.seconds, (int, float)) and self.seconds > 0):
-            raise InputError(f"seconds are {self.seconds!r}; expected a number above 0.")
-        least = self.first + (0 if self.first_sparsity is None else self.sparsify * self.children)
-        if self.evaluations is not None and self.evaluations < least:
-            until = "in the first generation" if self.first_sparsity is None else "until sparsity has risen"
-            raise InputError(f"evaluations are {self.evaluations}, but there are {least} {until}; expected at least as many.")
-        wrong = [start for start in self.start if not isinstance(start, (str, Mask))]
-        if wrong:
-            raise InputError(
-                f"start has {wrong[0]!r}; expected names, paths and masks (ep.Mask; of arrays of zeros and ones: "
-                f"ep.Mask.from_layers)."
-            )
-        if self.starts is not None and RANDOM not in self.names:
-            raise InputError(f"starts are {self.starts}, but start is {self.start}; expected random among them, to fill up.")
-        for name, value, known in (
-            ("algorithm", self.algorithm, ALGORITHMS), ("crossover", self.crossover, CROSSOVERS), ("grow", self.grow, GROW),
-            ("scope", self.scope, SCOPES), ("selection", self.selection or "best", SELECTIONS),
-            *(("mutation", mutation, MUTATIONS) for mutation in self.mutation),
-        ):  # fmt: skip
-            look_up(name, value, dict.fromkeys(known, True))
-        for name in ("crossover_probability", "mutation_probability"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected a probability, from 0 to 1.")
-        for name in ("fraction", "last_fraction"):
-            if not 0 < getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected a number above 0 and at most 1, such as 0.1.")
-        if not 1 <= self.among < math.inf:
-            raise InputError(f"among is {self.among}; expected a number of at least 1, such as 1.5.")
-        if not self.mutation or not self.start:
-            raise InputError("no mutation or no start is given; expected at least one name of each, such as informed, random.")
-        self._require_rising(sparsity, n)
-        if self.algorithm == "generational":
-            self._require_generational(objectives)
-        elif objectives > 1 and self.selection not in (None, "nsga2"):
-            raise InputError(f"selection is {self.selection!r} with {objectives} objectives; expected nsga2.")
-        if "sparsity" not in self.mutation and (self.min_sparsity is not None or self.max_sparsity is not None):
-            raise InputError(f"sparsity has bounds, but mutation is {self.mutation}; expected sparsity among them.")
-        low, high = self.bounds(sparsity)
-        if not survivors_of(high, n) <= survivors_of(sparsity, n) <= survivors_of(low, n):
-            raise InputError(f"sparsity is {sparsity}, to vary from {low} to {high}; expected it between the two.")
-
-    def _require_steady(self) -> None:
-        if self.steady_state and (self.algorithm != "mu+lambda" or self.first_sparsity is not None):
-            raise InputError("steady_state is given; expected the algorithm mu+lambda, and no first_sparsity.")
-        if self.steady_state and self.selection == "tournament":
-            raise InputError(
-                "selection is tournament with steady_state; expected best or nsga2: a tournament draws masks several times, so "
-                "the population would shrink with every arrival."
-            )
-        if self.slots is not None and not self.steady_state:
-            raise InputError(f"slots are {self.slots}; expected steady_state with them.")
-
-    def _require_rising(self, sparsity: float, n: int) -> None:
-        _require_count("sparsify", self.sparsify, 1)
-        if self.first_sparsity is None:
-            return
-        if survivors_of(self.first_sparsity, n) < survivors_of(sparsity, n):
-            raise InputError(f"first_sparsity is {self.first_sparsity}; expected at most the sparsity, {sparsity}.")
-        if "sparsity" in self.mutation:
-            raise InputError("first_sparsity is given, and the mutation sparsity; expected one of them.")
-        if self.generations < self.sparsify:
-            raise InputError(f"generations are {self.generations}; expected at least sparsify, {self.sparsify}.")
-
-    def _require_generational(self, objectives: int) -> None:
-        if objectives > 1:
-            raise InputError(f"algorithm is generational with {objectives} objectives; expected mu+lambda.")
-        if self.selection not in (None, "tournament"):
-            raise InputError(f"selection is {self.selection!r} and algorithm generational; expected tournament, for parents.")
-        if self.children + self.elites < self.k:
-            raise InputError(f"offspring are {self.children} and elites {self.elites}; expected together at least k, {self.k}.")
-
-
-def _require_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} is {value!r}; expected an integer of at least {least}.")

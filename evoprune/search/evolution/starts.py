@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from deap import base
 from torch import Tensor
-from tqdm import tqdm
 
 from evoprune.baselines.random_masks import dense
 from evoprune.baselines.registry import BASELINES
 from evoprune.errors import InputError, RunError, look_up
 from evoprune.masks.mask import Mask, distinct
-from evoprune.masks.random import survivors_of
+from evoprune.masks.random import random_mask, survivors_of
 from evoprune.problem.problem import Problem
-from evoprune.runs.run import Run
 from evoprune.search.evolution.options import RANDOM, Evolution
+from evoprune.search.report import Spent
+from evoprune.search.session import Session
 from evoprune.system.files import require_own
 from evoprune.training.cost import multiply_adds
 from evoprune.training.dissipation import Dissipation
-from evoprune.training.final import FinalTraining, Training, train_fully
+from evoprune.training.final import Training, train_fully
 
 DISSIPATE = "dissipate"
 DISSIPATE_EPOCHS = 8
-# Baselines whose mask has the asked sparsity.
-NAMED = tuple(name for name in BASELINES if name not in (RANDOM, "dense"))
 
 
 @dataclass(frozen=True)
@@ -38,34 +35,16 @@ class Starts:
 
     Attributes:
         masks: The masks, distinct ones.
-        search_epochs: Epochs of training that it took to find them; what given masks took is not known.
-        cost: The same in multiply-adds.
-        seconds: Time that it took.
+        spent: The cost of finding them; the cost of given masks is not known.
     """
 
     masks: list[Mask]
-    search_epochs: float
-    cost: float
-    seconds: float
+    spent: Spent
 
 
-@dataclass(frozen=True)
-class How:
-    """How the masks are found.
-
-    Attributes:
-        sparsity: The asked sparsity.
-        seed: Seed of the run.
-        engine: Name of the engine, or ``auto``.
-        threads: Threads that torch uses.
-        order: Seed of the batches.
-    """
-
-    sparsity: float
-    seed: int
-    engine: str
-    threads: int
-    order: int
+def starting_baselines() -> tuple[str, ...]:
+    """Return the baselines whose masks have the asked sparsity."""
+    return tuple(name for name in BASELINES if name not in (RANDOM, "dense"))
 
 
 def given_masks(problem: Problem, evolution: Evolution, sparsity: float) -> list[Mask]:
@@ -80,11 +59,15 @@ def given_masks(problem: Problem, evolution: Evolution, sparsity: float) -> list
         mask.require(problem.shapes)
     masks = [_require_survivors(mask, "a mask of start", sparsity, least, most) for mask in evolution.masks]
     for name in evolution.names:
-        if name in (RANDOM, DISSIPATE, *NAMED):
+        if name in (RANDOM, DISSIPATE, *starting_baselines()):
             continue
         path = evolution.place(name)
         if not path.exists():
-            look_up("start", name, dict.fromkeys((RANDOM, DISSIPATE, *NAMED, "the path of a mask or a run folder"), True))
+            look_up(
+                "start",
+                name,
+                dict.fromkeys((RANDOM, DISSIPATE, *starting_baselines(), "the path of a mask or a run folder"), True),
+            )
         if path.is_dir():
             require_own(path)
         for file in [path / "mask.npz", *sorted(path.glob("hall_of_fame/*.npz"))] if path.is_dir() else [path]:
@@ -102,64 +85,59 @@ def _require_survivors(mask: Mask, what: str, sparsity: float, least: int, most:
     )
 
 
-def first_masks(
-    problem: Problem,
-    evolution: Evolution,
-    given: Sequence[Mask],
-    how: How,
-    toolbox: base.Toolbox,
-    run: Run | None,
-    progress: bool = False,
-) -> Starts:
-    """Returns the masks of the first generation: what ``start`` names, and random ones where that is named, too.
+def first_masks(session: Session, evolution: Evolution, given: Sequence[Mask], sparsity: float, layer_densities: str) -> Starts:
+    """Return the masks of the first generation: those that ``start`` names, and random ones if that is named, too.
 
     Args:
-        problem: The problem.
+        session: The session; its journal keeps the masks that were found.
         evolution: The options.
         given: Masks that were read.
-        how: How the others are found.
-        toolbox: Its ``individual`` makes random masks.
-        run: The run, which keeps what was found; None keeps nothing.
-        progress: Say what is looked for.
+        sparsity: Sparsity of the others.
+        layer_densities: Of random masks; see :func:`evoprune.masks.random.layer_survivors`.
     """
+    problem = session.problem
 
     def find() -> tuple[dict[str, Any], dict[str, Tensor]]:
-        began, found = time.perf_counter(), list(given)
-        dense_epoch, search_epochs, cost = multiply_adds(problem, dense(problem)), 0.0, 0.0
+        began, found, spent = time.perf_counter(), list(given), Spent()
         for name in evolution.names:
-            if progress and name in (DISSIPATE, *NAMED):
-                tqdm.write(f"first masks: {name}")
-            if name == DISSIPATE:
-                training = _dissipate(problem, how)
-                if divergence := training.divergence(tested=False):
-                    raise RunError(f"dissipating for the first masks diverged ({divergence}); lower lr, or leave out {name!r}.")
-                epochs = len(training.history)
-                found.append(training.mask)
-                search_epochs, cost = search_epochs + epochs, cost + training.cost(epochs)
-            elif name in NAMED:
-                baseline, epochs = BASELINES[name], problem.recipe.epochs
-                found.append(baseline.prune(problem, sparsity=how.sparsity, seed=how.seed))
-                search_epochs += baseline.search_epochs(problem, epochs)
-                cost += dense_epoch * baseline.search_cost(problem, how.sparsity, epochs)
+            if name in (DISSIPATE, *starting_baselines()):
+                session.say(f"first masks: {name}")
+                mask, its = _dissipate(session, sparsity) if name == DISSIPATE else _prune(session, name, sparsity)
+                found.append(mask)
+                spent = Spent(spent.search_epochs + its.search_epochs, spent.cost + its.cost)
         bits = np.array([mask.bits for mask in found], bool).reshape(len(found), problem.prunable_count)
-        facts = {"search_epochs": search_epochs, "cost": cost, "seconds": time.perf_counter() - began}
+        facts = {**asdict(spent), "seconds": time.perf_counter() - began}
         return facts, {"bits": torch.from_numpy(np.packbits(bits, axis=1))}
 
-    facts, tensors = find() if run is None else run.step("starts", find)
+    facts, tensors = session.journal.step("starts", find)
     rows = np.unpackbits(tensors["bits"].numpy(), axis=1, count=problem.prunable_count).astype(bool)
     masks = {mask.hash: mask for mask in (Mask(bits, problem.shapes) for bits in rows)}
     if RANDOM in evolution.names:
+        stream = session.generator("masks")
         for _ in range(100 * evolution.first):  # a small network may have fewer masks than are wanted
             if len(masks) >= evolution.first:
                 break
-            drawn = toolbox.individual()
+            drawn = random_mask(problem.shapes, sparsity, stream, layer_densities)
             masks.setdefault(drawn.hash, drawn)
-    return Starts(list(masks.values()), **facts)
+    return Starts(list(masks.values()), Spent(**facts))
 
 
-def _dissipate(problem: Problem, how: How) -> FinalTraining:
+def _prune(session: Session, name: str, sparsity: float) -> tuple[Mask, Spent]:
+    baseline, problem, epochs = BASELINES[name], session.problem, session.problem.recipe.epochs
+    mask = baseline.prune(problem, sparsity=sparsity, seed=session.seed)
+    dense_epoch = multiply_adds(problem, dense(problem))
+    return mask, Spent(baseline.search_epochs(problem, epochs), dense_epoch * baseline.search_cost(problem, sparsity, epochs))
+
+
+def _dissipate(session: Session, sparsity: float) -> tuple[Mask, Spent]:
+    problem = session.problem
     epochs = min(DISSIPATE_EPOCHS, problem.recipe.epochs)
-    schedule = Dissipation(epochs, how.sparsity).start
-    free_after = 0 if how.engine == "auto" else None
-    training = Training(how.engine, how.order, how.threads, schedule=schedule, epochs=epochs, free_after=free_after)
-    return train_fully(problem, dense(problem), training)
+    free_after = 0 if session.execution.engine == "auto" else None
+    how = Training(
+        session.execution.engine, session.order, session.threads, None, Dissipation(epochs, sparsity).start, epochs, free_after
+    )
+    training = train_fully(problem, dense(problem), how)
+    if divergence := training.divergence(tested=False):
+        raise RunError(f"dissipating for the first masks diverged ({divergence}); lower lr, or leave out {DISSIPATE!r}.")
+    epochs = len(training.history)
+    return training.mask, Spent(epochs, training.cost(epochs))

@@ -17,16 +17,13 @@ from deap import base
 
 from evoprune.evaluation.chunks import Chunk
 from evoprune.evaluation.evaluation import Evaluation
-from evoprune.evaluation.evaluator import Evaluator
 from evoprune.masks.mask import Mask
-from evoprune.runs.run import Run
-from evoprune.search.evolution.generations import log_generation
 from evoprune.search.evolution.options import Evolution
 from evoprune.search.evolution.state import State
 from evoprune.search.evolution.survival import improve, reason_to_stop, replace
 from evoprune.search.evolution.variation import vary
-from evoprune.workers.base import Workers
-from evoprune.workers.policy import evaluate
+from evoprune.search.generations import log_generation
+from evoprune.search.session import Session
 
 # Draws of children, none of which is new, before no more are bred.
 MOST_DRAWS = 100
@@ -38,23 +35,22 @@ class Steady:
 
     Attributes:
         state: Where it stands; ``state.pending`` is what is being evaluated.
-        toolbox: The toolbox.
+        session: The session, whose journal records arrivals before they are used.
+        operators: A toolbox with ``mate``, ``mutate`` and ``select``.
         evolution: The options; ``offspring`` arrivals make a generation.
         slots: Chunks that are evaluated at a time.
-        size: Masks in a chunk.
         arrived: Masks that have arrived since the generation before.
     """
 
     state: State
-    toolbox: base.Toolbox
+    session: Session
+    operators: base.Toolbox
     evolution: Evolution
     slots: int
-    size: int
     arrived: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.evaluator: Evaluator = self.toolbox.evaluate.func
-        self.workers: Workers = self.toolbox.map.func.workers
+        self.evaluator, self.size = self.session.evaluator, self.session.evaluator.job.chunk
         pending = [(mask, chunk) for chunk in self.state.pending for mask in chunk]
         self.waiting = {mask.hash: (mask, chunk) for mask, chunk in pending if not mask.fitness.valid}
         starts, *evaluated = self.state.logbook.select("nevals")
@@ -64,11 +60,10 @@ class Steady:
         self.to_breed = most - sum(evaluated) - len(self.waiting)
         self.began = time.perf_counter()
 
-    def states(self, run: Run | None, recorded: Sequence[Evaluation]) -> Iterator[State]:
+    def states(self, recorded: Sequence[Evaluation]) -> Iterator[State]:
         """Yields a copy of the state after each generation, until one of the limits is reached.
 
         Args:
-            run: The run, which records arrivals before they are used; None records nothing.
             recorded: Arrivals since the state was saved, in their order.
         """
         while self._may_breed() and len(self.state.pending) < self.slots:
@@ -81,13 +76,12 @@ class Steady:
                 self._breed()
         if reason_to_stop(self.state, self.evolution):
             return
-        for evaluations in evaluate(self.workers, self.evaluator.job, self._chunks(), self.slots):
+        for evaluations in self.session.run_chunks(self._chunks(), slots=self.slots):
             new = [evaluation for evaluation in evaluations if evaluation.mask in self.waiting]
             while new:
                 room = self.evolution.children - len(self.arrived)
                 competing, new = new[:room], new[room:]  # a chunk may reach into the next generation
-                if run is not None:
-                    run.record(self.state.gen, competing)
+                self.session.journal.record(self.state.gen, competing)
                 for evaluation in competing:
                     self._arrive(evaluation)
                 if self._is_generation():
@@ -111,7 +105,7 @@ class Steady:
         wanted = min(self.size, self.to_breed)
         found: dict[str, Mask] = {}
         for _ in range(MOST_DRAWS):
-            for child in vary(self.state, self.toolbox, replace_fields(self.evolution, offspring=wanted - len(found))):
+            for child in vary(self.state, self.operators, replace_fields(self.evolution, offspring=wanted - len(found))):
                 mask_hash = child.hash
                 if mask_hash not in self.evaluator.known and mask_hash not in self.waiting:
                     found.setdefault(mask_hash, child)
@@ -131,7 +125,7 @@ class Steady:
         if self.evaluator.is_whole(evaluation):
             return evaluation
         _, chunk = self.waiting[evaluation.mask]
-        again = {e.mask: e.evidence for found in evaluate(self.workers, self.evaluator.job, [chunk]) for e in found}
+        again = {e.mask: e.evidence for found in self.session.run_chunks([chunk]) for e in found}
         return replace_fields(evaluation, evidence=again[evaluation.mask])
 
     def _arrive(self, evaluation: Evaluation) -> bool:
@@ -140,7 +134,7 @@ class Steady:
         state, known = self.state, self.evaluator.known
         known[evaluation.mask] = replace_fields(evaluation, evidence=None)
         mask.fitness.values, mask.evidence = self.evaluator.values(evaluation), evaluation.evidence
-        state.population = replace(state, [mask], self.toolbox, self.evolution)
+        state.population = replace(state, [mask], self.operators, self.evolution)
         improve(state, [mask], len(self.evaluator.objectives))
         self.arrived.append(evaluation.mask)
         complete = all(bool(other.fitness.valid) for other in chunk)

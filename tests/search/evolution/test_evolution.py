@@ -9,6 +9,7 @@ from deap import algorithms, base, tools
 import evoprune as ep
 from evoprune import seeds
 from evoprune.operators import CROSSOVERS, MUTATIONS, Evidence
+from evoprune.search.evolution.check import require
 from evoprune.search.evolution.options import Evolution
 from evoprune.search.evolution.state import State
 from evoprune.search.evolution.survival import make_hall_of_fame, reason_to_stop, replace
@@ -278,12 +279,12 @@ def test_sparsity_varies_within_bounds_only_where_asked() -> None:
 )
 def test_bad_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ep.InputError, match=message):
-        Evolution(**options).require(0.9, 1000, 1)
+        require(Evolution(**options), 0.9, 1000, 1)
 
 
 def test_several_objectives_want_nsga2() -> None:
     with pytest.raises(ep.InputError, match=r"selection is 'best' with 2 objectives; expected nsga2"):
-        Evolution(selection="best").require(0.9, 1000, 2)
+        require(Evolution(selection="best"), 0.9, 1000, 2)
     with pytest.raises(ep.InputError, match=r"generational with 2 objectives; expected mu\+lambda"):
-        Evolution(algorithm="generational").require(0.9, 1000, 2)
-    Evolution(selection="nsga2").require(0.9, 1000, 2)
+        require(Evolution(algorithm="generational"), 0.9, 1000, 2)
+    require(Evolution(selection="nsga2"), 0.9, 1000, 2)

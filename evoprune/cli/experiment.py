@@ -1,0 +1,168 @@
+"""The course of a command that runs a method: options, search, result, figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evoprune.cli.forms import flat, parse, script
+from evoprune.system import signals
+
+if TYPE_CHECKING:
+    from evoprune.problem.problem import Problem
+    from evoprune.search.execution import Execution
+
+
+@dataclass(frozen=True)
+class CommandOptions:
+    """Options of the command itself."""
+
+    load: tuple[Path, ...] = ()
+    """Python files of your own, which register fitness terms, operators, methods, networks and so on; see the manual."""
+    dry_run: bool = False
+    """Print an estimate of evaluations, cost, memory, disk and time, and start nothing."""
+
+
+@dataclass(frozen=True)
+class EvolveCommandOptions(CommandOptions):
+    """Options of the command itself."""
+
+    tensorboard: Path | None = None
+    """Folder to write the generations' statistics to, for TensorBoard (an optional extra). None: do not."""
+
+
+# Options that came after the names of folders were fixed: they count for the name only if they are given.
+_LATER = {"loss": None, "weights_seed": None, "ignore": (), "identity": None, "load": ()}
+
+
+def run_method(name: str, arguments: Sequence[str] | None, prog: str | None) -> None:
+    """Run a method with the options of a command line, print its result, and draw its figures.
+
+    Args:
+        name: Name of the method.
+        arguments: The command line; None takes the process's.
+        prog: The command's name in ``--help``.
+    """
+    with signals.nothing_begun():
+        from evoprune.problem.options import ProblemOptions
+        from evoprune.problem.recipe import Recipe
+        from evoprune.search.execution import Execution
+        from evoprune.search.method import summary_of
+        from evoprune.search.registry import find_method
+
+        method = find_method(name)
+        command = EvolveCommandOptions if name == "evolve" else CommandOptions
+        parts = {"problem": ProblemOptions, "recipe": Recipe, name: method.Options, "execution": Execution, "command": command}
+        options = parse(script(name, parts), summary_of(method), arguments, prog)
+        values = flat(options)
+        shown_folder = values["out"] or Path("runs", folder_name(name, values, Execution))
+        problem = make_problem(values)
+        given = {**_own_fields(getattr(options, name)), **_own_fields(options.execution), "out": shown_folder, "progress": True}
+        if values.get("tensorboard") is not None:
+            from evoprune.search.evolution.callbacks import TensorBoard
+
+            given["callbacks"] = (TensorBoard(values["tensorboard"]),)
+    if values["dry_run"]:
+        from evoprune.cli.estimate import print_estimate
+
+        print_estimate(problem, method, given)
+        return
+    _print_settings(name, problem, {**values, "out": shown_folder})
+    _run_and_draw(name, problem, given, shown_folder)
+
+
+def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -> str:
+    """Return the name of a run's folder: method, data, and a hash of the settings.
+
+    Threads, workers, paths and whatever else belongs to the execution do not count, except for the engine.
+    """
+    from evoprune.runs.settings import settings_hash
+
+    apart = {field.name for field in dataclasses.fields(execution)} - {"engine"} | {"data_dir", "tensorboard", "dry_run"}
+    settings = {key: value for key, value in values.items() if key not in apart and _LATER.get(key, ...) != value}
+    settings["initialization"] = settings["initialization"] or "kaiming"
+    return f"{name}-{values['data']}-{settings_hash(settings)}"
+
+
+def make_problem(values: dict[str, Any]) -> Problem:
+    """Return the problem that flags describe.
+
+    Args:
+        values: Their values by name.
+    """
+    from evoprune.problem.options import ProblemOptions
+    from evoprune.problem.problem import Problem
+    from evoprune.problem.recipe import Recipe
+
+    recipe, problem = (
+        {field.name: values[field.name] for field in dataclasses.fields(kind) if field.name in values}
+        for kind in (Recipe, ProblemOptions)
+    )
+    return Problem(recipe=Recipe(**recipe), **problem)
+
+
+def _own_fields(options: Any) -> dict[str, Any]:
+    return {
+        field.name: getattr(options, field.name) for field in dataclasses.fields(options) if field.name not in ("seed", "out")
+    }
+
+
+def _print_settings(name: str, problem: Problem, values: dict[str, Any]) -> None:
+    config = problem.config()
+    resolved = {**config, **config["recipe"]}
+    facts = {key: resolved[key] for key in values if key in resolved}
+    shown = {"method": name, **{key: value for key, value in values.items() if key != "dry_run"}, **facts, "out": values["out"]}
+    print("\n".join(f"{key:20} {value}" for key, value in shown.items()), end="\n\n", flush=True)
+
+
+def _run_and_draw(name: str, problem: Problem, given: dict[str, Any], shown_folder: Path) -> None:
+    from evoprune.runs import records
+    from evoprune.search.registry import prune
+
+    folder = shown_folder.absolute()
+    finished = (folder / "result.json").exists() and not (given["force"] or given["retry_failed"])
+    result = prune(problem, name, **given)
+    if finished:
+        print(f"{shown_folder} is finished already:")
+    with records.as_written(folder / "result.json"):
+        _print_result(records.read_json(folder / "result.json") or result.summary)
+    files = ["result.json", "mask.npz", "model.safetensors", *_draw_figures(folder, anew=not finished)]
+    print(f"written to {shown_folder}: {', '.join(files)}")
+
+
+def _draw_figures(folder: Path, anew: bool) -> list[str]:
+    """Draw a run's figures, if any is missing, and return the names of their files. A failure is a warning."""
+    from evoprune.figures import drawing
+
+    try:
+        with drawing.importing_matplotlib():
+            from evoprune.figures import runs as plot
+        names = [f"{name}.png" for name in plot.figures_of(folder)]
+        if anew or not all((folder / name).exists() for name in names):
+            plot.save_figures(folder)
+    except Exception as error:  # noqa: BLE001 - the result is there
+        drawing.warn("the figures", error)
+        return []
+    return [name for name in names if (folder / name).exists()]
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    shown = {name: value for name, value in result.items() if not isinstance(value, dict)}
+    print("\n".join(f"{name:22} {value}" for name, value in shown.items()))
+    for role, facts in {"winner": result, **result["controls"]}.items():
+        numbers = [f"{name} {facts[f'test_{name}']:.4f}" for name in ("accuracy", "loss") if facts[f"test_{name}"] is not None]
+        print(f"test set, {role:11} {', '.join(numbers) or 'diverged'}")
+    for count, what in (
+        ("failed", "failed; see evaluations.csv"),
+        ("machine_failures", "were not judged, because the machine failed; --retry-failed evaluates them again"),
+        ("no_better_than_chance", "were no better than chance"),
+    ):
+        if result.get(count):
+            print(f"warning: {result[count]} of {result.get('evaluations', result.get('k'))} masks {what}")
+    if result.get("winner_status", "ok") != "ok" or result["better_than_chance"] is False:
+        print("warning: the winner is no better than chance; lower --lr, or choose by --fitness loss")
+    if result["collapse"]:
+        print(f"warning: the winner's mask cuts off: {result['collapse']}")

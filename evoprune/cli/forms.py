@@ -1,0 +1,78 @@
+"""Command lines made of dataclasses: nested options become flat flags in groups, with the docstrings as help."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, field, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], description: str | None, arguments: Sequence[str] | None = None, prog: str | None = None) -> T:
+    """Return the options that a command line gives.
+
+    Args:
+        kind: A dataclass; the fields of nested ones are flags without a prefix.
+        description: The text of ``--help``.
+        arguments: The command line; None takes the process's.
+        prog: The command's name; None takes the script's.
+    """
+    import tyro  # takes a second
+
+    options: T = tyro.cli(tyro.conf.OmitArgPrefixes[kind], description=description, args=arguments, prog=prog)  # type: ignore[misc, valid-type]
+    return options
+
+
+@functools.cache
+def form(kind: type[Any], hidden: tuple[str, ...] = ()) -> type[Any]:
+    """Return a dataclass for the command line: values as they are typed, checked when the real one is made.
+
+    Args:
+        kind: The dataclass. A field with the metadata ``flag=False`` has no flag; one with ``positional=True`` is a path that
+            is given without one.
+        hidden: Names of further fields without a flag.
+    """
+    import tyro
+
+    fields: list[Any] = []
+    for each in dataclasses.fields(kind):
+        default = {"default_factory": each.default_factory} if each.default is MISSING else {"default": each.default}
+        if each.name in hidden or not each.metadata.get("flag", True):
+            fields.append(
+                (each.name, Annotated[Any, tyro.conf.Suppress, tyro.conf.Fixed], field(**default, metadata={"flag": False}))
+            )
+        elif each.metadata.get("positional"):
+            fields.append((each.name, tyro.conf.Positional[Path], field(default=tyro.MISSING)))
+        elif dataclasses.is_dataclass(each.default_factory):
+            inner = form(each.default_factory)
+            fields.append((each.name, inner, field(default_factory=inner)))
+    namespace = {"__post_init__": lambda self: None, "__doc__": kind.__doc__}
+    return make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True, namespace=namespace)
+
+
+def script(name: str, parts: Mapping[str, type[Any]], hidden: Mapping[str, tuple[str, ...]] | None = None) -> type[Any]:
+    """Return the dataclass of a whole command line.
+
+    Args:
+        name: Its name.
+        parts: Dataclasses by the name of their group of flags.
+        hidden: Names of fields without a flag, by group.
+    """
+    forms = {group: form(part, (hidden or {}).get(group, ())) for group, part in parts.items()}  # type: ignore[arg-type]
+    return make_dataclass(name, [(group, made, field(default_factory=made)) for group, made in forms.items()], frozen=True)
+
+
+def flat(options: Any) -> dict[str, Any]:
+    """Return the values of all flags by name, of nested dataclasses too."""
+    values: dict[str, Any] = {}
+    for each in dataclasses.fields(options):
+        value = getattr(options, each.name)
+        if dataclasses.is_dataclass(value):
+            values |= flat(value)
+        elif each.metadata.get("flag", True):
+            values[each.name] = value
+    return values

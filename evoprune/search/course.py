@@ -1,0 +1,211 @@
+"""The course of a search: prepare, evaluate, choose, train, record. Each step is resumable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evoprune import seeds
+from evoprune.engines import auto
+from evoprune.evaluation.evaluator import Evaluator
+from evoprune.masks.mask import Mask
+from evoprune.problem.problem import Problem
+from evoprune.runs.journal import open_journal
+from evoprune.runs.result import Result, describe_problem, describe_training, trained_model
+from evoprune.search.execution import Execution
+from evoprune.search.final import train_chosen
+from evoprune.search.generations import log_generation, write_generations
+from evoprune.search.history import History
+from evoprune.search.method import AskTell, Method, identify_own, make_options, plan_of, require
+from evoprune.search.report import describe_cost, describe_failures, describe_search
+from evoprune.search.session import Evaluating, Session
+from evoprune.search.toolbox import make_evaluator
+from evoprune.system.importing import require_main_guard
+from evoprune.training.cost import multiply_adds
+from evoprune.workers.base import Workers
+from evoprune.workers.choose import choose_workers
+
+
+def run(name: str, method: Method, problem: Problem, given: Mapping[str, Any]) -> Result:
+    """Run a method with flat keywords.
+
+    Args:
+        name: Name of the method, as in records.
+        method: The method.
+        problem: The problem.
+        given: Fields of the method's options and of :class:`evoprune.search.execution.Execution`.
+
+    Raises:
+        InputError: A keyword that neither has, or a value out of range.
+    """
+    options, execution = make_options(method, given)
+    return carry_out(name, method, problem, options, execution)
+
+
+def carry_out(name: str, method: Method, problem: Problem, options: Any, execution: Execution) -> Result:
+    """Run a method.
+
+    Args:
+        name: Name of the method, as in records.
+        method: The method.
+        problem: The problem.
+        options: Its options.
+        execution: How it is carried out.
+
+    Raises:
+        InputError: A value out of range, an unknown name, or an ``out`` that holds another run or cannot be written.
+        RunError: Every evaluation failed, or the winner's final training diverged.
+    """
+    require_main_guard()
+    seed = problem.seed if execution.seed is None else seeds.check_seed(execution.seed)
+    require(method, problem, options)
+    course = _find_and_train if hasattr(method, "find") else _search_and_train
+    with _session(name, method, problem, seed, options, execution) as session:
+        result = course(name, method, session, options)
+        session.journal.save(result)
+    return result
+
+
+@contextmanager
+def _session(name: str, method: Method, problem: Problem, seed: int, options: Any, execution: Execution) -> Iterator[Session]:
+    """Open the journal, and the workers if masks are evaluated."""
+    settings = {**settings_of(method, problem, options), "problem": problem.config(), "seed": seed, "engine": execution.engine}
+    own = identify_own(method, options, problem)
+    if hasattr(method, "find"):
+        auto.resolve(execution.engine, problem, 0.0, 1)  # refuses an engine that cannot serve
+        recorded = {"workers": "serial", "threads": execution.threads, "engine": execution.engine}
+        with open_journal(execution, name, settings, recorded).of(problem, own) as journal:
+            yield Session(problem, journal, seed, execution)
+        return
+    evaluator = prepare_evaluator(method, problem, seed, options, execution)
+    workers = choose_workers(execution.workers, execution.evaluation_timeout)
+    names = [objective.name for objective in evaluator.objectives]  # a fitness may be given as a function
+    settings["fitness"] = names if isinstance(settings["fitness"], (list, tuple)) else names[0]
+    settings["fitness_terms"] = list(evaluator.terms)
+    journal = open_journal(execution, name, settings, execution.recorded(evaluator.brief.engine))
+    with journal.of(problem, {**evaluator.job.identify_terms(), **own}), closing(workers, execution.workers):
+        evaluator.resume({}, journal.divisors, journal.execution["threads"], journal.execution["engine"])
+        yield Session(problem, journal, seed, execution, Evaluating(evaluator, workers))
+
+
+@contextmanager
+def closing(workers: Workers, given: object) -> Iterator[None]:
+    """Close workers at the end that were given by name, and so are the search's own."""
+    try:
+        yield
+    finally:
+        if isinstance(given, str):
+            workers.close()
+
+
+def prepare_evaluator(method: Method, problem: Problem, seed: int, options: Any, execution: Execution) -> Evaluator:
+    """Return a method's evaluator.
+
+    Raises:
+        InputError: A value out of range or an unknown name.
+    """
+    more = method.evaluator(problem, options) if hasattr(method, "evaluator") else {}
+    return make_evaluator(problem, options, seed, execution, chunk_size=chunk_size_of(options), **more)
+
+
+def chunk_size_of(options: Any) -> int:
+    """Return how many masks are evaluated together: by default a quarter of the k, at most 8, so that four processes work."""
+    size: int | None = options.chunk_size
+    return max(1, min(8, getattr(options, "k", 32) // 4)) if size is None else size
+
+
+def settings_of(method: Method, problem: Problem, options: Any) -> dict[str, Any]:
+    """Return a method's options as a run records them."""
+    if hasattr(method, "settings"):
+        return dict(method.settings(problem, options))
+    return {**asdict(options), "chunk_size": chunk_size_of(options)} if hasattr(options, "chunk_size") else asdict(options)
+
+
+def _find_and_train(name: str, method: Method, session: Session, options: Any) -> Result:
+    problem = session.problem
+    plan = plan_of(method, problem, options)
+
+    def find() -> tuple[dict[str, Any], dict[str, Tensor]]:
+        start = time.perf_counter()
+        found = method(session, options).find()
+        facts = {"search_epochs": found.search_epochs, "search_cost": found.search_cost, "seconds": time.perf_counter() - start}
+        return facts, {"bits": torch.from_numpy(np.packbits(found.mask.bits))}
+
+    facts, tensors = session.journal.step("mask", find)
+    bits = np.unpackbits(tensors["bits"].numpy(), count=problem.prunable_count).astype(bool)
+    mask = Mask(bits, problem.shapes)
+    training = train_chosen(session, {"winner": mask}, plan)["winner"]
+    dense = multiply_adds(problem, Mask(np.ones(problem.prunable_count, bool), problem.shapes))
+    search_epochs = facts["search_epochs"] + plan.last
+    summary = {
+        "method": name,
+        **describe_problem(problem, session.seed),
+        **describe_training(problem, mask, training),
+        "engine": ", ".join(training.engines),
+        "search_epochs": search_epochs,
+        "total_epochs": search_epochs + problem.recipe.epochs - (0 if plan.restart else plan.last),
+        "multiply_adds": facts["search_cost"] * dense + training.search_cost + training.cost(problem.recipe.epochs),
+        "seconds": facts["seconds"] + training.seconds,
+        "controls": {},
+    }
+    return Result(training.mask, trained_model(problem, training), {"winner": training}, summary)
+
+
+def _search_and_train(name: str, method: Method, session: Session, options: Any) -> Result:
+    problem, brief = session.problem, session.evaluator.brief
+    plan = plan_of(method, problem, options)
+    session.say(f"engine {brief.engine}, {session.evaluator.job.chunk} masks at a time")
+    search = method(session, options)
+    history = search.drive() if hasattr(search, "drive") else drive(session, search)
+    chosen: dict[str, Mask] = search.chosen() if hasattr(search, "chosen") else {"winner": history.winner}
+    trainings = train_chosen(session, chosen, plan)
+    winner = trainings["winner"]
+    more = search.report(history, trainings) if hasattr(search, "report") else {
+        **describe_cost(session, plan.restart, winner),
+        **describe_failures(session.evaluator.known.values()),
+    }  # fmt: skip
+    return Result(
+        mask=chosen["winner"] if plan.schedule is None else winner.mask,
+        model=trained_model(problem, winner),
+        trainings=trainings,
+        summary={**describe_search(session, name, chosen, trainings), **more},
+        logbook=history.logbook,
+        population=history.population,
+        evaluations=[session.evaluator.known[mask.hash] for mask in history.population],
+        hall_of_fame=history.hall_of_fame,
+        bests=history.bests,
+    )
+
+
+def drive(session: Session, search: AskTell) -> History:
+    """Ask, evaluate and tell until the search is finished.
+
+    Args:
+        session: The session.
+        search: The search.
+
+    Raises:
+        RunError: Every evaluation of a first generation failed.
+    """
+    history, known = History(), session.evaluator.known
+    for gen in count():
+        if search.finished:
+            break
+        masks = list(search.ask())
+        earlier = set(known)
+        evaluations = session.evaluate(masks, gen)
+        fittest = history.enter(masks)
+        log_generation(history.logbook, gen, masks, fittest, known, set(known) - earlier)
+        write_generations(session.journal, history.logbook, session.problem.shapes)
+        if not gen:
+            session.require_a_survivor(evaluations)
+        search.tell(masks)
+    return history

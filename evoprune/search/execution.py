@@ -1,0 +1,62 @@
+"""Execution: who does a search, with which engine, and where it is recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evoprune.errors import InputError
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a search is carried out. None of it decides the result, except for the last bits and the seed.
+
+    Raises:
+        InputError: A number of threads that is not a positive integer.
+    """
+
+    workers: str = "auto"
+    """The processes that evaluate masks: serial, scoop, auto (SCOOP under `python -m evoprune.scoop`, else serial), pool:N (N
+    processes on this machine), dask:N (a local Dask cluster of N processes) or the address of a Dask scheduler, such as
+    tcp://host:8786. Not a setting: the result is the same, except with --steady-state."""
+    engine: str = "auto"
+    """How masked networks are trained: module (one after another, any network), stacked (together, dense), sparse (together, at
+    the cost of the survivors), or auto (the one with the least measured cost for network, sparsity and chunk)."""
+    threads: int = 1
+    """Threads of torch in every evaluating process. A resumed run keeps its own number."""
+    evaluation_timeout: float | None = None
+    """Seconds that the evaluation of a mask may take. A mask that takes longer gets the worst fitness. Needs workers that can
+    be ended: `python -m evoprune.scoop`, pool:N, or Dask. None: no limit."""
+    retry_failed: bool = False
+    """Return to the state before the first mask that failed because of the machine, such as for lack of memory, and evaluate it
+    again. Otherwise it keeps the worst fitness."""
+    out: Path | None = None
+    """Folder of the run. Running again resumes it. None: on the command line runs/METHOD-DATA-HASH of the settings; in Python
+    nothing is recorded."""
+    force: bool = False
+    """Start over if --out holds a run with other settings."""
+    seed: int | None = field(default=None, metadata={"flag": False})
+    """Seed of the run. None: the problem's."""
+    progress: bool = field(default=False, metadata={"flag": False})
+    """Show progress bars on standard error."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1:
+            raise InputError(f"threads is {self.threads!r}; expected a positive integer.")
+        if self.out is not None:
+            object.__setattr__(self, "out", Path(self.out).absolute())  # the user's code may change the folder later
+
+    def recorded(self, engine: str) -> dict[str, Any]:
+        """Return what a run records of it, as JSON values.
+
+        Args:
+            engine: Name of the engine that was chosen.
+        """
+        return {
+            "workers": str(self.workers),
+            "threads": self.threads,
+            "evaluation_timeout": self.evaluation_timeout,
+            "engine": engine,
+        }
