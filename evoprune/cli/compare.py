@@ -64,7 +64,7 @@ HIDDEN = {"problem": ("data", "seed")}
 
 
 def compare(arguments: Sequence[str], prog: str | None) -> None:
-    """Do the missing cells of a comparison, and write its tables and figures.
+    """Does the missing cells of a comparison, and writes its tables and figures.
 
     Args:
         arguments: The command line.
@@ -105,7 +105,7 @@ def compare(arguments: Sequence[str], prog: str | None) -> None:
 
 
 def _draw_figures(folder: Path) -> list[str]:
-    """Draw the figures, and return the names of their files; a failure is a warning."""
+    """Draws the figures, and returns the names of their files; a failure is a warning."""
     from evoprune.figures import drawing
 
     try:

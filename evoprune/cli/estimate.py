@@ -17,7 +17,7 @@ _COPIES = 3
 
 
 def print_estimate(problem: Problem, method: Method, given: Mapping[str, Any]) -> None:
-    """Print what a search will take, roughly.
+    """Prints a rough estimate of a search's evaluations, cost, memory, disk and time.
 
     Args:
         problem: The problem.
@@ -35,7 +35,7 @@ def print_estimate(problem: Problem, method: Method, given: Mapping[str, Any]) -
 
 
 def estimate(problem: Problem, method: Method, options: Any, engine: str) -> dict[str, str]:
-    """Return what a search will take, roughly, in words.
+    """Returns a rough estimate of a search's evaluations, cost, memory, disk and time, in words.
 
     Args:
         problem: The problem.

@@ -39,7 +39,7 @@ _LATER = {"loss": None, "weights_seed": None, "ignore": (), "identity": None, "l
 
 
 def run_method(name: str, arguments: Sequence[str] | None, prog: str | None) -> None:
-    """Run a method with the options of a command line, print its result, and draw its figures.
+    """Runs a method with the options of a command line, prints its result, and draws its figures.
 
     Args:
         name: Name of the method.
@@ -75,7 +75,7 @@ def run_method(name: str, arguments: Sequence[str] | None, prog: str | None) -> 
 
 
 def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -> str:
-    """Return the name of a run's folder: method, data, and a hash of the settings.
+    """Returns the name of a run's folder: method, data, and a hash of the settings.
 
     Threads, workers, paths and whatever else belongs to the execution do not count, except for the engine.
     """
@@ -88,7 +88,7 @@ def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -
 
 
 def make_problem(values: dict[str, Any]) -> Problem:
-    """Return the problem that flags describe.
+    """Returns the problem that flags describe.
 
     Args:
         values: Their values by name.
@@ -134,7 +134,7 @@ def _run_and_draw(name: str, problem: Problem, given: dict[str, Any], shown_fold
 
 
 def _draw_figures(folder: Path, anew: bool) -> list[str]:
-    """Draw a run's figures, if any is missing, and return the names of their files. A failure is a warning."""
+    """Draws a run's figures, if any is missing, and returns the names of their files. A failure is a warning."""
     from evoprune.figures import drawing
 
     try:

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def parse(kind: type[T], description: str | None, arguments: Sequence[str] | None = None, prog: str | None = None) -> T:
-    """Return the options that a command line gives.
+    """Returns the options that a command line gives.
 
     Args:
         kind: A dataclass; the fields of nested ones are flags without a prefix.
@@ -29,7 +29,7 @@ def parse(kind: type[T], description: str | None, arguments: Sequence[str] | Non
 
 @functools.cache
 def form(kind: type[Any], hidden: tuple[str, ...] = ()) -> type[Any]:
-    """Return a dataclass for the command line: values as they are typed, checked when the real one is made.
+    """Returns a dataclass for the command line: values as they are typed, checked when the real one is made.
 
     Args:
         kind: The dataclass. A field with the metadata ``flag=False`` has no flag; one with ``positional=True`` is a path that
@@ -55,7 +55,7 @@ def form(kind: type[Any], hidden: tuple[str, ...] = ()) -> type[Any]:
 
 
 def script(name: str, parts: Mapping[str, type[Any]], hidden: Mapping[str, tuple[str, ...]] | None = None) -> type[Any]:
-    """Return the dataclass of a whole command line.
+    """Returns the dataclass of a whole command line.
 
     Args:
         name: Its name.
@@ -67,7 +67,7 @@ def script(name: str, parts: Mapping[str, type[Any]], hidden: Mapping[str, tuple
 
 
 def flat(options: Any) -> dict[str, Any]:
-    """Return the values of all flags by name, of nested dataclasses too."""
+    """Returns the values of all flags by name, of nested dataclasses too."""
     values: dict[str, Any] = {}
     for each in dataclasses.fields(options):
         value = getattr(options, each.name)

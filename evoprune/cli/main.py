@@ -10,7 +10,7 @@ from evoprune.system import loading
 
 
 def run() -> None:
-    """Run the command line ``evoprune COMMAND ...``.
+    """Runs the command line ``evoprune COMMAND ...``.
 
     Ends the process with status 0; 1 for an error of the run, 2 for one of the user's, 130 for Ctrl-C, 143 for SIGTERM.
     """
@@ -18,7 +18,7 @@ def run() -> None:
 
 
 def main(command: str, arguments: Sequence[str] | None = None) -> None:
-    """Run one command, as the scripts in ``experiments`` do; see :func:`run`.
+    """Runs one command, as the scripts in ``experiments`` do; see :func:`run`.
 
     Args:
         command: ``compare``, or the name of a method.
@@ -59,7 +59,7 @@ def _run(command: str, arguments: list[str], prog: str | None) -> None:
 
 
 def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:
-    """Return the values of a flag, which has to be read before the others are known."""
+    """Returns the values of a flag, which has to be read before the others are known."""
     values: list[str] = []
     reading = False
     for argument in arguments:

@@ -23,12 +23,12 @@ class PlotOptions:
 
 
 def plot_main(name: str, description: str | None) -> None:
-    """Draw one figure of a run, as the scripts in ``plots`` do; a user's error ends the process with status 2."""
+    """Draws one figure of a run, as the scripts in ``plots`` do; a user's error ends the process with status 2."""
     guard(lambda: _draw(name, description, None, None))
 
 
 def plot(arguments: Sequence[str], prog: str | None) -> None:
-    """Run ``evoprune plot FIGURE FOLDER``.
+    """Runs ``evoprune plot FIGURE FOLDER``.
 
     Raises:
         InputError: No such figure, or it cannot be drawn.
@@ -51,7 +51,7 @@ def plot(arguments: Sequence[str], prog: str | None) -> None:
 
 
 def draw_comparison(folder: Path) -> None:
-    """Draw every figure of a comparison, write its table again, and print where they are."""
+    """Draws every figure of a comparison, writes its table again, and prints where they are."""
     from evoprune.comparison.markdown import write_tables
     from evoprune.figures.comparisons import save_compare_figures
 

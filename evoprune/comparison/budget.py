@@ -20,7 +20,7 @@ SEARCH_OPTIONS = (
 
 
 def options_of(comparison: Comparison, name: str) -> dict[str, Any]:
-    """Return the options with which a method is called: its own, those of the comparison that it knows, and the defaults."""
+    """Returns the options with which a method is called: its own, those of the comparison that it knows, and the defaults."""
     variant = methods.find(name)
     known = {f.name: f.default for f in fields(find_method(variant.method).Options) if f.default is not MISSING}
     defaults = {option: known[option] for option in SEARCH_OPTIONS if option in known}
@@ -28,7 +28,7 @@ def options_of(comparison: Comparison, name: str) -> dict[str, Any]:
 
 
 def resolve(comparison: Comparison, cell: Cell) -> tuple[Method, Any, Execution]:
-    """Return a cell's method, its options, and the execution.
+    """Returns a cell's method, its options, and the execution.
 
     Raises:
         InputError: An unknown name or a value that cannot be served.
@@ -39,7 +39,7 @@ def resolve(comparison: Comparison, cell: Cell) -> tuple[Method, Any, Execution]
 
 
 def planned_cost(problem: Problem, comparison: Comparison, cell: Cell) -> Cost:
-    """Return the cost of a method as a function of its epochs, in epochs of dense training; infinite for too few.
+    """Returns the cost of a method as a function of its epochs, in epochs of dense training; infinite for too few.
 
     Counted on surviving weights, which is exact if every weight is used equally often by an example. A method that plans no
     cost counts as its final training alone.
@@ -52,7 +52,7 @@ def planned_cost(problem: Problem, comparison: Comparison, cell: Cell) -> Cost:
 
 
 def epochs_within(problem: Problem, comparison: Comparison, cell: Cell) -> int | None:
-    """Return the most epochs with which search and training stay within the cell's budget; None if it does not fit."""
+    """Returns the most epochs with which search and training stay within the cell's budget; None if it does not fit."""
     assert cell.budget is not None
     cost = planned_cost(problem, comparison, cell)
     most = int(cell.budget / (1 - cell.sparsity)) + 1

@@ -52,7 +52,7 @@ def problem_of(comparison: Comparison, cell: Cell) -> Problem | None:
 
 
 def check_cells(comparison: Comparison, cells: Sequence[Cell]) -> list[Cell]:
-    """Check data, network, options and sparsities of all cells, before any is done.
+    """Checks data, network, options and sparsities of all cells, before any is done.
 
     Returns:
         The cells that fit their budget.
@@ -82,7 +82,7 @@ def check_cells(comparison: Comparison, cells: Sequence[Cell]) -> list[Cell]:
 def run_cell(
     comparison: Comparison, cell: Cell, folder: Path, mask: Mask | None = None, workers: Workers | None = None
 ) -> None:
-    """Do a cell and leave its run folder; the folder's finished steps are not done again.
+    """Does a cell and leaves its run folder; the folder's finished steps are not done again.
 
     Args:
         comparison: The settings that the cells share.
@@ -136,17 +136,17 @@ class Control:
         self.mask = options.mask
 
     def find(self) -> Found:
-        """Return the mask."""
+        """Returns the mask."""
         return Found(self.mask)
 
     @staticmethod
     def plan(problem: Problem, options: ControlOptions) -> Plan:
-        """Return how the mask is trained."""
+        """Returns how the mask is trained."""
         return Plan(restart=options.control == "restart")
 
     @staticmethod
     def settings(problem: Problem, options: ControlOptions) -> dict[str, Any]:
-        """Return the options as a run records them."""
+        """Returns the options as a run records them."""
         return {"control": options.control, "of": options.of, "sparsity": options.sparsity}
 
 

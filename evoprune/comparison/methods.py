@@ -40,7 +40,7 @@ _DISSIPATED_FIXED = Evolution(k=4, offspring=16, generations=10, start=("dissipa
 
 
 def _random_search(evolution: Evolution, fitness_epochs: int) -> Variant:
-    """Return the control of an evolution: the best of as many random masks."""
+    """Returns the control of an evolution: the best of as many random masks."""
     options = {"k": evolution.most_evaluations, "fitness": "loss", "fitness_epochs": fitness_epochs}
     return Variant("kstarts", {**options, **_ALONE})
 
@@ -66,12 +66,12 @@ VARIANTS: dict[str, Variant] = {
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the methods that can be compared, your own included, in the order of tables and figures."""
+    """Returns the names of the methods that can be compared, your own included, in the order of tables and figures."""
     return tuple(name for name in dict.fromkeys([*VARIANTS, *method_names()]) if name != "train")
 
 
 def find(name: str) -> Variant:
-    """Return a method as a comparison runs it.
+    """Returns a method as a comparison runs it.
 
     Raises:
         InputError: The name is unknown; the message lists the known ones and the nearest.
@@ -81,6 +81,6 @@ def find(name: str) -> Variant:
 
 
 def split_control(method: str) -> tuple[str, str | None]:
-    """Return a method's name and, if it is a sanity control of another, the kind of control."""
+    """Returns a method's name and, if it is a sanity control of another, the kind of control."""
     base, _, control = method.rpartition("-")
     return (base, control) if control in CONTROLS and base in names() else (method, None)

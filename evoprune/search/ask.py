@@ -83,13 +83,13 @@ class Search:
         return self._best[0]
 
     def ask(self) -> list[Mask]:
-        """Return the masks whose fitness the search wants next; the same ones until they are told of."""
+        """Returns the masks whose fitness the search wants next; the same ones until they are told of."""
         if self._asked is None:
             self._asked = list(self._search.ask())
         return list(self._asked)
 
     def tell(self, masks: Sequence[Mask], fitness: Sequence[float | Sequence[float]]) -> None:
-        """Take the fitness of the masks that were asked for. Larger is fitter; NaN and -inf stand for a failure.
+        """Takes the fitness of the masks that were asked for. Larger is fitter; NaN and -inf stand for a failure.
 
         Args:
             masks: The masks of :meth:`ask`, in any order.
@@ -111,7 +111,7 @@ class Search:
         self._take(told)
 
     def close(self) -> None:
-        """Leave the folder to other processes."""
+        """Leaves the folder to other processes."""
         self._resources.close()
 
     def __enter__(self) -> Search:
@@ -121,7 +121,7 @@ class Search:
         self.close()
 
     def _replay(self) -> None:
-        """Tell the search the fitness that an earlier process has recorded."""
+        """Tells the search the fitness that an earlier process has recorded."""
         while not self.finished:
             recorded = self._session.journal.recorded(self._gen)
             if not all(mask.hash in recorded for mask in self.ask()) or not recorded:

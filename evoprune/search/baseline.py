@@ -26,7 +26,7 @@ class BaselineOptions:
 
 
 def method_of(name: str, known: Baseline) -> type[Any]:
-    """Return a baseline as a method.
+    """Returns a baseline as a method.
 
     Args:
         name: The baseline's name.
@@ -67,7 +67,7 @@ def method_of(name: str, known: Baseline) -> type[Any]:
 
 
 def baseline(problem: Problem, method: str | Callable[..., Mask], **options: Any) -> Result:
-    """Find the mask of a baseline, and train it fully from W0.
+    """Finds the mask of a baseline, and trains it fully from W0.
 
     Args:
         problem: The problem.

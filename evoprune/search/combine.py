@@ -56,36 +56,36 @@ class Combine:
         return bool(self.starts.rated)
 
     def ask(self) -> list[Mask]:
-        """Return k random masks of the first sparsity."""
+        """Returns k random masks of the first sparsity."""
         return self.starts.draw()
 
     def tell(self, masks: Sequence[Mask]) -> None:
-        """Take the masks with their fitness."""
+        """Takes the masks with their fitness."""
         self.starts.rated = list(masks)
 
     def chosen(self) -> dict[str, Mask]:
-        """Return the fittest mask and the controls, as they were before any weight dissipated."""
+        """Returns the fittest mask and the controls, as they were before any weight dissipated."""
         return self.starts.chosen()
 
     def report(self, history: History, trainings: Mapping[str, FinalTraining]) -> dict[str, Any]:
-        """Return the cost of the search, its failures, and the rank correlation of fitness and accuracy."""
+        """Returns the cost of the search, its failures, and the rank correlation of fitness and accuracy."""
         return self.starts.report(self.plan(self.starts.session.problem, self.starts.options), trainings["winner"])
 
     @staticmethod
     def evaluator(problem: Problem, options: CombineOptions) -> dict[str, Any]:
-        """Return the sparsity of the first masks, and the removals during the brief training."""
+        """Returns the sparsity of the first masks, and the removals during the brief training."""
         dissipation = dissipation_of(options) if options.select == "end" else None
         return {"sparsity": options.first_sparsity, "dissipation": dissipation}
 
     @staticmethod
     def plan(problem: Problem, options: CombineOptions) -> Plan:
-        """Return how winner and controls are trained; the brief training is repeated on its engine, bit for bit."""
+        """Returns how winner and controls are trained; the brief training is repeated on its engine, bit for bit."""
         dissipation = dissipation_of(options)
         return Plan(options.restart, dissipation.start, dissipation.last, options.fitness_epochs, options.k > 1)
 
     @staticmethod
     def require(problem: Problem, options: CombineOptions) -> None:
-        """Check the options.
+        """Checks the options.
 
         Raises:
             InputError: A value out of range, or removals that do not fit the recipe.
@@ -97,7 +97,7 @@ class Combine:
 
     @staticmethod
     def settings(problem: Problem, options: CombineOptions) -> dict[str, Any]:
-        """Return the options as a run records them."""
+        """Returns the options as a run records them."""
         names = ("layer_densities", "fitness", "fitness_epochs", "k", "restart", "controls", "select")
         return {
             **{name: getattr(options, name) for name in names},
@@ -108,7 +108,7 @@ class Combine:
 
     @staticmethod
     def cost(problem: Problem, options: CombineOptions) -> Cost:
-        """Return the planned cost: the density falls from a start's to the final one."""
+        """Returns the planned cost: the density falls from a start's to the final one."""
         first, density = 1 - options.first_sparsity, 1 - options.sparsity
         removals, brief = options.dissipate_epochs, options.fitness_epochs
         course = [first * (density / first) ** (i / removals) for i in range(removals)]
@@ -120,7 +120,7 @@ class Combine:
 
 
 def dissipation_of(options: CombineOptions) -> Dissipation:
-    """Return the removals that the options describe.
+    """Returns the removals that the options describe.
 
     Raises:
         InputError: A value out of range or an unknown name.
@@ -130,7 +130,7 @@ def dissipation_of(options: CombineOptions) -> Dissipation:
 
 
 def combine(problem: Problem, **options: Any) -> Result:
-    """Search by k-starts to a first sparsity, and continue to the final one by dissipating gradients (arXiv:2209.02201).
+    """Searches by k-starts to a first sparsity, and continues to the final one by dissipating gradients (arXiv:2209.02201).
 
     ::
 

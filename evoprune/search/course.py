@@ -35,7 +35,7 @@ from evoprune.workers.choose import choose_workers
 
 
 def run(name: str, method: Method, problem: Problem, given: Mapping[str, Any]) -> Result:
-    """Run a method with flat keywords.
+    """Runs a method with flat keywords.
 
     Args:
         name: Name of the method, as in records.
@@ -51,7 +51,7 @@ def run(name: str, method: Method, problem: Problem, given: Mapping[str, Any]) -
 
 
 def carry_out(name: str, method: Method, problem: Problem, options: Any, execution: Execution) -> Result:
-    """Run a method.
+    """Runs a method.
 
     Args:
         name: Name of the method, as in records.
@@ -76,7 +76,7 @@ def carry_out(name: str, method: Method, problem: Problem, options: Any, executi
 
 @contextmanager
 def _session(name: str, method: Method, problem: Problem, seed: int, options: Any, execution: Execution) -> Iterator[Session]:
-    """Open the journal, and the workers if masks are evaluated."""
+    """Opens the journal, and the workers if masks are evaluated."""
     settings = {**settings_of(method, problem, options), "problem": problem.config(), "seed": seed, "engine": execution.engine}
     own = identify_own(method, options, problem)
     if hasattr(method, "find"):
@@ -98,7 +98,7 @@ def _session(name: str, method: Method, problem: Problem, seed: int, options: An
 
 @contextmanager
 def closing(workers: Workers, given: object) -> Iterator[None]:
-    """Close workers at the end that were given by name, and so are the search's own."""
+    """Closes workers at the end that were given by name, and so are the search's own."""
     try:
         yield
     finally:
@@ -107,7 +107,7 @@ def closing(workers: Workers, given: object) -> Iterator[None]:
 
 
 def prepare_evaluator(method: Method, problem: Problem, seed: int, options: Any, execution: Execution) -> Evaluator:
-    """Return a method's evaluator.
+    """Returns a method's evaluator.
 
     Raises:
         InputError: A value out of range or an unknown name.
@@ -117,13 +117,13 @@ def prepare_evaluator(method: Method, problem: Problem, seed: int, options: Any,
 
 
 def chunk_size_of(options: Any) -> int:
-    """Return how many masks are evaluated together: by default a quarter of the k, at most 8, so that four processes work."""
+    """Returns how many masks are evaluated together: by default a quarter of the k, at most 8, so that four processes work."""
     size: int | None = options.chunk_size
     return max(1, min(8, getattr(options, "k", 32) // 4)) if size is None else size
 
 
 def settings_of(method: Method, problem: Problem, options: Any) -> dict[str, Any]:
-    """Return a method's options as a run records them."""
+    """Returns a method's options as a run records them."""
     if hasattr(method, "settings"):
         return dict(method.settings(problem, options))
     return {**asdict(options), "chunk_size": chunk_size_of(options)} if hasattr(options, "chunk_size") else asdict(options)

@@ -57,18 +57,18 @@ class Dissipate:
         self.session = session
 
     def find(self) -> Found:
-        """Return the dense mask, which dissipates while it is trained."""
+        """Returns the dense mask, which dissipates while it is trained."""
         return Found(dense(self.session.problem))
 
     @staticmethod
     def plan(problem: Problem, options: DissipateOptions) -> Plan:
-        """Return how the network is trained."""
+        """Returns how the network is trained."""
         dissipation = dissipation_of(options)
         return Plan(options.restart, dissipation.start, dissipation.last, free_after=0)
 
     @staticmethod
     def require(problem: Problem, options: DissipateOptions) -> None:
-        """Check the options.
+        """Checks the options.
 
         Raises:
             InputError: A value out of range, or removals that do not fit the recipe.
@@ -77,12 +77,12 @@ class Dissipate:
 
     @staticmethod
     def settings(problem: Problem, options: DissipateOptions) -> dict[str, Any]:
-        """Return the options as a run records them."""
+        """Returns the options as a run records them."""
         return {**asdict(dissipation_of(options)), "restart": options.restart}
 
     @staticmethod
     def cost(problem: Problem, options: DissipateOptions) -> Cost:
-        """Return the planned cost: the density falls by the same factor from each removal to the next."""
+        """Returns the planned cost: the density falls by the same factor from each removal to the next."""
         density = 1 - (0.9 if options.sparsity is None else options.sparsity)
         removals = options.dissipate_epochs
         course = [density ** (i / removals) for i in range(removals)]
@@ -90,7 +90,7 @@ class Dissipate:
 
 
 def dissipation_of(options: DissipateOptions) -> Dissipation:
-    """Return the removals that the options describe.
+    """Returns the removals that the options describe.
 
     Raises:
         InputError: A value out of range or an unknown name.
@@ -100,7 +100,7 @@ def dissipation_of(options: DissipateOptions) -> Dissipation:
 
 
 def dissipate(problem: Problem, **options: Any) -> Result:
-    """Train the dense network, and remove in the first epochs the weights that barely moved (arXiv:2209.02201).
+    """Trains the dense network, and removes in the first epochs the weights that barely moved (arXiv:2209.02201).
 
     ::
 

@@ -49,7 +49,7 @@ class Execution:
             object.__setattr__(self, "out", Path(self.out).absolute())  # the user's code may change the folder later
 
     def recorded(self, engine: str) -> dict[str, Any]:
-        """Return what a run records of it, as JSON values.
+        """Returns the values that a run records, as JSON values.
 
         Args:
             engine: Name of the engine that was chosen.

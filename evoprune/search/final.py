@@ -35,7 +35,7 @@ class Plan:
 
 
 def train_chosen(session: Session, chosen: Mapping[str, Mask], plan: Plan) -> dict[str, FinalTraining]:
-    """Train masks fully, each distinct one once. A training that the journal has is read back.
+    """Trains masks fully, each distinct one once. A training that the journal has is read back.
 
     A control may diverge, and is recorded so.
 

@@ -36,7 +36,7 @@ class History:
         return self.fittest
 
     def enter(self, masks: Sequence[Mask]) -> Mask:
-        """Let a generation take the place of the one before, and return the fittest mask so far."""
+        """Lets a generation take the place of the one before, and returns the fittest mask so far."""
         self.population = list(masks)
         self.fittest = tools.selBest(([] if self.fittest is None else [self.fittest]) + self.population, 1)[0]
         return self.fittest

@@ -53,29 +53,29 @@ class KStarts:
         return bool(self.starts.rated)
 
     def ask(self) -> list[Mask]:
-        """Return k random masks."""
+        """Returns k random masks."""
         return self.starts.draw()
 
     def tell(self, masks: Sequence[Mask]) -> None:
-        """Take the masks with their fitness."""
+        """Takes the masks with their fitness."""
         self.starts.rated = list(masks)
 
     def chosen(self) -> dict[str, Mask]:
-        """Return the fittest mask and the controls."""
+        """Returns the fittest mask and the controls."""
         return self.starts.chosen()
 
     def report(self, history: History, trainings: Mapping[str, FinalTraining]) -> dict[str, Any]:
-        """Return the cost of the search, its failures, and the rank correlation of fitness and accuracy."""
+        """Returns the cost of the search, its failures, and the rank correlation of fitness and accuracy."""
         return self.starts.report(self.plan(self.starts.session.problem, self.starts.options), trainings["winner"])
 
     @staticmethod
     def plan(problem: Problem, options: KStartsOptions) -> Plan:
-        """Return how winner and controls are trained."""
+        """Returns how winner and controls are trained."""
         return Plan(options.restart, chose=options.k > 1)
 
     @staticmethod
     def require(problem: Problem, options: KStartsOptions) -> None:
-        """Check the options.
+        """Checks the options.
 
         Raises:
             InputError: The number of starts is not a positive integer.
@@ -84,7 +84,7 @@ class KStarts:
 
     @staticmethod
     def cost(problem: Problem, options: KStartsOptions) -> Cost:
-        """Return the planned cost: k brief trainings, and the winner's other epochs."""
+        """Returns the planned cost: k brief trainings, and the winner's other epochs."""
         density, brief = 1 - options.sparsity, options.fitness_epochs
         least = max(1, brief)
         return lambda epochs: math.inf if epochs < least else ((options.k - 1) * brief + epochs) * density
@@ -104,7 +104,7 @@ class Starts:
         self.rated: list[Mask] = []
 
     def draw(self) -> list[Mask]:
-        """Return k random masks, always the same ones."""
+        """Returns k random masks, always the same ones."""
         shapes, masks = self.session.problem.shapes, self.session.generator("masks")
         return [random_mask(shapes, self.sparsity, masks, self.options.layer_densities) for _ in range(self.options.k)]
 
@@ -114,7 +114,7 @@ class Starts:
         return [self.session.evaluator.known[mask.hash] for mask in self.rated]
 
     def chosen(self) -> dict[str, Mask]:
-        """Return the fittest mask, and as controls a random one and the one of the least validation loss."""
+        """Returns the fittest mask, and as controls a random one and the one of the least validation loss."""
         usable = [(mask, e) for mask, e in zip(self.rated, self.evaluations, strict=True) if not e.has_failed]
         winner = {"winner": tools.selBest([mask for mask, _ in usable], 1)[0]}
         if not self.options.controls:
@@ -123,7 +123,7 @@ class Starts:
         return winner | {"random": usable[drawn][0], "validation": min(usable, key=lambda pair: pair[1].validation_loss)[0]}
 
     def report(self, plan: Plan, training: FinalTraining) -> dict[str, Any]:
-        """Return the cost of the search, its failures, and the rank correlation of fitness and accuracy."""
+        """Returns the cost of the search, its failures, and the rank correlation of fitness and accuracy."""
         return {
             "k": self.options.k,
             **self._cost(plan, training),
@@ -132,7 +132,7 @@ class Starts:
         }
 
     def _cost(self, plan: Plan, training: FinalTraining) -> dict[str, float]:
-        """Return the cost of winner and search. The part of the winner's evaluation that its training repeats counts once."""
+        """Returns the cost of winner and search. The part of the winner's evaluation that its training repeats counts once."""
         brief, epochs = self.session.evaluator.brief.epochs, self.session.problem.recipe.epochs
         winner = self.session.evaluator.known[tools.selBest(self.rated, 1)[0].hash]
         distinct = {e.mask: e for e in self.evaluations}.values()
@@ -149,7 +149,7 @@ class Starts:
 
 
 def check_k(k: int) -> None:
-    """Check the number of starts.
+    """Checks the number of starts.
 
     Raises:
         InputError: It is not a positive integer.
@@ -159,7 +159,7 @@ def check_k(k: int) -> None:
 
 
 def k_starts(problem: Problem, **options: Any) -> Result:
-    """Train k random sparse networks briefly from W0, and the fittest fully (arXiv:2209.02201).
+    """Trains k random sparse networks briefly from W0, and the fittest fully (arXiv:2209.02201).
 
     Two controls are trained in the same way: a random one of the k, and the one of the least validation loss::
 

@@ -51,17 +51,17 @@ class AskTell(Protocol):
     Options: ClassVar[type[Any]]
 
     def __init__(self, session: Session, options: Any) -> None:
-        """Begin the search, or resume it from the session's journal."""
+        """Begins the search, or resumes it from the session's journal."""
 
     @property
     def finished(self) -> bool:
         """Whether the search is over."""
 
     def ask(self) -> Sequence[Mask]:
-        """Return the masks to evaluate next."""
+        """Returns the masks to evaluate next."""
 
     def tell(self, masks: Sequence[Mask]) -> None:
-        """Take the masks that were asked for, with their fitness and evidence."""
+        """Takes the masks that were asked for, with their fitness and evidence."""
 
 
 class Finds(Protocol):
@@ -74,10 +74,10 @@ class Finds(Protocol):
     Options: ClassVar[type[Any]]
 
     def __init__(self, session: Session, options: Any) -> None:
-        """Prepare the search."""
+        """Prepares the search."""
 
     def find(self) -> Found:
-        """Return the mask that is trained."""
+        """Returns the mask that is trained."""
 
 
 # Cost of a method as a function of the recipe's epochs, in epochs of training the dense network; infinite for too few epochs.
@@ -88,7 +88,7 @@ Method: TypeAlias = type[Any]
 
 
 def make_options(method: Method, given: Mapping[str, Any]) -> tuple[Any, Execution]:
-    """Make a method's options, and the execution, of flat keywords.
+    """Makes a method's options, and the execution, of flat keywords.
 
     Args:
         method: The method. Fields of dataclasses within its options are keywords, too.
@@ -104,18 +104,18 @@ def make_options(method: Method, given: Mapping[str, Any]) -> tuple[Any, Executi
 
 
 def plan_of(method: Method, problem: Problem, options: Any) -> Plan:
-    """Return how a method's masks are trained."""
+    """Returns how a method's masks are trained."""
     made: Plan = method.plan(problem, options) if hasattr(method, "plan") else Plan(getattr(options, "restart", False))
     return made
 
 
 def summary_of(method: Method) -> str:
-    """Return the first line of a method's docstring."""
+    """Returns the first line of a method's docstring."""
     return (method.__doc__ or "").strip().partition("\n")[0]
 
 
 def identify_own(method: Method, options: Any, problem: Problem) -> dict[str, str]:
-    """Return the digests of the user's own code that a search uses: method, operators, and the files that were loaded.
+    """Returns the digests of the user's own code that a search uses: method, operators, and the files that were loaded.
 
     Raises:
         InputError: It holds a value that cannot be identified.
@@ -127,7 +127,7 @@ def identify_own(method: Method, options: Any, problem: Problem) -> dict[str, st
 
 
 def require(method: Method, problem: Problem, options: Any) -> None:
-    """Check a method's options against a problem, before any work.
+    """Checks a method's options against a problem, before any work.
 
     Raises:
         InputError: A value out of range, or values that do not go together.

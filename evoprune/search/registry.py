@@ -25,12 +25,12 @@ METHODS: Registry[Method] = Registry(
 
 
 def method_names() -> tuple[str, ...]:
-    """Return the names of all methods: searches, schedules of masks, and baselines."""
+    """Returns the names of all methods: searches, schedules of masks, and baselines."""
     return tuple(dict.fromkeys([*METHODS, *SCHEDULES, *BASELINES]))
 
 
 def find_method(name: str | Method) -> Method:
-    """Return a method by its name; a method that is given itself is returned as it is.
+    """Returns a method by its name; a method that is given itself is returned as it is.
 
     Raises:
         InputError: The name is unknown; the message lists the known ones and the nearest.
@@ -44,7 +44,7 @@ def find_method(name: str | Method) -> Method:
 
 
 def prune(problem: Problem, method: str | Method, **options: Any) -> Result:
-    """Find a mask by any method, and train it fully.
+    """Finds a mask by any method, and trains it fully.
 
     Args:
         problem: The problem.

@@ -33,7 +33,7 @@ class Spent:
 def describe_search(
     session: Session, name: str, chosen: Mapping[str, Mask], trainings: Mapping[str, FinalTraining]
 ) -> dict[str, Any]:
-    """Return the part of a summary that all methods with a population share.
+    """Returns the part of a summary that all methods with a population share.
 
     Args:
         session: The session.
@@ -57,14 +57,14 @@ def describe_search(
 
 
 def describe_failures(evaluations: Iterable[Evaluation]) -> dict[str, int]:
-    """Return how many masks failed, and how many were no better than chance."""
+    """Returns how many masks failed, and how many were no better than chance."""
     evaluations = list(evaluations)
     chance = sum(evaluation.status == NO_BETTER_THAN_CHANCE for evaluation in evaluations)
     return {**count_failures(evaluations), "no_better_than_chance": chance}
 
 
 def describe_cost(session: Session, restart: bool, training: FinalTraining, before: Spent = Spent()) -> dict[str, float]:
-    """Return the cost of search and training. The part of the winner's evaluation that its training repeats counts once.
+    """Returns the cost of search and training. The part of the winner's evaluation that its training repeats counts once.
 
     Args:
         session: The session, whose evaluator knows all evaluations.

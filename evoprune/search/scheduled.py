@@ -29,7 +29,7 @@ class ScheduledOptions:
 
 
 def method_of(name: str, factory: Callable[..., Any]) -> type[Any]:
-    """Return a schedule of masks as a method.
+    """Returns a schedule of masks as a method.
 
     Args:
         name: The schedule's name.

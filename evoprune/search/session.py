@@ -80,20 +80,20 @@ class Session:
         return seeds.integer(self.seed, "order")
 
     def generator(self, name: str) -> np.random.Generator:
-        """Return one of the run's random streams, at its beginning; see :data:`evoprune.seeds.STREAMS`."""
+        """Returns one of the run's random streams, at its beginning; see :data:`evoprune.seeds.STREAMS`."""
         return seeds.generator(self.seed, name)
 
     def say(self, text: str) -> None:
-        """Show a line above the progress bars, if progress is shown."""
+        """Shows a line above the progress bars, if progress is shown."""
         if self.execution.progress:
             tqdm.write(text)
 
     def bar(self, total: int, name: str, **options: Any) -> tqdm[Any]:
-        """Return a progress bar, hidden unless progress is shown."""
+        """Returns a progress bar, hidden unless progress is shown."""
         return tqdm(total=total, desc=name, disable=not self.execution.progress, **options)
 
     def evaluate(self, masks: Sequence[Mask], gen: int) -> list[Evaluation]:
-        """Evaluate masks, give each its fitness and evidence, and record every evaluation as soon as it is finished.
+        """Evaluates masks, gives each its fitness and evidence, and records every evaluation as soon as it is finished.
 
         Args:
             masks: The masks, each distinct one evaluated once.
@@ -123,11 +123,11 @@ class Session:
         return evaluations
 
     def run_chunks(self, chunks: Iterable[Chunk], *, slots: int | None = None) -> Iterable[list[Evaluation]]:
-        """Evaluate chunks of masks on the workers; see :func:`evoprune.workers.policy.evaluate`."""
+        """Evaluates chunks of masks on the workers; see :func:`evoprune.workers.policy.evaluate`."""
         return evaluate(self._workers, self.evaluator.job, chunks, slots)
 
     def count_workers(self) -> int:
-        """Return how many processes evaluate."""
+        """Returns how many processes evaluate."""
         return self._workers.count()
 
     @property
@@ -136,7 +136,7 @@ class Session:
         return self.evaluating.workers
 
     def require_a_survivor(self, evaluations: Sequence[Evaluation]) -> None:
-        """End a search in which no mask can be chosen.
+        """Ends a search in which no mask can be chosen.
 
         Raises:
             RunError: Every evaluation failed.
@@ -152,7 +152,7 @@ class Session:
 
 
 def describe_shares(done_by: Mapping[str, int]) -> str:
-    """Return in words how many masks each worker has evaluated; empty for one worker."""
+    """Returns in words how many masks each worker has evaluated; empty for one worker."""
     if len(done_by) < 2:
         return ""
     if len(done_by) <= NAMED_WORKERS:

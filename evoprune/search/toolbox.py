@@ -87,7 +87,7 @@ class ToolboxOptions:
 
 
 def make_toolbox(problem: Problem, **options: Any) -> base.Toolbox:
-    """Return a ``deap.base.Toolbox`` with ``individual``, ``population``, ``evaluate``, ``map`` and ``select``.
+    """Returns a ``deap.base.Toolbox`` with ``individual``, ``population``, ``evaluate``, ``map`` and ``select``.
 
     ``mate`` and ``mutate`` are for the caller to register; DEAP's algorithms then run on it unchanged. The map sends whole
     chunks of masks to the workers. Another map (the built-in one, ``futures.map``, a pool's) may be registered in its place
@@ -119,7 +119,7 @@ def make_toolbox(problem: Problem, **options: Any) -> base.Toolbox:
 
 
 def make_evaluator(problem: Problem, options: Any, seed: int, execution: Execution, **more: Any) -> Evaluator:
-    """Return the evaluator that options describe.
+    """Returns the evaluator that options describe.
 
     Args:
         problem: The problem.

@@ -38,12 +38,12 @@ class Train:
         self.session, self.mask = session, mask_of(session.problem, options)
 
     def find(self) -> Found:
-        """Return the mask; the cost of finding it is not known, and not counted."""
+        """Returns the mask; the cost of finding it is not known, and not counted."""
         return Found(self.mask)
 
     @staticmethod
     def require(problem: Problem, options: TrainOptions) -> None:
-        """Check the mask.
+        """Checks the mask.
 
         Raises:
             InputError: It does not fit the network, or keeps no weights.
@@ -52,19 +52,19 @@ class Train:
 
     @staticmethod
     def settings(problem: Problem, options: TrainOptions) -> dict[str, Any]:
-        """Return the options as a run records them."""
+        """Returns the options as a run records them."""
         mask = mask_of(problem, options)
         return {"of": mask.hash, "sparsity": mask.sparsity}
 
     @staticmethod
     def cost(problem: Problem, options: TrainOptions) -> Cost:
-        """Return the planned cost."""
+        """Returns the planned cost."""
         density = 1 - mask_of(problem, options).sparsity
         return lambda epochs: epochs * density
 
 
 def mask_of(problem: Problem, options: TrainOptions) -> Mask:
-    """Return the mask that the options name.
+    """Returns the mask that the options name.
 
     Raises:
         InputError: It cannot be read, does not fit the network, or keeps no weights.
@@ -85,7 +85,7 @@ def mask_of(problem: Problem, options: TrainOptions) -> Mask:
 
 
 def train_mask(problem: Problem, mask: Mask | str | os.PathLike[str], **options: Any) -> Result:
-    """Train a mask that was found elsewhere, fully from W0, with records and all.
+    """Trains a mask that was found elsewhere, fully from W0, with records and all.
 
     Args:
         problem: The problem.

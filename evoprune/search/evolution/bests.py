@@ -17,7 +17,7 @@ from evoprune.training.final import FinalTraining, Training, train_together
 
 
 def train_bests(session: Session, state: State, count: int, known: Mapping[str, FinalTraining]) -> list[dict[str, Any]]:
-    """Train the fittest masks of some generations fully from W0, together, to see how much fitness is worth.
+    """Trains the fittest masks of some generations fully from W0, together, to see how much fitness is worth.
 
     Args:
         session: The session; the test set is not used, and the batches are those of the brief training.
@@ -52,5 +52,5 @@ def train_bests(session: Session, state: State, count: int, known: Mapping[str, 
 
 
 def measured_of(training: FinalTraining) -> dict[str, float | None]:
-    """Return what ``bests.csv`` says of a full training, as JSON values."""
+    """Returns the columns of ``bests.csv`` of a full training, as JSON values."""
     return {name: training.history[-1][name] for name in MEASURED}

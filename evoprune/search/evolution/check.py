@@ -14,7 +14,7 @@ from evoprune.search.evolution.options import ALGORITHMS, RANDOM, SELECTIONS, Ev
 
 
 def require(evolution: Evolution, sparsity: float, n: int, objectives: int) -> None:
-    """Check the options.
+    """Checks the options.
 
     Args:
         evolution: The options.

@@ -13,7 +13,7 @@ from evoprune.training.gradient import BATCH
 
 
 def cost_of(problem: Problem, evolution: Evolution, brief: int, sparsity: float) -> Callable[[int], float]:
-    """Return the cost as a function of the recipe's epochs, at most: children that were there before cost nothing.
+    """Returns the cost as a function of the recipe's epochs, at most: children that were there before cost nothing.
 
     Args:
         problem: The problem.

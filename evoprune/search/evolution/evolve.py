@@ -100,7 +100,7 @@ class Evolve:
         return bool(reason_to_stop(self.state, self.evolution))
 
     def ask(self) -> list[Mask]:
-        """Return the children of the next generation that have no fitness yet; at first, the first masks."""
+        """Returns the children of the next generation that have no fitness yet; at first, the first masks."""
         self._began = time.perf_counter()
         self._next = copy.deepcopy(self.state)  # the state stays as it was, so that it can be saved at any time
         self._children, self._earlier = list(self.starts.masks), set(self.session.evaluator.known)
@@ -109,7 +109,7 @@ class Evolve:
         return [child for child in self._children if not child.fitness.valid]
 
     def tell(self, masks: Sequence[Mask]) -> None:
-        """Let the children compete with their parents, and log the generation.
+        """Lets the children compete with their parents, and logs the generation.
 
         Args:
             masks: The masks that were asked for, with their fitness.
@@ -139,7 +139,7 @@ class Evolve:
         return self.evolution.survivors_at(self.state.gen, self.options.sparsity, self.session.problem.prunable_count)
 
     def drive(self) -> History:
-        """Make generations until one of the limits is reached."""
+        """Makes generations until one of the limits is reached."""
         session, evolution = self.session, self.evolution
         total = evolution.generations + 1
         with save_on_signals(self.save), session.bar(total, "generations", initial=self.state.gen, unit="gen") as self._bar:
@@ -159,7 +159,7 @@ class Evolve:
         return History(state.logbook, state.population, list(state.hall_of_fame))
 
     def _enter(self, state: State) -> None:
-        """Let a state take the place of the one before: saved, written, shown, and passed to the callbacks."""
+        """Lets a state take the place of the one before: saved, written, shown, and passed to the callbacks."""
         self.state = state
         self.save()
         write_generations(self.session.journal, state.logbook, self.session.problem.shapes)
@@ -171,7 +171,7 @@ class Evolve:
             callback.on_generation(state)
 
     def save(self) -> None:
-        """Save the state. Does nothing while it is being saved, as when a signal comes just then."""
+        """Saves the state. Does nothing while it is being saved, as when a signal comes just then."""
         if self._saving:
             return
         self._saving = True
@@ -181,7 +181,7 @@ class Evolve:
             self._saving = False
 
     def _last_state(self) -> State:
-        """Return the last checkpoint's state, or a new one; the evaluator is told the evaluations before it."""
+        """Returns the last checkpoint's state, or a new one; the evaluator is told the evaluations before it."""
         session = self.session
 
         def empty() -> tools.HallOfFame:
@@ -195,12 +195,12 @@ class Evolve:
         return state
 
     def chosen(self) -> dict[str, Mask]:
-        """Return the fittest mask, and as control the fittest of the first generation."""
+        """Returns the fittest mask, and as control the fittest of the first generation."""
         bests = self.state.bests
         return {"winner": bests[-1][1]} | ({"start": bests[0][1]} if self.options.controls else {})
 
     def report(self, history: History, trainings: Mapping[str, FinalTraining]) -> dict[str, Any]:
-        """Train the generations' fittest masks, and return the cost of the search and its course in numbers."""
+        """Trains the generations' fittest masks, and returns the cost of the search and its course in numbers."""
         session, state = self.session, self.state
         restart, known = self.options.restart, session.evaluator.known
         done = {} if restart else {training.mask.hash: training for training in trainings.values()}
@@ -217,19 +217,19 @@ class Evolve:
 
     @staticmethod
     def evaluator(problem: Problem, options: EvolveOptions) -> dict[str, Any]:
-        """Return the sparsity of the first masks, and how much evidence an evaluation takes."""
+        """Returns the sparsity of the first masks, and how much evidence an evaluation takes."""
         evolution = evolution_of(options)
         begin = evolution.begin(float(options.sparsity))
         return {"sparsity": begin, "evidence": evolution.evidence(options.sparsity), "drop": evolution.drop}
 
     @staticmethod
     def plan(problem: Problem, options: EvolveOptions) -> Plan:
-        """Return how chosen masks are trained."""
+        """Returns how chosen masks are trained."""
         return Plan(options.restart, chose=True)
 
     @staticmethod
     def require(problem: Problem, options: EvolveOptions) -> None:
-        """Check the options.
+        """Checks the options.
 
         Raises:
             InputError: A value out of range, an unknown name, or values that do not go together.
@@ -250,7 +250,7 @@ class Evolve:
 
     @staticmethod
     def settings(problem: Problem, options: EvolveOptions) -> dict[str, Any]:
-        """Return the options as a run records them."""
+        """Returns the options as a run records them."""
         evolution = evolution_of(options)
         given = given_masks(problem, evolution, evolution.begin(options.sparsity))
         names = ("layer_densities", "fitness_epochs", "chunk_size", "restart", "controls", "trained_bests")
@@ -264,7 +264,7 @@ class Evolve:
 
     @staticmethod
     def own(options: EvolveOptions) -> dict[str, object]:
-        """Return the user's own operators and starts, by kind and name."""
+        """Returns the user's own operators and starts, by kind and name."""
         evolution = options.evolution
         found: dict[str, object] = {f"mutation {MUTATIONS.name_of(m)}": MUTATIONS.find(m) for m in evolution.mutation}
         found[f"crossover {CROSSOVERS.name_of(evolution.crossover)}"] = CROSSOVERS.find(evolution.crossover)
@@ -273,25 +273,25 @@ class Evolve:
 
     @staticmethod
     def cost(problem: Problem, options: EvolveOptions) -> Cost:
-        """Return the planned cost, at most: children that were there before cost nothing."""
+        """Returns the planned cost, at most: children that were there before cost nothing."""
         return cost_of(problem, options.evolution, options.fitness_epochs, options.sparsity)
 
 
 def evolution_of(options: EvolveOptions) -> Evolution:
-    """Return the options of the evolution; networks that are not trained have not moved, and lose weights by magnitude."""
+    """Returns the options of the evolution; networks that are not trained have not moved, and lose weights by magnitude."""
     evolution = options.evolution
     moved = options.fitness_epochs > 0 or evolution.drop not in ("absolute", "relative")
     return evolution if moved or not evolution.evidence(options.sparsity) else replace_fields(evolution, drop="magnitude")
 
 
 def objectives_of(options: EvolveOptions) -> list[Any]:
-    """Return the objectives: names, or functions."""
+    """Returns the objectives: names, or functions."""
     given: Any = options.fitness
     return [given] if isinstance(given, str) or callable(given) else list(given)
 
 
 def evolve(problem: Problem, evolution: Evolution | None = None, **options: Any) -> Result:
-    """Evolve sparse masks over generations, and train the fittest fully; k-starts is the first generation.
+    """Evolves sparse masks over generations, and trains the fittest fully; k-starts is the first generation.
 
     ::
 

@@ -43,7 +43,7 @@ class Starts:
 
 
 def starting_baselines() -> tuple[str, ...]:
-    """Return the baselines whose masks have the asked sparsity."""
+    """Returns the baselines whose masks have the asked sparsity."""
     return tuple(name for name in BASELINES if name not in (RANDOM, "dense"))
 
 
@@ -86,7 +86,7 @@ def _require_survivors(mask: Mask, what: str, sparsity: float, least: int, most:
 
 
 def first_masks(session: Session, evolution: Evolution, given: Sequence[Mask], sparsity: float, layer_densities: str) -> Starts:
-    """Return the masks of the first generation: those that ``start`` names, and random ones if that is named, too.
+    """Returns the masks of the first generation: those that ``start`` names, and random ones if that is named, too.
 
     Args:
         session: The session; its journal keeps the masks that were found.
