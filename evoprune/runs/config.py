@@ -1,4 +1,4 @@
-"""The file config.json of a run, checked as if a stranger had written it, and compared with the run that is asked for."""
+"""The file config.json of a run, checked as if a stranger had written it, and compared with the run that is to begin."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _wrong(config: Mapping[str, Any]) -> list[str]:
 
 
 def difference(config: Mapping[str, Any], method: str, settings: Mapping[str, Any]) -> str:
-    """Returns in words how a run that was recorded differs from the one that is asked for; empty for no difference."""
+    """Returns in words how a run that was recorded differs from the one that is to begin; empty for no difference."""
     if config.get("schema") != SCHEMA:
         return f"its records have schema {config.get('schema')}, those of this version of evoprune {SCHEMA}"
     if config["identity_version"] != VERSION:

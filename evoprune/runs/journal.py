@@ -1,4 +1,4 @@
-"""The journal of a search: what is done is recorded in it, and read back when the search is resumed.
+"""The journal of a search: finished steps and evaluations are recorded in it, and read back when the search is resumed.
 
 A search writes to its journal without asking whether there is a folder: :class:`evoprune.runs.run.Run` is the journal on disk,
 :class:`Memory` the one that records nothing.
@@ -185,7 +185,7 @@ class Memory:
 
 
 class Place(Protocol):
-    """The part of a search's execution that says where it is recorded."""
+    """The part of a search's execution that names its run folder."""
 
     @property
     def out(self) -> str | os.PathLike[str] | None:
@@ -204,7 +204,7 @@ def open_journal(place: Place, method: str, settings: Mapping[str, Any], executi
     """Returns the journal of a search, new or to be resumed; see :meth:`evoprune.runs.run.Run.plan`.
 
     Args:
-        place: Where the search is recorded.
+        place: The run folder, and how it is treated.
         method: Name of the method.
         settings: All that decides the result, as JSON values.
         execution: Values that do not decide it.

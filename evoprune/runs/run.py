@@ -52,7 +52,7 @@ class Run:
         identity: Digests that identify the problem, see :meth:`evoprune.problem.problem.Problem.identify`; None before it is
             known.
         problem_hash: The problem's hash.
-        device: Where networks are trained.
+        device: The device on which networks are trained.
         force: Start over if the folder holds another run.
         retry_failed: See :meth:`plan`.
     """

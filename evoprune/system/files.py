@@ -1,4 +1,4 @@
-"""Files, written so that nothing is torn and no symbolic link is followed, and read as if a stranger had written them."""
+"""Files: written whole or not at all, without following symbolic links, and read as if a stranger had written them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from evoprune.errors import InputError
 
-# 0 where the system lacks them
+# 0 if the system lacks them
 _NO_LINK, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
 _PLAIN = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -21,10 +21,10 @@ _FOLDERS = ("checkpoint", "hall_of_fame", "cells")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file's content: after a crash it is the old or the new one.
+    """Replaces a file's content: after a crash the file has the old content or the new one.
 
-    What is written first has a name that nobody can foresee, and is gone after an error. A link in the file's place is
-    replaced, not followed.
+    The new content is first written to a temporary file, whose name nobody can foresee and which is removed after an error. A
+    link in the file's place is replaced, not followed.
     """
     temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _PLAIN, 0o666)
@@ -42,7 +42,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Removes what killed processes left in a run's folder of files that they were writing; nobody else may write there."""
+    """Removes the temporary files that killed processes left in a run's folder; nobody else may write there meanwhile."""
     for place in (folder, *(folder / name for name in _FOLDERS)):
         for path in place.glob(".*.tmp" if place == folder else "**/.*.tmp"):
             if re.search(r"\.[0-9a-f]{8}\.tmp$", path.name):
@@ -50,10 +50,10 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def append(path: Path, content: bytes) -> None:
-    """Appends to a file, all or nothing; it is on disk when this returns.
+    """Appends to a file, all or nothing; the content is on disk when this returns.
 
     Raises:
-        OSError: It cannot be written whole, such as on a full disk; the file is cut back to what it was.
+        OSError: The content cannot be written whole, such as on a full disk; the file is cut back to its old length.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_LINK | _NO_WAIT | _PLAIN, 0o666)
     try:
@@ -62,7 +62,7 @@ def append(path: Path, content: bytes) -> None:
             _write_all(descriptor, content)
             os.fsync(descriptor)
         except BaseException:
-            with contextlib.suppress(OSError):  # where that fails, too, a torn row is left
+            with contextlib.suppress(OSError):  # if that fails, too, a torn row is left
                 os.ftruncate(descriptor, before)
             raise
     finally:
@@ -70,7 +70,7 @@ def append(path: Path, content: bytes) -> None:
 
 
 def drop_torn_line(path: Path) -> None:
-    """Cuts off a last line without an end, in place, for which a full disk has room; a missing file stays so."""
+    """Cuts off a last line without an end, in place, for which a full disk has room; a missing file stays missing."""
     try:
         descriptor = os.open(path, os.O_RDWR | _NO_LINK | _NO_WAIT | _PLAIN)
     except FileNotFoundError:
@@ -90,7 +90,7 @@ def open_regular(path: Path) -> BinaryIO:
     """Opens a file to be read.
 
     Raises:
-        OSError: It cannot be read, or is no regular file: one that is a pipe would never end.
+        OSError: The file cannot be read, or is no regular file: reading from a pipe would never end.
     """
     file = os.fdopen(os.open(path, os.O_RDONLY | _NO_WAIT | _PLAIN), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -106,12 +106,12 @@ def read_bytes(path: Path) -> bytes:
 
 
 def require_own(folder: Path) -> None:
-    """Checks that nothing in the folder of a run or comparison leads out of it, before anything is read or written there.
+    """Checks that no link in the folder of a run or comparison leads out of it, before anything is read or written there.
 
-    Of folders within it, only those that evoprune makes are looked into. The folder itself may be a link.
+    Of the folders within it, only those that evoprune makes are searched. The folder itself may be a link.
 
     Raises:
-        InputError: A symbolic link leads out of it, or something is neither a file nor a folder.
+        InputError: A symbolic link leads out of it, or an entry is neither a file nor a folder.
     """
     places = [folder]
     top = os.path.realpath(folder)
@@ -129,14 +129,14 @@ def require_own(folder: Path) -> None:
 
 
 def plain_name(name: str, where: str) -> str:
-    """Returns a name that was read, if it names a file in the folder where it is used and nothing else.
+    """Returns a name that was read, provided that it can only name a file in the folder in which it is used.
 
     Args:
         name: The name.
-        where: Where it was read, for the message.
+        where: The source of the name, for the message.
 
     Raises:
-        InputError: It is empty, hidden or long, or holds more than letters, digits, spaces and ``._+=,()@-``.
+        InputError: The name is empty, hidden or long, or holds more than letters, digits, spaces and ``._+=,()@-``.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[\w+=,()@-][\w .+=,()@-]{0,199}", name):
         raise InputError(f"{where} names a file {name!r}; expected a plain name of letters, digits, dots and dashes.")
@@ -144,7 +144,7 @@ def plain_name(name: str, where: str) -> str:
 
 
 def _write_all(descriptor: int, content: bytes) -> None:
-    """Writes all bytes: a single write may take fewer, without an error, where a disk or a quota is almost full."""
+    """Writes all bytes: a single write may take fewer, without an error, if a disk or a quota is almost full."""
     left = memoryview(content)
     while left:
         left = left[os.write(descriptor, left) :]
