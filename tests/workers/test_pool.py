@@ -13,7 +13,8 @@ from support.fleet import assert_all_end, evaluations
 from support.processes import finish, kill_group, start, wait_for
 
 import evoprune as ep
-from evoprune.workers import Pool, Returned
+from evoprune.workers import Lost, Pool, Returned
+from evoprune.workers import run as run_tasks
 
 pytestmark = pytest.mark.process
 
@@ -104,23 +105,20 @@ def end(status: int) -> None:
 
 
 def test_idle_processes_are_replaced_and_a_pool_is_used_again() -> None:
-    pool = Pool("pool:2")
+    pool, tasks = Pool("pool:2"), [(i,) for i in range(5)]
+    expected = {i: Returned(i * i) for i in range(5)}
     try:
-        for _ in range(2):
-            for _ in range(2):
-                tickets = {pool.submit(square, i): i for i in range(5)}
-                found = dict(pool.wait() for _ in tickets)
-                assert {tickets[ticket]: outcome for ticket, outcome in found.items()} == {i: Returned(i * i) for i in range(5)}
-                idle = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
-                assert len(idle) == 2
-                for child in idle:
-                    child.kill()
-                assert_all_end([child.pid for child in idle])
-            pool.close()
-        ticket = pool.submit(end, 5)
-        assert pool.wait()[0] == ticket
-        assert isinstance(pool.submit(square, 2), int)
-        assert pool.wait()[1] == Returned(4)
+        assert dict(run_tasks(pool, square, tasks)) == expected
+        idle = [child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())]
+        assert len(idle) == 2
+        for child in idle:
+            child.kill()
+        assert_all_end([child.pid for child in idle])
+        assert dict(run_tasks(pool, square, tasks)) == expected
+        pool.close()
+        assert dict(run_tasks(pool, square, tasks)) == expected
+        (outcome,) = [outcome for _, outcome in run_tasks(pool, end, [(5,)])]
+        assert isinstance(outcome, Lost)
     finally:
         pool.close()
 
