@@ -78,9 +78,11 @@ class Search:
         Raises:
             InputError: None was told of yet.
         """
-        if not self._best:
+        its_own: Mask | None = getattr(self._search, "best", None)  # of a resumed search, too
+        found = [*([] if its_own is None else [its_own]), *self._best]
+        if not found:
             raise InputError("no fitness was told yet; expected search.tell(search.ask(), fitness) first.")
-        return self._best[0]
+        return max(found, key=lambda mask: mask.fitness)
 
     def ask(self) -> list[Mask]:
         """Returns the masks whose fitness the search wants next; the same ones until they are told of."""

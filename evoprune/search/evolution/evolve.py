@@ -194,6 +194,16 @@ class Evolve:
         session.evaluator.known = session.journal.known_before(state.gen)
         return state
 
+    @property
+    def gen(self) -> int:
+        """The generation that comes next."""
+        return self.state.gen
+
+    @property
+    def best(self) -> Mask | None:
+        """The fittest mask so far; None before the first generation."""
+        return self.state.bests[-1][1] if self.state.bests else None
+
     def chosen(self) -> dict[str, Mask]:
         """Returns the fittest mask, and as control the fittest of the first generation."""
         bests = self.state.bests
