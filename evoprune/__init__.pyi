@@ -1,5 +1,6 @@
 from . import baselines, operators, register, workers
 from ._version import __version__
+from .comparison.options import compare
 from .errors import CollapseWarning, EvopruneError, InputError, RunError, SurvivorsWarning, UnprunableWarning
 from .evaluation.evaluation import Evaluation
 from .evaluation.evaluator import Evaluator
@@ -52,6 +53,7 @@ __all__ = [
     "baseline",
     "baselines",
     "combine",
+    "compare",
     "dissipate",
     "evolve",
     "k_starts",

@@ -10,6 +10,7 @@ import pytest
 from support.processes import kill_group, python, start, wait_for
 
 import evoprune as ep
+from evoprune.cli import compare as cli
 from evoprune.comparison import course as cells
 from evoprune.comparison import markdown as tables
 from evoprune.comparison.budget import epochs_within, planned_cost
@@ -322,3 +323,16 @@ def test_an_unknown_method_ends_with_one_message(tmp_path: Path) -> None:
 def test_the_origin_alone_imports_pandas() -> None:
     code, output = python("-c", "import sys, evoprune.comparison.cells; print('pandas' in sys.modules)")
     assert (code, output.strip()) == (0, "False")
+
+
+def test_python_and_the_command_line_compare_alike(tmp_path: Path) -> None:
+    rows = ep.compare(methods=("erk",), sparsities=(0.9,), seeds=1, widths=(12,), model="mlp", epochs=1, out=tmp_path / "run")
+    assert rows["method"].tolist() == ["erk"]
+    cli.compare(
+        ["--methods", "erk", "random", "--sparsities", "0.9", "--seeds", "1", "--widths", "12", "--model", "mlp", "--epochs", "1",
+         "--out", str(tmp_path / "run")],
+        None,
+    )  # fmt: skip
+    assert sorted(row["method"] for row in read(tmp_path / "run" / "cells.csv")) == ["erk", "random"]
+    with pytest.raises(ep.InputError, match="Did you mean 'methods'"):
+        ep.compare(method=("erk",))

@@ -50,7 +50,7 @@ def test_it_resumes_where_it_was(digits: ep.Problem, tmp_path: Path) -> None:
 def test_another_search_is_refused(digits: ep.Problem, tmp_path: Path) -> None:
     with ep.Search(digits, "evolve", out=tmp_path / "run", **OPTIONS) as search:
         drive(search, 1)
-    with pytest.raises(ep.InputError, match="sparsity was 0.8, now 0.9"):
+    with pytest.raises(ep.InputError, match=r"sparsity was 0\.8, now 0\.9"):
         ep.Search(digits, "evolve", out=tmp_path / "run", **{**OPTIONS, "sparsity": 0.9})
 
 

@@ -1,0 +1,129 @@
+"""Options of a comparison, and the comparison that they describe."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from evoprune.comparison import course
+from evoprune.comparison.cells import Cell, Comparison, make_cells
+from evoprune.comparison.frames import read_cells
+from evoprune.errors import look_up
+from evoprune.options import make, split
+from evoprune.problem.options import ProblemOptions
+from evoprune.problem.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Options of a comparison."""
+
+    data: tuple[str, ...] = ("digits",)
+    """Data sets: digits (embedded), mnist, fashion-mnist, or one that you registered."""
+    sparsities: tuple[float, ...] = (0.9, 0.95, 0.98, 0.99)
+    """Fractions of the prunable weights to remove."""
+    methods: tuple[str, ...] = ("dense", "lottery-ticket", "dissipate", "combine", "kstarts", "snip", "grasp", "synflow",
+                                "magnitude", "erk", "random", "random-dropout")  # fmt: skip
+    """Methods: dense, lottery-ticket (one-shot), lottery-ticket-5 (iterative, 5 rounds), dissipate, dissipate-relative,
+    combine, kstarts, evolve (sparsity rises), evolve-fixed (it does not), evolve-dissipated and evolve-dissipated-fixed (from
+    the mask that dissipate leaves), random-search and random-search-fixed (the best of as many random masks as evolve and
+    evolve-fixed evaluate), snip, grasp, synflow, magnitude, erk, random, random-dropout (dissipating weights drawn at random),
+    or a method, baseline or schedule that you registered. With -restart (from W0 in another order of the batches), -shuffled
+    (within each layer) or -redrawn (from another W0) behind it, the method's mask is trained instead, as a sanity control."""
+    seeds: int = 5
+    """Number of seeds."""
+    first_seed: int = 0
+    """The first of the seeds; the others follow."""
+    budget: float | None = None
+    """Give all methods the same total of multiply-adds on surviving weights, search included, in epochs of dense training; a
+    method that does not fit is left out. None: --epochs for all, search on top."""
+    k: int | None = None
+    """Number of random masks of kstarts and combine. None: each method's default, as for the options that follow."""
+    fitness: str | None = None
+    """Fitness of kstarts and combine."""
+    fitness_epochs: int | None = None
+    """Epochs of the brief training of kstarts and combine."""
+    first_sparsity: float | None = None
+    """Sparsity of the random masks of combine."""
+    dissipate_epochs: int | None = None
+    """Number of removals of dissipate and combine."""
+    engine: str = "auto"
+    """How masked networks are trained: module, stacked, sparse, or auto (the one with the least measured cost)."""
+    threads: int = 1
+    """Threads of torch in every process."""
+    workers: str = "auto"
+    """The processes that do the cells: serial, scoop, auto (SCOOP under `python -m evoprune.scoop`, else serial), pool:N (N
+    processes on this machine), dask:N (a local Dask cluster of N processes) or the address of a Dask scheduler. If there are
+    fewer cells than workers, the workers of a pool or of Dask share the masks of each cell."""
+    out: Path = Path("runs/compare")
+    """Folder of the comparison. Running again continues it; methods, sparsities, seeds and data may be added."""
+
+
+SEARCH = ("k", "fitness", "fitness_epochs", "first_sparsity", "dissipate_epochs")
+# Options of a problem that came after the first comparisons; they count only if they are given.
+_LATER = ("loss", "weights_seed", "identity", "ignore")
+
+
+def plan(options: CompareOptions, problem: Mapping[str, Any], recipe: Mapping[str, Any]) -> tuple[Comparison, list[Cell]]:
+    """Returns the comparison that options describe, and its cells.
+
+    Args:
+        options: The options.
+        problem: Fields of :class:`evoprune.problem.options.ProblemOptions`; data and seed are those of the comparison.
+        recipe: Fields of the recipe, as they were given.
+
+    Raises:
+        InputError: An unknown method, or nothing to compare.
+    """
+    shared = {name: value for name, value in problem.items() if name not in ("data", "seed", "model")}
+    shared = {name: value for name, value in shared.items() if value or name not in _LATER}
+    shared["initialization"] = shared["initialization"] or "kaiming"
+    search = {name: getattr(options, name) for name in SEARCH if getattr(options, name) is not None}
+    fields = {name: value for name, value in recipe.items() if name != "options" or value}
+    comparison = Comparison(shared, fields, search, options.engine, options.threads)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    wanted = make_cells(options.methods, options.data, problem["model"], options.sparsities, seeds, options.budget)
+    return comparison, wanted
+
+
+def compare(**options: Any) -> pd.DataFrame:
+    """Compares methods over sparsities, seeds and data sets; only missing cells are done.
+
+    Args:
+        **options: Fields of :class:`evoprune.comparison.options.CompareOptions`, of the problem
+            (:class:`evoprune.problem.options.ProblemOptions`) and of :class:`evoprune.Recipe`.
+
+    Returns:
+        The rows of ``cells.csv``, one a cell.
+
+    Raises:
+        InputError: A value that cannot be served, or ``out`` holds a comparison with other settings.
+        RunError: A worker failed.
+
+    Example:
+        >>> ep.compare(methods=("snip", "erk"), sparsities=(0.9, 0.95), seeds=3, out="runs/mine")
+    """
+    known = {name: True for kind in (CompareOptions, ProblemOptions, Recipe) for name in defaults_of(kind)}
+    for name in options:
+        look_up("option", name, known)
+    chosen = make(CompareOptions, {name: value for name, value in options.items() if name in defaults_of(CompareOptions)})
+    rest = {name: value for name, value in options.items() if name not in defaults_of(CompareOptions)}
+    split((ProblemOptions, Recipe), rest)  # refuses bad values now
+    problem, recipe = (
+        {name: rest.get(name, default) for name, default in defaults_of(kind).items()} for kind in (ProblemOptions, Recipe)
+    )
+    comparison, wanted = plan(chosen, problem, recipe)
+    folder = Path(chosen.out).absolute()
+    course.compare(comparison, wanted, folder, chosen.workers)
+    return read_cells(folder / "cells.csv")
+
+
+def defaults_of(kind: type[Any]) -> dict[str, Any]:
+    """Returns the defaults of a dataclass's fields by name; an empty mapping for those that are made."""
+    fields = dataclasses.fields(kind)
+    return {field.name: {} if field.default is dataclasses.MISSING else field.default for field in fields}
