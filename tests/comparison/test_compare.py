@@ -329,8 +329,8 @@ def test_python_and_the_command_line_compare_alike(tmp_path: Path) -> None:
     rows = ep.compare(methods=("erk",), sparsities=(0.9,), seeds=1, widths=(12,), model="mlp", epochs=1, out=tmp_path / "run")
     assert rows["method"].tolist() == ["erk"]
     cli.compare(
-        ["--methods", "erk", "random", "--sparsities", "0.9", "--seeds", "1", "--widths", "12", "--model", "mlp", "--epochs", "1",
-         "--out", str(tmp_path / "run")],
+        ["--methods", "erk", "random", "--sparsities", "0.9", "--seeds", "1", "--widths", "12", "--model", "mlp",
+         "--epochs", "1", "--out", str(tmp_path / "run")],
         None,
     )  # fmt: skip
     assert sorted(row["method"] for row in read(tmp_path / "run" / "cells.csv")) == ["erk", "random"]
