@@ -18,7 +18,7 @@ from evoprune.figures import runs as plot
 from evoprune.figures.of_run import layers
 from evoprune.runs import records
 from evoprune.search.evolution.state import State
-from evoprune.search.session import Where
+from evoprune.search.execution import Execution
 from evoprune.system.importing import MISSING_GUARD
 
 SCRIPTS = sorted(path for folder in ("experiments", "plots") for path in (ROOT / folder).glob("*.py"))
@@ -216,7 +216,7 @@ def test_a_working_folder_that_changes_during_a_run(
 
     monkeypatch.chdir(tmp_path / "there")
     monkeypatch.chdir(tmp_path / "here")
-    where = Where("serial", 1, "run", False, False)
+    where = Execution(out=Path("run"))
     ep.evolve(digits, evolution, sparsity=0.9, fitness_epochs=1, out="run", callbacks=[Wander(), board])
     assert not list((tmp_path / "there").iterdir())
     assert (tmp_path / "here" / "run" / "result.json").exists()

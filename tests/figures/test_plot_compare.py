@@ -33,8 +33,8 @@ def test_no_two_methods_look_alike() -> None:
     for a, b in itertools.combinations(look.values(), 2):
         assert a["color"] != b["color"]
         assert a["marker"] != b["marker"]
-    many = plot_styles.styles([*methods.METHODS, *(f"variant-{i}" for i in range(15))])
-    assert len({(style["color"], style["marker"]) for style in many.values()}) == len(methods.METHODS) + 15
+    many = plot_styles.styles([*methods.names(), *(f"variant-{i}" for i in range(15))])
+    assert len({(style["color"], style["marker"]) for style in many.values()}) == len(methods.names()) + 15
 
 
 def test_a_method_looks_the_same_whatever_it_is_shown_with() -> None:

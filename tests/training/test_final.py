@@ -99,7 +99,7 @@ def test_a_control_that_diverges_is_recorded(tmp_path: Path, monkeypatch: pytest
 
 
 def test_rows_of_bests_that_diverge_stay_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("evoprune.search.evolution.course.train_chosen", lambda p, chosen, *rest: _finite(p, chosen))
+    monkeypatch.setattr("evoprune.search.course.train_chosen", lambda session, chosen, plan: _finite(session.problem, chosen))
     result = ep.evolve(problem(), ep.Evolution(k=4, generations=1), fitness="magnitude", restart=True, out=tmp_path)
     assert result.bests
     assert all(row["validation_loss"] is None for row in result.bests)
