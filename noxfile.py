@@ -13,7 +13,7 @@ nox.options.sessions = ["lint", "types", "tests", "process", "docs", "package"]
 
 ROOT = Path(__file__).parent
 BIN = Path(sys.executable).parent
-COVERED = 85  # percent of lines and branches that unit tests reach, at least
+COVERED = 88  # percent of lines and branches that unit tests reach, at least
 
 
 def run(session: nox.Session, tool: str, *arguments: str) -> None:

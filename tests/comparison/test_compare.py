@@ -87,7 +87,7 @@ def test_every_method_does_its_cell_at_the_planned_cost(method: str, tmp_path: P
 @pytest.mark.parametrize("budget", [3.0, 9.0])
 @pytest.mark.parametrize("method", sorted(VARIANTS))
 def test_a_budget_is_kept_or_the_method_left_out(method: str, budget: float, tmp_path: Path) -> None:
-    within = cell(method, budget=budget)
+    within = cell(method, sparsity=0.7, budget=budget)
     problem = make_problem(COMPARISON, within)
     epochs = epochs_within(problem, COMPARISON, within)
     if epochs is None:
