@@ -55,12 +55,19 @@ def run_method(name: str, arguments: Sequence[str] | None, prog: str | None) -> 
 
         method = find_method(name)
         command = EvolveCommandOptions if name == "evolve" else CommandOptions
-        parts = {"problem": ProblemOptions, "recipe": Recipe, name: method.Options, "execution": Execution, "command": command}
+        group = name.replace("-", "_")
+        parts = {"problem": ProblemOptions, "recipe": Recipe, group: method.Options}
+        parts |= {"execution": Execution, "command": command}
         options = parse(script(name, parts), summary_of(method), arguments, prog)
         values = flat(options)
         shown_folder = values["out"] or Path("runs", folder_name(name, values, Execution))
         problem = make_problem(values)
-        given = {**_own_fields(getattr(options, name)), **_own_fields(options.execution), "out": shown_folder, "progress": True}
+        given = {
+            **_own_fields(getattr(options, group)),
+            **_own_fields(options.execution),
+            "out": shown_folder,
+            "progress": True,
+        }
         if values.get("tensorboard") is not None:
             from evoprune.search.evolution.callbacks import TensorBoard
 
@@ -81,7 +88,11 @@ def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -
     """
     from evoprune.runs.settings import settings_hash
 
-    apart = {field.name for field in dataclasses.fields(execution)} - {"engine"} | {"data_dir", "tensorboard", "dry_run"}
+    apart = {field.name for field in dataclasses.fields(execution)} - {"engine", "seed"} | {
+        "data_dir",
+        "tensorboard",
+        "dry_run",
+    }
     settings = {key: value for key, value in values.items() if key not in apart and _LATER.get(key, ...) != value}
     settings["initialization"] = settings["initialization"] or "kaiming"
     return f"{name}-{values['data']}-{settings_hash(settings)}"

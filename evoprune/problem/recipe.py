@@ -49,7 +49,7 @@ class Recipe:
     momentum: float | None = None
     weight_decay: float = 5e-4
     schedule: str = "cosine"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, metadata={"flag": False})
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):

@@ -107,6 +107,11 @@ class Combine:
         }
 
     @staticmethod
+    def evaluations(options: CombineOptions) -> int:
+        """Returns the number of evaluations."""
+        return options.k
+
+    @staticmethod
     def cost(problem: Problem, options: CombineOptions) -> Cost:
         """Returns the planned cost: the density falls from a start's to the final one."""
         first, density = 1 - options.first_sparsity, 1 - options.sparsity

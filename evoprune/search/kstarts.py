@@ -83,6 +83,11 @@ class KStarts:
         check_k(options.k)
 
     @staticmethod
+    def evaluations(options: KStartsOptions) -> int:
+        """Returns the number of evaluations."""
+        return options.k
+
+    @staticmethod
     def cost(problem: Problem, options: KStartsOptions) -> Cost:
         """Returns the planned cost: k brief trainings, and the winner's other epochs."""
         density, brief = 1 - options.sparsity, options.fitness_epochs

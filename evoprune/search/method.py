@@ -39,6 +39,7 @@ class AskTell(Protocol):
     - ``settings(problem, options)``, a static method: the options as a run records them;
     - ``own(options)``, a static method: the user's own functions that the options name, by kind and name;
     - ``cost(problem, options)``, a static method: see :data:`Cost`;
+    - ``evaluations(options)``, a static method: the number of evaluations, for ``--dry-run``;
     - ``chosen()``: masks by role, ``winner`` and controls; without it the fittest mask is trained;
     - ``report(history, trainings)``: more entries of ``result.json``;
     - ``drive()``: does the whole search, if asking and telling in turn is not enough.

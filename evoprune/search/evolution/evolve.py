@@ -282,6 +282,11 @@ class Evolve:
         return {name: thing for name, thing in found.items() if thing not in known}
 
     @staticmethod
+    def evaluations(options: EvolveOptions) -> int:
+        """Returns the number of evaluations, if every child is new."""
+        return options.evolution.most_evaluations
+
+    @staticmethod
     def cost(problem: Problem, options: EvolveOptions) -> Cost:
         """Returns the planned cost, at most: children that were there before cost nothing."""
         return cost_of(problem, options.evolution, options.fitness_epochs, options.sparsity)

@@ -1,0 +1,107 @@
+"""The command ``evoprune``, within this process: help, estimates, files of the user's own, folders."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import evoprune as ep
+from evoprune.cli.experiment import folder_name
+from evoprune.cli.main import run
+from evoprune.search.execution import Execution
+from evoprune.search.registry import method_names
+
+SMALL = ("--model", "mlp", "--widths", "8", "--epochs", "1")
+
+
+@pytest.fixture
+def evoprune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["evoprune", *map(str, arguments)])
+        code = 0
+        try:
+            run()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        output = capsys.readouterr()
+        return code, output.out + output.err
+
+    return call
+
+
+def test_the_overview_has_a_line_for_every_method(evoprune) -> None:
+    code, output = evoprune("--help")
+    assert code == 0
+    for name in (*method_names(), "compare", "plot"):
+        assert re.search(rf"^  {re.escape(name)} +\S", output, re.M), name
+    assert evoprune() == (0, output)
+    assert evoprune("--version") == (0, f"{ep.__version__}\n")
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_every_method_explains_its_options_in_groups(evoprune, method: str) -> None:
+    code, output = evoprune(method, "--help")
+    assert code == 0
+    for text in ("problem options", "recipe options", "execution options", "--lr", "--workers", "--dry-run", "--load"):
+        assert text in output
+    assert "--progress" not in output
+
+
+def test_wrong_names_get_the_cure(evoprune, tmp_path: Path) -> None:
+    for arguments, cure in (
+        (["kstart"], "Did you mean 'kstarts'"),
+        (["plot", "fitnes", "."], "Did you mean 'fitness'"),
+        (["snip", "--load", "nowhere.py"], "cannot load 'nowhere.py'"),
+        (["snip", *SMALL, "--data", "digit"], "Did you mean 'digits'"),
+        (["evolve", *SMALL, "--mutation", "swop"], "Did you mean 'swap'"),
+        (["snip", *SMALL, "--engine", "spars"], "Did you mean 'sparse'"),
+    ):
+        code, output = evoprune(*arguments)
+        assert code == 2, output
+        assert cure in output
+        assert "Traceback" not in output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("method", "evaluations"),
+    [("kstarts", 16), ("evolve", 16 + 20 * 16), ("combine", 2), ("dissipate", 0), ("snip", 0)],
+)
+def test_a_dry_run_estimates_and_leaves_nothing(evoprune, tmp_path: Path, method: str, evaluations: int) -> None:
+    code, output = evoprune(method, "--model", "mlp", "--epochs", "9", "--dry-run")
+    assert code == 0, output
+    for name in ("evaluations", "dense epochs", "multiply-adds", "memory", "disk", "time"):
+        assert re.search(rf"^{name} +\S", output, re.M), output
+    assert re.search(rf"^evaluations +{evaluations:,}$", output, re.M), output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_figure_is_drawn_again(evoprune, tmp_path: Path) -> None:
+    assert evoprune("erk", *SMALL, "--sparsity", "0.5", "--out", "run")[0] == 0
+    (tmp_path / "run" / "training.png").unlink()
+    code, output = evoprune("plot", "training", "run", "--out", "figure.pdf")
+    assert (code, output) == (0, "figure.pdf\n")
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+    assert evoprune("plot", "training", "run")[0] == 0
+    assert (tmp_path / "run" / "training.png").exists()
+
+
+def test_the_name_of_a_folder_depends_on_settings_alone() -> None:
+    values = {
+        "data": "digits",
+        "initialization": None,
+        "lr": 0.1,
+        "engine": "auto",
+        "workers": "auto",
+        "loss": None,
+        "load": (),
+    }
+    name = folder_name("snip", values, Execution)
+    assert name.startswith("snip-digits-")
+    assert name == folder_name("snip", {**values, "workers": "pool:2", "threads": 4, "dry_run": True}, Execution)
+    assert name == folder_name("snip", {**values, "initialization": "kaiming"}, Execution)
+    for other in ({"lr": 0.2}, {"seed": 1}, {"engine": "sparse"}, {"loss": "mse"}, {"initialization": "xavier"}):
+        assert folder_name("snip", {**values, **other}, Execution) != name
