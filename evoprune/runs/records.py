@@ -122,11 +122,6 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     return rows
 
 
-def read_table(path: Path) -> list[dict[str, Any]]:
-    """Reads a CSV table; numbers become floats, empty cells NaN, other text stays; see :func:`read_rows`."""
-    return [{key: _number(value) for key, value in row.items()} for row in read_rows(path)]
-
-
 def number(cell: str) -> float:
     """Returns the number in a cell of a CSV table; NaN if it is empty."""
     return float(cell) if cell else math.nan
@@ -136,13 +131,6 @@ def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return repr(float(value)) if math.isfinite(value) else ""
     return value
-
-
-def _number(cell: str) -> Any:
-    try:
-        return number(cell)
-    except ValueError:
-        return cell
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], header: bool = True) -> str:

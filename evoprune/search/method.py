@@ -83,7 +83,6 @@ class Finds(Protocol):
 
 # Cost of a method as a function of the recipe's epochs, in epochs of training the dense network; infinite for too few epochs.
 Cost = Callable[[int], float]
-Settings = Mapping[str, Any]
 # A class that satisfies AskTell or Finds.
 Method: TypeAlias = type[Any]
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.processes import finish, kill_group, python, start
+from support.tables import read_table
 
 import evoprune as ep
 from evoprune.figures import runs as plot
 from evoprune.figures.of_run.dissipation import read_removals
-from evoprune.runs import records
 
 pytestmark = pytest.mark.process
 
@@ -75,7 +75,7 @@ def test_the_folder_is_complete(small: Path) -> None:
     config = json.loads((small / "config.json").read_text())
     problem = ep.Problem.from_config(config["settings"]["problem"])
     assert problem.hash == config["problem_hash"]
-    generations = records.read_table(small / "generations.csv")
+    generations = read_table(small / "generations.csv")
     assert [row["gen"] for row in generations] == [0]
     assert generations[0]["max"] == result(small)["winner_fitness"]
 
@@ -152,7 +152,7 @@ def test_a_dissipating_run(tmp_path: Path) -> None:
     assert (facts["method"], facts["survivors"]) == ("dissipate", round(0.05 * 50200))
     assert (folder / "dissipation.png").exists()
     assert not (folder / "starts.png").exists()
-    survivors = [row["survivors"] for row in records.read_table(folder / "history.csv")]
+    survivors = [row["survivors"] for row in read_table(folder / "history.csv")]
     assert survivors[:8] == [removal["survivors"] for removal in read_removals(folder)]
     assert survivors[7:] == [facts["survivors"]] * 5
     code, output = python("plots/dissipation.py", folder, "--out", tmp_path / "figure.png")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from support.comparing import assert_same, table
 from support.processes import finish, kill_group, python, start, wait_for
+from support.tables import read_table
 
 from evoprune.figures import runs as plot
 from evoprune.runs import records
@@ -104,7 +105,7 @@ def test_scoop_gives_the_same_bits(whole: Path, tmp_path: Path) -> None:
 def test_defaults_improve_and_leave_the_figures(tmp_path: Path) -> None:
     code, output = python(EVOLVE, "--out", tmp_path / "run", folder=None, deadline=120)
     assert code == 0, output
-    rows = records.read_table(tmp_path / "run" / "generations.csv")
+    rows = read_table(tmp_path / "run" / "generations.csv")
     assert rows[-1]["best"] > rows[0]["best"]
     assert rows[-1]["loss_mean"] > rows[0]["loss_mean"]
     for name in ("fitness", "finals", "diversity", "survivors", "training", "layers"):

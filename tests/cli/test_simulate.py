@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.processes import ROOT, python
-
-from evoprune.runs import records
+from support.tables import read_table
 
 SCRIPT = ROOT / "experiments" / "simulate_workers.py"
 names = runpy.run_path(str(SCRIPT), run_name="simulate_workers")
@@ -62,7 +61,7 @@ def test_the_script_measures_and_draws(tmp_path: Path) -> None:
         "--workers", 1, 50, "--generations", 3, "--out", tmp_path,
     )  # fmt: skip
     assert code == 0, output
-    rows = records.read_table(tmp_path / "simulation.csv")
+    rows = read_table(tmp_path / "simulation.csv")
     assert [row["workers"] for row in rows] == [1, 1, 1, 50, 50, 50]
     assert all(0 < row["of_ideal"] <= 1.3 for row in rows)
     assert (tmp_path / "simulation.png").read_bytes().startswith(b"\x89PNG")

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.tables import read_table
 
 import evoprune as ep
 from evoprune.engines.module import ModulePopulation
 from evoprune.evaluation.evaluation import FAILURE
 from evoprune.evaluation.terms import BUILT_IN_TERMS, FITNESS, TERMS, FitnessFunction, Outcome, Term
-from evoprune.runs import records
 from evoprune.training.loop import train
 from evoprune.training.threads import torch_threads
 from evoprune.workers.base import attempt, pack
@@ -252,5 +252,5 @@ def test_a_failing_term_is_an_empty_cell(regression: ep.Problem, registering: No
     ep.register_fitness("mine", broken)
     result = ep.k_starts(regression, k=2, sparsity=0.5, fitness="loss", fitness_epochs=1, out=tmp_path / "run")
     assert result.summary["failed"] == 0
-    rows = records.read_table(tmp_path / "run" / "evaluations.csv")
+    rows = read_table(tmp_path / "run" / "evaluations.csv")
     assert all(not np.isfinite(row.get("mine", np.nan)) and np.isfinite(row["loss"]) for row in rows)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.tables import read_table
 
 import evoprune as ep
 from evoprune.evaluation.evaluation import Evaluation
@@ -138,7 +139,7 @@ def test_not_finite_numbers_are_null_and_empty(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": None, "y": [None, 1.5]}
     records.write_table(tmp_path / "a.csv", ["x", "y"], [{"x": math.nan, "y": 0.1}])
     assert (tmp_path / "a.csv").read_text() == "x,y\n,0.1\n"
-    (row,) = records.read_table(tmp_path / "a.csv")
+    (row,) = read_table(tmp_path / "a.csv")
     assert math.isnan(row["x"])
     assert row["y"] == 0.1
 

@@ -141,7 +141,7 @@ def test_what_is_no_file_is_refused_and_does_not_hang(tmp_path: Path, make: Call
         lambda: ep.Mask.load(tmp_path / "mask.npz"),
         lambda: records.read_json(tmp_path / "config.json"),
         lambda: read_evaluations(tmp_path),
-        lambda: records.read_table(tmp_path / "evaluations.csv"),
+        lambda: records.read_rows(tmp_path / "evaluations.csv"),
     ]
     for read in reads:
         with pytest.raises(ep.InputError, match="cannot read"):

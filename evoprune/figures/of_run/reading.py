@@ -50,11 +50,6 @@ def read_finished(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return config, result
 
 
-def by_role(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Returns the facts of the winner and of each control, by role."""
-    return {"winner": result, **result["controls"]}
-
-
 def read_generations(folder: Path) -> pd.DataFrame:
     """Reads ``generations.csv``: a row a generation.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.comparing import assert_same
+from support.tables import read_table
 
 import evoprune as ep
 from evoprune.evaluation import brief
@@ -16,7 +17,6 @@ from evoprune.evaluation.evidence import evidence_cost
 from evoprune.evaluation.terms import FITNESS, TERMS
 from evoprune.figures import runs as plot
 from evoprune.operators import CROSSOVERS, MUTATIONS
-from evoprune.runs import records
 from evoprune.runs.evaluations import read_evaluations
 from evoprune.search.evolution.state import State
 
@@ -71,7 +71,7 @@ def test_a_mask_is_evaluated_once(result: ep.Result, folder: Path) -> None:
 
 
 def test_the_records_say_what_the_population_is(result: ep.Result, folder: Path) -> None:
-    generations = records.read_table(folder / "generations.csv")
+    generations = read_table(folder / "generations.csv")
     by_hash = {e.mask: e for _, e in read_evaluations(folder)}
     evaluations = [by_hash[mask.hash] for mask in result.population]
     last = generations[-1]
@@ -82,7 +82,7 @@ def test_the_records_say_what_the_population_is(result: ep.Result, folder: Path)
     assert last["accuracy_max"] == max(e.validation_accuracy for e in evaluations)
     ious = [a.iou(b) for i, a in enumerate(result.population) for b in result.population[:i]]
     assert last["diversity"] == pytest.approx(1 - np.mean(ious))
-    layers = [row for row in records.read_table(folder / "layers.csv") if row["gen"] == 4]
+    layers = [row for row in read_table(folder / "layers.csv") if row["gen"] == 4]
     for row in layers:
         counts = [int(mask.layers[row["layer"]].sum()) for mask in result.population]
         assert (row["min"], row["mean"], row["max"]) == (min(counts), pytest.approx(np.mean(counts)), max(counts))
