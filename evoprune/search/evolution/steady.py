@@ -68,28 +68,36 @@ class Steady:
         """
         while self._may_breed() and len(self.state.pending) < self.slots:
             self._breed()
+        yield from self._repeat(recorded)
+        if reason_to_stop(self.state, self.evolution):
+            return
+        for evaluations in self.session.run_chunks(self._chunks(), slots=self.slots):
+            for state in self._take([evaluation for evaluation in evaluations if evaluation.mask in self.waiting]):
+                yield state
+                if reason_to_stop(self.state, self.evolution):
+                    return
+        if self.arrived:  # no more were found
+            yield self._end_generation()
+
+    def _repeat(self, recorded: Sequence[Evaluation]) -> Iterator[State]:
+        """Lets recorded evaluations arrive again, in their order; yields the state after each generation."""
         for evaluation in recorded:
             complete = self._arrive(self._with_evidence(evaluation))
             if self._is_generation():
                 yield self._end_generation()
             if complete and self._may_breed():
                 self._breed()
-        if reason_to_stop(self.state, self.evolution):
-            return
-        for evaluations in self.session.run_chunks(self._chunks(), slots=self.slots):
-            new = [evaluation for evaluation in evaluations if evaluation.mask in self.waiting]
-            while new:
-                room = self.evolution.children - len(self.arrived)
-                competing, new = new[:room], new[room:]  # a chunk may reach into the next generation
-                self.session.journal.record(self.state.gen, competing)
-                for evaluation in competing:
-                    self._arrive(evaluation)
-                if self._is_generation():
-                    yield self._end_generation()
-                    if reason_to_stop(self.state, self.evolution):
-                        return
-        if self.arrived:  # no more were found
-            yield self._end_generation()
+
+    def _take(self, new: list[Evaluation]) -> Iterator[State]:
+        """Records evaluations and lets their masks compete; yields the state after each generation."""
+        while new:
+            room = self.evolution.children - len(self.arrived)
+            competing, new = new[:room], new[room:]  # a chunk may reach into the next generation
+            self.session.journal.record(self.state.gen, competing)
+            for evaluation in competing:
+                self._arrive(evaluation)
+            if self._is_generation():
+                yield self._end_generation()
 
     def _chunks(self) -> Iterator[Chunk]:
         """Yields what was bred before, and then breeds whenever it is asked."""
