@@ -27,7 +27,7 @@ SYNFLOW_ITERATIONS = 100
 
 @says_collapse
 def magnitude(problem: Problem, *, sparsity: float) -> Mask:
-    """Keeps the largest initial weights, by |W0|: a control of Frankle et al. 2021, arXiv:2009.08576.
+    """Magnitude: keeps the largest initial weights, by |W0|; a control of Frankle et al. 2021, arXiv:2009.08576.
 
     Args:
         problem: The problem.

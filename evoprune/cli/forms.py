@@ -50,8 +50,20 @@ def form(kind: type[Any], hidden: tuple[str, ...] = ()) -> type[Any]:
         elif dataclasses.is_dataclass(each.default_factory):
             inner = form(each.default_factory)
             fields.append((each.name, inner, field(default_factory=inner)))
-    namespace = {"__post_init__": lambda self: None, "__doc__": kind.__doc__}
+    namespace = {"__post_init__": lambda self: None, "__doc__": _documentation(kind)}
     return make_dataclass(kind.__name__, fields, bases=(kind,), frozen=True, namespace=namespace)
+
+
+def _documentation(kind: type[Any]) -> str:
+    """Returns the docstring of a dataclass with the help of all its fields, inherited ones too, each in one line."""
+    from docstring_parser import parse_from_object
+
+    texts: dict[str, str] = {}
+    for base in kind.__mro__[:-1]:
+        for each in parse_from_object(base).params:
+            texts.setdefault(each.arg_name, " ".join((each.description or "").replace("``", "").split()))
+    summary = (kind.__doc__ or "").partition("\n")[0]
+    return "\n".join([summary, "", "Attributes:", *(f"    {name}: {text}" for name, text in texts.items())])
 
 
 def script(name: str, parts: Mapping[str, type[Any]], hidden: Mapping[str, tuple[str, ...]] | None = None) -> type[Any]:

@@ -62,7 +62,7 @@ def method_of(name: str, known: Baseline) -> type[Any]:
             density = 0.0 if name == "dense" else options.sparsity
             return lambda epochs: known.search_cost(problem, options.sparsity, epochs) + epochs * (1 - density)
 
-    Pruned.__name__, Pruned.__doc__ = name, (known.prune.__doc__ or f"The baseline {name}.")
+    Pruned.__name__, Pruned.__doc__ = name, known.summary or f"The baseline {name}."
     return Pruned
 
 

@@ -48,6 +48,7 @@ def test_every_method_explains_its_options_in_groups(evoprune, method: str) -> N
     for text in ("problem options", "recipe options", "execution options", "--lr", "--workers", "--dry-run", "--load"):
         assert text in output
     assert "--progress" not in output
+    assert " (default: " in output
 
 
 def test_wrong_names_get_the_cure(evoprune, tmp_path: Path) -> None:
