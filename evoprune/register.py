@@ -121,7 +121,7 @@ def workers() -> Callable[[str, Any], object]:
 
 
 def figure(name: str, function: Any = None, *, suits: Callable[[Path], bool] | None = None) -> Any:
-    """Registers a figure of runs: ``function(folder)``, which returns a matplotlib figure of what a run folder holds.
+    """Registers a figure of runs: ``function(folder)``, which returns a matplotlib figure of a run folder.
 
     It is drawn with every run that it suits, and by ``evoprune plot NAME RUN``.
 

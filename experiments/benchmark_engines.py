@@ -1,7 +1,7 @@
-"""Engines side by side, against the loop that a DEAP user writes today; one run, medians of interleaved repeats.
+"""Engines side by side, and the loop that a DEAP user writes today, in one run; medians of interleaved repeats.
 
-``loop`` is `torch.nn.utils.prune.custom_from_mask`, `DataLoader` and SGD, one network after another, with all cores and the
-better of 0 and 2 loader workers (whose start is not counted). Every engine trains the same masks on the same batches.
+``loop`` is `torch.nn.utils.prune.custom_from_mask`, `DataLoader` and SGD, one network after another, with all cores and
+the better of 0 and 2 loader workers (whose start is not counted). Every engine trains the same masks on the same batches.
 """
 
 from evoprune.cli.forms import parse
@@ -42,7 +42,7 @@ COST_SETTINGS = ("sparsities", "ks", "model", "data", "batch_size", "steps", "re
 COLUMNS = ("engine", "sparsity", "k", "seconds", "ratio_to_loop", "gemm_fraction", "peak_mb", "max_fitness_difference")
 SEED = 7
 CPU = torch.device("cpu")
-# one after another: what several networks take follows from what a few take
+# engines that train one network at a time: the time of several follows from that of a few
 MOST_ONE_BY_ONE = 2
 
 
@@ -231,7 +231,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory() -> float:
-    """Returns the peak of the resident memory in MB since it was reset; NaN where the system does not say."""
+    """Returns the peak of the resident memory in MB since it was reset; NaN if the system does not tell."""
     path = Path("/proc/self/status")
     if not path.exists():
         return float("nan")
@@ -240,7 +240,7 @@ def peak_memory() -> float:
 
 
 def draw(rows: Sequence[dict[str, Any]], options: BenchmarkOptions, weights: int, examples: int, gemm: float) -> Any:
-    """Draws seconds an epoch against survivors, log-log, a panel for each number of individuals, with the dense bound."""
+    """Draws the seconds of an epoch against survivors, log-log, with the dense bound; a panel for each K."""
     ks = sorted({row["k"] for row in rows})
     with drawing.importing_matplotlib():
         from matplotlib.figure import Figure

@@ -1,7 +1,7 @@
-"""Workers side by side: the same generation evaluated serially, and by 1, 2, ... processes of each kind; one run, medians.
+"""Workers side by side: the same generation evaluated serially, and by 1, 2, ... processes of each kind; medians.
 
-Each measurement is a run of its own, started in turn; making the problem is not counted. `work` is what an evaluation takes
-itself, `overhead` what it takes beyond that, in the time of all processes: packing, the wire, idling at the generation's end.
+Each measurement is a separate run, and the runs take turns; the time to make the problem is not counted. `work` is the time of
+an evaluation itself, and `overhead` the other time of all processes: packing, the wire, idling at the end of a generation.
 """
 
 from evoprune.cli.forms import parse
@@ -39,7 +39,7 @@ COLUMNS = (
 )  # fmt: skip
 
 SERIAL = "serial"
-# Whose processes, and how many.
+# The kind of workers, and their number.
 Cell: TypeAlias = tuple[str, int]
 
 
@@ -50,7 +50,7 @@ class WorkerOptions:
     processes: tuple[int, ...] = tuple(range(1, (os.cpu_count() or 1) + 1))
     """Numbers of evaluating processes."""
     kinds: tuple[str, ...] = ("scoop", "dask", "pool")
-    """Whose processes: scoop, dask (a local cluster), pool."""
+    """Kinds of workers: scoop, dask (a local cluster), pool."""
     model: str = "lenet-300-100"
     """Network by name."""
     data: str = "mnist"
@@ -60,21 +60,21 @@ class WorkerOptions:
     sparsity: float = 0.98
     """Fraction of the weights removed."""
     masks: int = 32
-    """Masks a generation."""
+    """Masks in a generation."""
     chunk_size: int = 8
     """Masks that are trained together."""
     fitness_epochs: int = 1
     """Epochs of the brief training."""
     generations: int = 2
-    """Generations that are measured a run, after one that is not."""
+    """Generations that are measured in a run, after one that is not."""
     repeats: int = 3
     """Runs of each number of processes, interleaved; the median counts."""
     out: Path = Path("runs/benchmark-workers")
     """Folder for benchmark.csv."""
     measure: Path | None = None
-    """Measure in this process with --workers, and write it there: what the benchmark starts."""
+    """File for the measurements of this process with --workers; the benchmark starts such processes."""
     workers: str = "auto"
-    """Who evaluates what --measure measures."""
+    """The processes that evaluate under --measure."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def wire() -> tuple[int, int]:
 
 
 def start(options: WorkerOptions, kind: str, processes: int, folder: Path) -> list[Measurement]:
-    """Measures in a run of its own."""
+    """Measures in a separate run."""
     path = folder / "measured.json"
     launcher = ["-m", "evoprune.scoop", "--quiet", "-n", str(processes)] if kind == "scoop" else []
     workers = f"{kind}:{processes}" if kind in ("dask", "pool") else kind

@@ -1,8 +1,8 @@
-"""How far would more workers help? The schedule at up to 1,000 of them, simulated from costs that are measured here.
+"""How far would more workers help? The schedule with up to 1,000 of them is simulated from costs that are measured here.
 
-Measured, in this process: what evaluating a chunk takes (a fixed part, a part a mask, and the spread), and what the origin does
-one thing after another: breeding a child, sending a chunk, taking and recording a reply, and closing a generation. The wire is
-what --wire says. Simulated: generations of --offspring masks, generations that grow with the workers, and a steady state.
+This process measures the time to evaluate a chunk (a fixed part, a part for each mask, and the spread), and the work of the
+main process: to breed a child, send a chunk, take and record a reply, and close a generation. --wire gives the time on the
+wire. It simulates generations of --offspring masks, generations that grow with the workers, and a steady state.
 """
 
 from evoprune.cli.forms import parse
@@ -49,7 +49,7 @@ from evoprune.workers.chunks import equal_pieces
 from evoprune.workers.serial import Serial
 from evoprune.workers.wire import evaluations_of, pack_masks
 
-COLUMNS = ("schedule", "workers", "offspring", "masks_per_second", "of_ideal", "workers_busy", "origin_busy", "bottleneck")
+COLUMNS = ("schedule", "workers", "offspring", "masks_per_second", "of_ideal", "workers_busy", "main_busy", "bottleneck")
 FIXED, GROWING, STEADY = "generations of equal size", "generations that grow with the workers", "steady state"
 
 
@@ -68,11 +68,11 @@ class SimulationOptions:
     sparsity: float = 0.98
     """Fraction of the weights removed."""
     offspring: int = 64
-    """Children a generation, where it does not grow."""
+    """Children in a generation, unless it grows."""
     chunk_size: int = 8
     """Masks that are evaluated together."""
     wire: float = 0.001
-    """Seconds that a request and its reply are under way."""
+    """Seconds that a request and its reply take on the wire."""
     repeats: int = 5
     """Measurements of each cost."""
     generations: int = 20
@@ -85,17 +85,17 @@ class SimulationOptions:
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds.
+    """Costs in seconds.
 
     Attributes:
-        chunk: Of evaluating a chunk, beside its masks.
-        mask: Of each of its masks.
-        spread: Standard deviation of the logarithm of an evaluation's time.
-        breed: The origin's, for a child.
-        send: The origin's, for a chunk.
-        take: The origin's, for the reply of a chunk.
-        close: The origin's, for a generation.
-        wire: Of a request and its reply on their way.
+        chunk: To evaluate a chunk, without its masks.
+        mask: To evaluate each of its masks.
+        spread: Standard deviation of the logarithm of the time of an evaluation.
+        breed: Of the main process, for a child.
+        send: Of the main process, for a chunk.
+        take: Of the main process, for the reply of a chunk.
+        close: Of the main process, for a generation.
+        wire: Of a request and its reply on the wire.
     """
 
     chunk: float
@@ -108,41 +108,41 @@ class Costs:
     wire: float
 
     def mean(self, masks: int) -> float:
-        """Returns the mean time of evaluating a chunk."""
+        """Returns the mean time to evaluate a chunk."""
         return (self.chunk + self.mask * masks) * math.exp(self.spread**2 / 2)
 
     def evaluation(self, masks: int, rng: np.random.Generator) -> float:
-        """Draws the time of evaluating a chunk."""
+        """Draws the time to evaluate a chunk."""
         return float((self.chunk + self.mask * masks) * np.exp(rng.normal(0.0, self.spread)))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Masks a second, and the fractions of the time that workers and origin were busy."""
+    """Masks per second, and the fractions of the time in which workers and main process were busy."""
 
     rate: float
     workers_busy: float
-    origin_busy: float
+    main_busy: float
 
 
 def simulate_generations(
     costs: Costs, workers: int, offspring: int, size: int, count: int, rng: np.random.Generator
 ) -> Outcome:
-    """Simulates generations one after another: the origin breeds, sends, and waits for the last reply.
+    """Simulates generations one after another: the main process breeds, sends, and waits for the last reply.
 
     Args:
         costs: The costs.
         workers: Number of workers.
-        offspring: Masks a generation.
+        offspring: Masks in a generation.
         size: Most masks in a chunk.
         count: Generations.
         rng: Source of the spread.
     """
     lengths = [len(piece) for piece in equal_pieces([range(size)] * (offspring // size) or [range(offspring)], workers)]
-    total = worked = origin = 0.0
+    total = worked = spent = 0.0
     for _ in range(count):
         clock = costs.breed * sum(lengths)
-        origin += clock
+        spent += clock
         free = [0.0] * workers
         replies = []
         for length in lengths:
@@ -154,21 +154,21 @@ def simulate_generations(
             worked += duration
         for reply in sorted(replies):
             clock = max(clock, reply) + costs.take
-        origin += len(lengths) * (costs.send + costs.take) + costs.close
+        spent += len(lengths) * (costs.send + costs.take) + costs.close
         total += clock + costs.close
-    return Outcome(count * sum(lengths) / total, worked / (workers * total), origin / total)
+    return Outcome(count * sum(lengths) / total, worked / (workers * total), spent / total)
 
 
 def simulate_steady(costs: Costs, workers: int, offspring: int, size: int, count: int, rng: np.random.Generator) -> Outcome:
-    """Simulates a steady state: whenever a reply comes, the origin breeds and sends another chunk; see the other simulation."""
-    clock = worked = origin = 0.0
+    """Simulates a steady state: after each reply, the main process breeds and sends another chunk."""
+    clock = worked = spent = 0.0
     arrived = 0
     each = costs.breed * size + costs.send
     replies: list[float] = []
 
     def send() -> None:
-        nonlocal clock, worked, origin
-        clock, origin = clock + each, origin + each
+        nonlocal clock, worked, spent
+        clock, spent = clock + each, spent + each
         duration = costs.evaluation(size, rng)
         worked += duration
         heapq.heappush(replies, clock + costs.wire + duration)
@@ -177,19 +177,19 @@ def simulate_steady(costs: Costs, workers: int, offspring: int, size: int, count
         send()
     while arrived < count * offspring:
         clock = max(clock, heapq.heappop(replies)) + costs.take
-        origin += costs.take
+        spent += costs.take
         before, arrived = arrived // offspring, arrived + size
         if arrived // offspring > before:
-            clock, origin = clock + costs.close, origin + costs.close
+            clock, spent = clock + costs.close, spent + costs.close
         send()
-    return Outcome(arrived / clock, min(1.0, worked / (workers * clock)), min(1.0, origin / clock))
+    return Outcome(arrived / clock, min(1.0, worked / (workers * clock)), min(1.0, spent / clock))
 
 
 def bottleneck(outcome: Outcome) -> str:
-    """Names what keeps the workers from being busy."""
+    """Names the part that limits the rate."""
     if outcome.workers_busy > 0.9:
         return "workers"
-    return "origin" if outcome.origin_busy > 0.9 else "waiting for the last of a generation"
+    return "main process" if outcome.main_busy > 0.9 else "waiting for the last of a generation"
 
 
 def measure(options: SimulationOptions) -> tuple[Costs, dict[int, float]]:
@@ -228,7 +228,7 @@ def take_reply(content: bytes, masks: Sequence[ep.Mask], job: Job, folder: Path)
 
 
 def measure_main_process(session: Session, options: EvolveOptions, folder: Path) -> tuple[float, float]:
-    """Returns the seconds of breeding a child, and of closing a generation: selection, statistics, checkpoint."""
+    """Returns the seconds to breed a child, and to close a generation: selection, statistics, checkpoint."""
     search, evolution = Evolve(session, options), options.evolution
     masks = search.ask()
     session.evaluate(masks, 0)
@@ -276,7 +276,7 @@ def simulate(options: SimulationOptions, costs: Costs) -> list[dict[str, Any]]:
             found = run(costs, workers, offspring, options.chunk_size, count, rng)
             ideal = workers * options.chunk_size / costs.mean(options.chunk_size)
             values = (
-                schedule, workers, offspring, found.rate, found.rate / ideal, found.workers_busy, found.origin_busy,
+                schedule, workers, offspring, found.rate, found.rate / ideal, found.workers_busy, found.main_busy,
                 bottleneck(found),
             )  # fmt: skip
             rows.append(dict(zip(COLUMNS, values, strict=True)))
@@ -284,7 +284,7 @@ def simulate(options: SimulationOptions, costs: Costs) -> list[dict[str, Any]]:
 
 
 def draw(rows: Sequence[dict[str, Any]], costs: Costs, options: SimulationOptions) -> Any:
-    """Draws masks a second and how busy the workers are against their number, and names the bottleneck where it changes."""
+    """Draws masks per second and the workers' busy time against their number, and names the bottleneck where it changes."""
     with drawing.importing_matplotlib():
         from matplotlib.figure import Figure
 

@@ -20,12 +20,10 @@ NUMBER = re.compile(r"\d+\.\d+")
 DEADLINE = 900
 TOLERANCE = 0.1  # accuracies differ a little between versions and processors
 
+SCRIPT = Path(sys.executable).with_name("evoprune")
 SHELL = f"""set -euo pipefail
 python() {{ "{sys.executable}" "$@"; }}
-evoprune() {{
-    if [ "$1" = plot ]; then local script="plots/$2.py"; shift 2; else local script="experiments/$1.py"; shift; fi
-    python "{ROOT}/$script" "$@"
-}}
+evoprune() {{ {f'"{SCRIPT}"' if SCRIPT.exists() else "python -m evoprune"} "$@"; }}
 """
 HEADER = """import subprocess
 """

@@ -26,8 +26,6 @@ BANNED = {
     r"(^|[.:;] )What (?![^.?]*\?)": "a noun",
     r"\b(from|to|of|by|than|with) where\b": "a noun",
 }
-# to be rewritten; a file that is done leaves this list
-STIFF: set[str] = set()
 
 
 def code_files() -> list[Path]:
@@ -93,8 +91,6 @@ def test_banned_forms_are_found(text: str, count: int) -> None:
     assert len(banned_forms(iter([text]))) == count
 
 
-@pytest.mark.skip(reason="until the texts are rewritten")
 @pytest.mark.parametrize("path", [*code_files(), *prose_files()], ids=name)
 def test_english_is_plain(path: Path) -> None:
-    if name(path) not in STIFF:
-        assert stiff(path) == []
+    assert stiff(path) == []

@@ -7,22 +7,27 @@ import pytest
 from support.processes import ROOT, python
 
 OUTSIDE = Path(__file__).parent / "outside"
-SMALL = ("--model", "mlp", "--widths", "12", "--epochs", "2", "--sparsity", "0.8")
+SMALL = ("--widths", "12", "--epochs", "2", "--sparsity", "0.8")
+FEW = ("kstarts", "--k", "4", "--fitness-epochs", "1")
 COMMANDS = {
-    "w0_fitness": ("kstarts", "--k", "4", "--fitness", "distance", "--fitness-epochs", "1"),
+    "w0_fitness": (*FEW, "--fitness", "distance"),
     "mutation": ("evolve", "--k", "2", "--generations", "1", "--mutation", "gentle", "--trained-bests", "0"),
     "crossover": ("evolve", "--k", "2", "--generations", "1", "--crossover", "calm", "--trained-bests", "0"),
     "baseline": ("least",),
     "schedule": ("regrow",),
     "method": ("climb", "--steps", "2"),
     "figure": ("snip",),
+    "engine": (*FEW, "--engine", "looped"),
+    "model": (*FEW, "--model", "residual"),
+    "data": (*FEW, "--data", "quadrants"),
 }  # fmt: skip
-EVALUATES = ("w0_fitness", "mutation", "crossover", "method")
+EVALUATES = ("w0_fitness", "mutation", "crossover", "method", "engine")
 ROWS = {"baseline": "least", "schedule": "regrow", "method": "climb"}
 
 
 def run(folder: Path, kind: str, *more: str) -> dict[str, object]:
-    command = ["-m", "evoprune", *COMMANDS[kind], *SMALL, "--load", OUTSIDE / f"{kind}.py", "--out", folder, *more]
+    model = () if kind == "model" else ("--model", "mlp")
+    command = ["-m", "evoprune", *COMMANDS[kind], *model, *SMALL, "--load", OUTSIDE / f"{kind}.py", "--out", folder, *more]
     code, output = python(*command, folder=ROOT)
     assert code == 0, output
     return json.loads((folder / "result.json").read_text())
@@ -33,6 +38,8 @@ def run(folder: Path, kind: str, *more: str) -> dict[str, object]:
 def test_the_command_line_finds_it(kind: str, tmp_path: Path) -> None:
     result = run(tmp_path / "run", kind)
     assert result["method"] == COMMANDS[kind][0]
+    if kind in ("engine", "model", "data"):
+        assert result[kind] == COMMANDS[kind][-1]
     if kind == "figure":
         assert (tmp_path / "run" / "bars.png").stat().st_size > 1000
     if kind == "schedule":
@@ -74,7 +81,7 @@ def test_a_comparison_has_its_rows(workers: str, tmp_path: Path) -> None:
 def test_a_run_notices_that_a_loaded_file_has_changed(tmp_path: Path) -> None:
     copy = tmp_path / "mutation.py"
     copy.write_text((OUTSIDE / "mutation.py").read_text())
-    command = ["-m", "evoprune", *COMMANDS["mutation"], *SMALL, "--load", copy, "--out", tmp_path / "run"]
+    command = ["-m", "evoprune", *COMMANDS["mutation"], "--model", "mlp", *SMALL, "--load", copy, "--out", tmp_path / "run"]
     assert python(*command)[0] == 0
     copy.write_text(copy.read_text().replace("fraction / 2", "fraction / 3"))
     code, output = python(*command)
@@ -103,7 +110,7 @@ def main():
     results = []
     for back_end in ("serial", "pool:2", workers.Futures("futures:2")):
         a = ep.k_starts(problem, k=4, fitness=w0_fitness.distance, fitness_epochs=1, workers=back_end, **options)
-        evolution = ep.Evolution(k=2, generations=1, mutation=(mutation.gentle,), crossover=crossover.calm)
+        evolution = ep.Evolution(k=2, generations=1, mutation=mutation.gentle, crossover=crossover.calm)
         b = ep.evolve(problem, evolution, trained_bests=0, workers=back_end, **options)
         c = ep.prune(problem, method.Climb, steps=2, workers=back_end, **options)
         results.append([r.mask.hash for r in (a, b, c)] + [m.fitness.values for m in (*a.population, *b.population)])

@@ -15,10 +15,10 @@ class LoadOptions:
     """Options of the command itself."""
 
     load: tuple[Path, ...] = ()
-    """Python files of your own, which register methods, baselines, networks and so on; see the manual."""
+    """Your Python files, which register methods, baselines, networks and so on; see the manual."""
 
 
-# The comparison's own options take their place.
+# options of the comparison take their place
 HIDDEN = {"problem": ("data", "seed")}
 
 
@@ -47,7 +47,7 @@ def compare(arguments: Sequence[str], prog: str | None) -> None:
     folder = chosen.out.absolute()
     left = course.compare(comparison, wanted, folder, chosen.workers)
     if left:
-        print(f"{len(left)} of {len(wanted)} cells are another process's; run again when it has finished")
+        print(f"{len(left)} of {len(wanted)} cells are being done by another process; run again when it has finished")
     table = markdown.write_tables(folder)
     print(table.read_text(encoding="utf-8"))
     print(f"written to {chosen.out}: {', '.join(['cells.csv', table.name, *_draw_figures(folder)])}")

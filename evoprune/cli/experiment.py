@@ -21,7 +21,7 @@ class CommandOptions:
     """Options of the command itself."""
 
     load: tuple[Path, ...] = ()
-    """Python files of your own, which register fitness terms, operators, methods, networks and so on; see the manual."""
+    """Your Python files, which register fitness terms, operators, methods, networks and so on; see the manual."""
     dry_run: bool = False
     """Print an estimate of evaluations, cost, memory, disk and time, and start nothing."""
 
@@ -34,7 +34,7 @@ class EvolveCommandOptions(CommandOptions):
     """Folder to write the generations' statistics to, for TensorBoard (an optional extra). None: do not."""
 
 
-# Options that came after the names of folders were fixed: they count for the name only if they are given.
+# These options are newer than the names of folders: they count for the name only if they are given.
 _LATER = {"loss": None, "weights_seed": None, "ignore": (), "identity": None, "load": ()}
 
 

@@ -1,4 +1,4 @@
-"""Command lines made of dataclasses: nested options become flat flags in groups, with the docstrings as help."""
+"""Command lines that are made from dataclasses: nested options become flat flags in groups, with the docstrings as help."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def parse(kind: type[T], description: str | None, arguments: Sequence[str] | Non
 
 @functools.cache
 def form(kind: type[Any], hidden: tuple[str, ...] = ()) -> type[Any]:
-    """Returns a dataclass for the command line: values as they are typed, checked when the real one is made.
+    """Returns a dataclass for the command line: it takes values as they are typed, which are checked when the real one is made.
 
     Args:
         kind: The dataclass. A field with the metadata ``flag=False`` has no flag; one with ``positional=True`` is a path that

@@ -1,4 +1,4 @@
-"""Running a script so that errors that a user can mend, and Ctrl-C, end in one message and a status."""
+"""The guard of a script: errors that a user can correct, and Ctrl-C, end it with one message and a status."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from evoprune.errors import EvopruneError, RunError
 from evoprune.system import signals, streams
 
 T = TypeVar("T")
-BROKEN_PIPE = 141  # as a shell has it of a process that nobody reads from
+BROKEN_PIPE = 141  # the status that a shell gives a process whose reader is gone
 
 
 def guard(script: Callable[[], None]) -> None:
-    """Runs a script; an error that a user can mend, and Ctrl-C, end the process with one message and a status."""
+    """Runs a script; an error that a user can correct, and Ctrl-C, end the process with one message and a status."""
     streams.prepare()
     warnings.formatwarning = _one_line
     atexit.register(signals.ignore_interrupts)
@@ -35,7 +35,7 @@ def guard(script: Callable[[], None]) -> None:
 
 
 def _one_line(message: Warning | str, *place: object, **line: object) -> str:
-    """Returns a warning without the place in the code that warns, which tells the user of a script nothing."""
+    """Returns a warning without the place in the code, which means nothing to the user of a script."""
     return f"warning: {message}\n"
 
 

@@ -12,7 +12,7 @@ from evoprune.system import loading
 def run() -> None:
     """Runs the command line ``evoprune COMMAND ...``.
 
-    Ends the process with status 0; 1 for an error of the run, 2 for one of the user's, 130 for Ctrl-C, 143 for SIGTERM.
+    Ends the process with status 0; 1 for an error of the run, 2 for an error of the user, 130 for Ctrl-C, 143 for SIGTERM.
     """
     guard(lambda: _command(sys.argv[1:]))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from evoprune.cli.forms import form, parse
 from evoprune.cli.guard import guard
 from evoprune.errors import look_up
-from evoprune.system import signals
+from evoprune.system import loading, signals
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,12 @@ class PlotOptions:
     """Folder of the run, or of the comparison."""
     out: Path | None = None
     """File to write, with an ending such as .png or .pdf. None: a PNG in the folder."""
+    load: tuple[Path, ...] = ()
+    """Your Python files, which register figures; see the manual."""
 
 
 def plot_main(name: str, description: str | None) -> None:
-    """Draws one figure of a run, as the scripts in ``plots`` do; a user's error ends the process with status 2."""
+    """Draws one figure of a run, as the scripts in ``plots`` do; an error of the user ends the process with status 2."""
     guard(lambda: _draw(name, description, None, None))
 
 
@@ -39,7 +41,7 @@ def plot(arguments: Sequence[str], prog: str | None) -> None:
         from evoprune.figures.runs import FIGURES
     names = dict.fromkeys([*FIGURES, "compare"])
     if not arguments or arguments[0].startswith("-"):
-        print(f"usage: evoprune plot FIGURE FOLDER [--out FILE]\n\nFigures: {', '.join(names)}")
+        print(f"usage: evoprune plot FIGURE FOLDER [--out FILE] [--load FILES]\n\nFigures: {', '.join(names)}")
         return
     name, *rest = arguments
     look_up("figure", name, names)
@@ -62,4 +64,7 @@ def _draw(name: str, description: str | None, arguments: Sequence[str] | None, p
     with signals.nothing_begun():
         options = parse(form(PlotOptions), description, arguments, prog)
         from evoprune.figures.runs import write_figure
+
+        for path in options.load:
+            loading.load(path)
     print(write_figure(name, options.run, options.out))

@@ -41,8 +41,8 @@ def resolve(comparison: Comparison, cell: Cell) -> tuple[Method, Any, Execution]
 def planned_cost(problem: Problem, comparison: Comparison, cell: Cell) -> Cost:
     """Returns the cost of a method as a function of its epochs, in epochs of dense training; infinite for too few.
 
-    Counted on surviving weights, which is exact if every weight is used equally often by an example. A method that plans no
-    cost counts as its final training alone.
+    The cost counts surviving weights, which is exact if every example uses each weight equally often. For a method without a
+    planned cost, only the final training counts.
     """
     method, options, _ = resolve(comparison, cell)
     if hasattr(method, "cost"):

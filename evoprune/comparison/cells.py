@@ -18,11 +18,11 @@ class Cell:
     """A cell of the table.
 
     Attributes:
-        method: A name of :func:`evoprune.comparison.methods.names`, or one with ``-restart``, ``-shuffled`` or
-            ``-redrawn`` behind it.
+        method: A name of :func:`evoprune.comparison.methods.names`, or one with the ending ``-restart``,
+            ``-shuffled`` or ``-redrawn``.
         data: Name of the data set.
         model: Name of the network.
-        sparsity: The asked sparsity; 0 for ``dense``.
+        sparsity: The requested sparsity; 0 for ``dense``.
         seed: Seed of problem and run.
         budget: Multiply-adds of search and training, in epochs of dense training; None: the recipe's epochs, search on top.
     """
@@ -47,13 +47,13 @@ class Cell:
 
     @property
     def keys(self) -> tuple[Any, ...]:
-        """What tells it from other cells, as in the columns of a table."""
+        """The values that identify it, as in the columns of a table."""
         return (self.method, self.data, self.model, self.sparsity, self.seed, self.budget)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What the cells share.
+    """The settings that the cells share.
 
     Attributes:
         problem: Arguments of :class:`evoprune.problem.problem.Problem` beside model, data, seed and recipe.
@@ -75,7 +75,7 @@ class Comparison:
             object.__setattr__(self, "problem", {**self.problem, "data_dir": str(Path(place).expanduser().absolute())})
 
     def settings(self) -> dict[str, Any]:
-        """Returns what decides a cell's result, as JSON values."""
+        """Returns the settings that decide a cell's result, as JSON values."""
         problem = {name: value for name, value in self.problem.items() if name != "data_dir"}
         settings = {"problem": problem, "recipe": self.recipe, "engine": self.engine}
         return json.loads(json.dumps(settings))  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
-"""The course of a comparison, and its tables, which are written as its cells finish. Only the origin comes here.
+"""The course of a comparison, and its tables, which are written as its cells finish. Only the main process does this.
 
-A cell is finished where ``cells.csv`` has its row, so a comparison can be gone on with where the run folders are not at hand.
-Several processes may work on one comparison: a cell that another one is at is left to it.
+A cell is finished if ``cells.csv`` has its row, so a comparison can be resumed without its run folders. Several processes may
+work on one comparison: a cell that another process is working on is left to it.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from evoprune.workers.serial import Serial
 
 
 def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers: str = "auto") -> list[Cell]:
-    """Does the cells that are missing, spread over workers where there are some, and keeps the tables.
+    """Does the cells that are missing, on workers if there are any, and updates the tables.
 
     Args:
-        comparison: What the cells share.
+        comparison: The settings that the cells share.
         cells: The cells; those that do not fit their budget are left out.
         folder: Folder of the tables, and of the run folders in ``cells``.
-        workers: See :func:`evoprune.workers.choose.choose_workers`. Whole cells are spread where there are as many as
-            workers, else the workers share the masks of each.
+        workers: See :func:`evoprune.workers.choose.choose_workers`. If there are at least as many
+            cells as workers, each worker does whole cells; otherwise the workers share the masks of each cell.
 
     Returns:
-        The cells that are not done, since another process is at them.
+        The cells that are not done, since another process is working on them.
 
     Raises:
         InputError: A value that cannot be served, or the folder holds a comparison with other settings.
@@ -91,7 +91,7 @@ def _failed(cells: Sequence[Cell], folder: Path) -> list[Cell]:
 
 
 def _keep_settings(comparison: Comparison, cells: Sequence[Cell], folder: Path) -> None:
-    """Writes the comparison's settings and those of its methods, or checks them against what is there.
+    """Writes the comparison's settings and those of its methods, or checks them against those that are there.
 
     Raises:
         InputError: The folder holds a comparison with other settings.

@@ -31,7 +31,7 @@ from evoprune.workers.base import Workers
 
 
 def make_problem(comparison: Comparison, cell: Cell, epochs: int | None = None) -> Problem:
-    """Returns a cell's problem; the last few are kept, since loading data takes longer than many a cell."""
+    """Returns a cell's problem; the last few are kept, since loading data takes longer than many cells do."""
     recipe = {**comparison.recipe, **({} if epochs is None else {"epochs": epochs})}
     return _make_problem(json.dumps([cell.model, cell.data, cell.seed, recipe, comparison.problem], default=str))
 
@@ -43,7 +43,7 @@ def _make_problem(arguments: str) -> Problem:
 
 
 def problem_of(comparison: Comparison, cell: Cell) -> Problem | None:
-    """Returns the problem that a cell is done on, its epochs by the budget; None for a method that does not fit the budget."""
+    """Returns the problem of a cell, with as many epochs as fit the budget; None if the method does not fit it."""
     problem = make_problem(comparison, cell)
     if cell.budget is None:
         return problem

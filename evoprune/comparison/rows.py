@@ -38,7 +38,7 @@ def finished(folder: Path) -> set[tuple[Any, ...]]:
 
 
 def row_keys(row: Row) -> tuple[Any, ...]:
-    """Returns the values that tell a row's cell from others."""
+    """Returns the values that identify a row's cell."""
     budget = float(row["budget"]) if row["budget"] else None
     return (row["method"], row["data"], row["model"], float(row["sparsity"]), int(row["seed"]), budget)
 

@@ -1,4 +1,4 @@
-"""Who does the cells of a comparison: this process, or workers. Each yields a cell with the reason if it failed."""
+"""The cells of a comparison, done by this process or by workers. Each function yields a cell, and the reason if it failed."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from evoprune.system.files import plain_name, write_atomically
 from evoprune.workers.base import Broken, Lost, Workers
 from evoprune.workers.policy import run
 
-# What is written first says what a folder holds, and last, that it is finished.
+# The first file says which run a folder holds, and the last one that it is finished.
 _ORDER = {"config.json": 0, "result.json": 2}
 
 
 def serial_cells(
     comparison: Comparison, cells: Sequence[Cell], folder: Path, failed: Collection[Cell], workers: Workers | None = None
 ) -> Iterator[tuple[Cell, str]]:
-    """Does cells in this process, each in its run folder; one that another process is at is left to it.
+    """Does cells in this process, each in its run folder; a cell that another process is working on is left to it.
 
     Args:
-        comparison: What the cells share.
+        comparison: The settings that the cells share.
         cells: The cells; a control comes after its method.
         folder: Folder of the run folders.
         failed: Cells that have failed before.
-        workers: Who evaluates the masks; None for this process.
+        workers: The processes that evaluate the masks; None for this process.
 
     Raises:
-        WorkersError: The workers cannot go on.
+        WorkersError: The workers cannot continue.
     """
     lost = set(failed)
     for cell in cells:
@@ -45,13 +45,13 @@ def serial_cells(
             if base in lost:
                 raise RunError(f"{cell.base} failed")
             if base is not None and not mask_path(base, folder).exists():
-                continue  # another process is at it
+                continue  # another process is working on it
             mask = None if base is None else Mask.load(mask_path(base, folder))
             run_cell(comparison, cell, folder / cell.folder, mask, workers)
         except InUseError:
             continue
         except WorkersError:
-            raise  # not the cell's own
+            raise  # not an error of the cell
         except RunError as error:
             lost.add(cell)
             reason = str(error)
@@ -61,18 +61,18 @@ def serial_cells(
 def spread_cells(
     workers: Workers, comparison: Comparison, cells: Sequence[Cell], folder: Path, failed: Collection[Cell]
 ) -> Iterator[tuple[Cell, str]]:
-    """Does cells on workers, and writes their run folders; controls wait until all else is done.
+    """Does cells on workers, and writes their run folders; controls wait until all others are done.
 
     Args:
         workers: The workers.
-        comparison: What the cells share.
+        comparison: The settings that the cells share.
         cells: The cells.
         folder: Folder of the run folders.
         failed: Cells that have failed before.
 
     Raises:
-        InputError: A value of the user's that a worker met.
-        RunError: A worker met an error that is not the cell's own; the message has its traceback.
+        InputError: A worker met a value of the user that is out of range.
+        RunError: A worker met an error that does not come from the cell; the message has its traceback.
     """
     lost = set(failed)
     for controls in (False, True):
@@ -108,7 +108,7 @@ def compute_cell(
     """Does a cell in a worker, which does not write the run folder itself.
 
     Args:
-        comparison: What the cells share.
+        comparison: The settings that the cells share.
         cell: The cell.
         packed: For a control, the mask of its method, as :meth:`evoprune.masks.mask.Mask.save` writes it.
         files: The user's files that the main process has loaded; see :func:`evoprune.system.loading.sources`.
@@ -137,7 +137,7 @@ def base_of(cell: Cell) -> Cell | None:
 
 
 def mask_path(cell: Cell, folder: Path) -> Path:
-    """Returns where a finished cell's mask is."""
+    """Returns the path of a finished cell's mask."""
     return folder / cell.folder / "mask.npz"
 
 

@@ -76,7 +76,7 @@ def compare_pairs(cells: pd.DataFrame, of: Iterable[str], against: Iterable[str]
     differences that are about normal, which five of them cannot show.
 
     Each p is corrected by Holm's method over all pairs of this call, the t-tests and the Wilcoxon tests as one family each.
-    A pair counts once, whichever way round. ``dense`` is compared at every sparsity of its data, model and budget.
+    A pair counts once, in whichever order. ``dense`` is compared at every sparsity of its data, model and budget.
 
     Args:
         cells: The cells.

@@ -143,7 +143,7 @@ def _require_repeatable(problem: Rehearsed) -> None:
             if not all(_alike(found[0][name], other[name]) for other in found[1:]):
                 raise InputError(
                     f"the {name} in {mode} mode differ from one call to the next, from the same weights and seed: they depend "
-                    f"on a generator of their own, a counter or a clock, so no result could be repeated. Draw from torch's, "
+                    f"on a private generator, a counter or a clock, so no result could be repeated. Draw from torch's, "
                     f"numpy's or Python's global generator, which are seeded, or keep the generator as an attribute of the "
                     f"module, which every training copies."
                 )

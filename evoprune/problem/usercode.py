@@ -138,7 +138,7 @@ def text_of(code: CodeType) -> str:
 def names_read(code: CodeType) -> Iterator[tuple[str, ...]]:
     """Yields the global names that code reads, each with the attributes that are read of it: ``torch.relu`` is two names.
 
-    Of a module that is imported inside a function, and of what is imported from it, the first name is ``import NAME``.
+    For a module that is imported inside a function, and for names that are imported from it, the first name is ``import NAME``.
     """
     steps = [step for step in dis.get_instructions(code) if step.opname != "EXTENDED_ARG"]
     module = ""

@@ -1,7 +1,7 @@
-"""The broker: tasks go to idle workers, results to who asked for them; what a dead worker held is done again.
+"""The broker: it hands tasks to idle workers and results to the owners of the tasks; tasks of a dead worker are done again.
 
-SCOOP's own broker listens on every interface and unpickles what anyone sends, dies with the first peer that cannot be
-reached, and learns nothing of a worker's death; so this one takes its place, and speaks its protocol: multipart messages of
+SCOOP's own broker listens on every interface and unpickles messages from anyone, dies with the first peer that cannot be
+reached, and does not notice the death of a worker. This one takes its place, and speaks its protocol: multipart messages of
 :class:`Kind` and frames. It unpickles nothing.
 """
 
@@ -18,14 +18,14 @@ from dataclasses import dataclass, field
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-# Milliseconds: a connection over which nothing comes for so long is closed.
+# Milliseconds. A connection on which nothing arrives for so long is closed.
 HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT = 3_000, 60_000
 REMEMBERED = 100
 DOMAIN = "evoprune"
 
 
 class Kind:
-    """First frame of a message; those of SCOOP as in SCOOP."""
+    """First frame of a message; SCOOP's kinds have the values that they have there."""
 
     INIT = b"I"  # worker: here I am; its title
     REQUEST = b"RQ"  # worker: I have nothing to do
@@ -33,7 +33,7 @@ class Kind:
     REPLY = b"RP"  # id, pickled future
     VARIABLE = b"V"  # name, value, owner: a shared constant
     FAILED = b"F"  # worker: I cannot do this task; id, reason
-    LIMIT = b"L"  # worker: seconds that the task I am at may still take
+    LIMIT = b"L"  # worker: seconds that my task may still take
     LOST = b"X"  # to the owner of a task: nobody can do it; id, reason
     PING = b"P"  # to a worker: are you there?
 
@@ -53,7 +53,7 @@ class Keys:
         return cls(*zmq.curve_keypair(), *zmq.curve_keypair())
 
     def callback(self, domain: str, key: bytes) -> bool:
-        """Tells ZeroMQ's authenticator whether who holds a key may connect."""
+        """Tells ZeroMQ's authenticator whether the holder of a key may connect."""
         return key == self.worker_public
 
 
@@ -64,11 +64,11 @@ class Task:
     Attributes:
         id: Its id.
         payload: The pickled future.
-        owner: Who asked for it.
-        worker: Who is at it; None while it waits.
-        since: When that began.
-        deaths: Workers that died at it.
-        named: It was said to take long.
+        owner: The process that sent it.
+        worker: The worker that does it; None while it waits.
+        since: The time at which the worker began.
+        deaths: Number of workers that died while they did it.
+        named: A message has said that it takes long.
     """
 
     id: bytes
@@ -86,10 +86,10 @@ class Peer:
 
     Attributes:
         title: Host and process id.
-        tasks: Tasks that it has done.
+        tasks: Number of tasks that it has done.
         busy: Seconds that they took.
-        since: When it first asked for a task; None before that.
-        deadline: When the task that it is at must be finished; None for no limit.
+        since: The time of its first request for a task; None before that.
+        deadline: The time by which its task must be finished; None for no limit.
     """
 
     title: str
@@ -104,11 +104,11 @@ class Broker:
     """The broker.
 
     Attributes:
-        host: Address that it listens on.
+        host: Address on which it listens.
         keys: Keys of the run.
-        most_deaths: Workers that may die at a task before it is given up.
-        port: Port that it listens on.
-        peers: Who is connected, by name.
+        most_deaths: Number of workers that may die at a task before it is given up.
+        port: Port on which it listens.
+        peers: The connected processes, by name.
         tasks: Unfinished tasks by id.
     """
 
@@ -144,20 +144,20 @@ class Broker:
         self.socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # without its authenticator, nobody may connect
         self.socket.curve_publickey, self.socket.curve_secretkey = self.keys.broker_public, self.keys.broker_secret
         self.socket.ipv6 = ipaddress.ip_address(self.host).version == 6
-        self.socket.router_mandatory = True  # what cannot be delivered is an error, not dropped in silence
+        self.socket.router_mandatory = True  # a message that cannot be delivered is an error, and is not dropped silently
         self.socket.sndhwm = self.socket.rcvhwm = 0
         set_heartbeat(self.socket)
         self.socket.linger = 0
         self.port = self.socket.bind_to_random_port(f"tcp://{bracketed(self.host)}")
 
     def serve(self, seconds: float) -> None:
-        """Handles the messages that come within so many seconds."""
+        """Handles the messages that arrive within so many seconds."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and self.socket.poll(round(1000 * left)):
             self._handle(self.socket.recv_multipart())
 
     def drain(self) -> None:
-        """Handles the messages that have come."""
+        """Handles the messages that have arrived."""
         while self.socket.poll(0):
             self._handle(self.socket.recv_multipart())
 
@@ -167,18 +167,18 @@ class Broker:
             self.handlers[kind](sender, *frames)
 
     def dismiss(self, name: bytes) -> None:
-        """Gives a worker that is about to be ended no more tasks, even if it should just finish the one that it is at."""
+        """Gives no more tasks to a worker that is about to be ended, even if it finishes its task just now."""
         self.gone.add(name)
         if name in self.idle:
             self.idle.remove(name)
 
     def remove(self, name: bytes, reason: str, give_up: bool = False) -> None:
-        """Forgets a worker whose process has ended; what it held is done again, or given up.
+        """Forgets a worker whose process has ended; its task is done again, or given up.
 
         Args:
             name: The worker's name.
-            reason: Why it ended.
-            give_up: Do not try again what it held.
+            reason: The reason why it ended.
+            give_up: Do not try its task again.
         """
         self.dismiss(name)
         self.peers.pop(name, None)
@@ -201,15 +201,15 @@ class Broker:
         return [name for name, peer in self.peers.items() if peer.deadline is not None and now > peer.deadline]
 
     def unreachable(self) -> list[bytes]:
-        """Returns the workers that are no longer connected, such as on a host that hangs."""
+        """Returns the workers that are no longer connected, such as those on a host that hangs."""
         return [name for name in list(self.peers) if not self._send(name, Kind.PING)]
 
     def stragglers(self, factor: float, least: float) -> list[tuple[str, float, float]]:
-        """Returns workers that are at a task for long: title, seconds so far, median seconds of the tasks before; each once.
+        """Returns workers with a task that takes long: title, seconds so far, median seconds of earlier tasks; each once.
 
         Args:
-            factor: Long is more than so many times the median.
-            least: And more than so many seconds.
+            factor: A task takes long after more than so many times the median.
+            least: And after more than so many seconds.
         """
         if not self.durations:
             return []
@@ -247,7 +247,7 @@ class Broker:
         task = self.tasks.get(task_id)
         if task is None:
             task = self.tasks[task_id] = Task(task_id, payload, sender)
-        elif task.worker == sender:  # a worker gives it back: it is at what another of its tasks waits for
+        elif task.worker == sender:  # a worker gives it back, since it does a task that another of its tasks waits for
             task.worker = None
         else:
             return
@@ -276,7 +276,7 @@ class Broker:
             self._send(peer, Kind.VARIABLE, name, value, owner)
 
     def _finish(self, sender: bytes, task_id: bytes) -> Task | None:
-        """Closes a task that a worker has done; None where that is no longer asked for."""
+        """Closes a task that a worker has done, and returns it; None if nobody waits for it any more."""
         task = self.tasks.get(task_id)
         if sender in self.peers:
             self.peers[sender].deadline = None
@@ -310,7 +310,7 @@ class Broker:
                 self._close(task)
 
     def _send(self, *frames: bytes) -> bool:
-        """Sends a message; False where its receiver is gone, whose process the launcher finds ended."""
+        """Sends a message; returns False if its receiver is gone. The launcher notices that its process has ended."""
         try:
             self.socket.send_multipart(frames)
         except zmq.ZMQError as error:
@@ -321,10 +321,10 @@ class Broker:
 
 
 def set_heartbeat(socket: zmq.Socket[bytes]) -> None:
-    """Lets a socket close connections at whose other end nobody answers."""
+    """Lets a socket close connections on which nobody answers."""
     socket.heartbeat_ivl, socket.heartbeat_timeout = HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT
 
 
 def bracketed(host: str) -> str:
-    """Returns an address as it stands before a port."""
+    """Returns an address in the form that goes before a port."""
     return f"[{host}]" if ":" in host else host

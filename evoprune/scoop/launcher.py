@@ -1,7 +1,7 @@
 """The launcher: ``python -m evoprune.scoop -n N script.py ...``.
 
-It starts the script and N workers, is their broker, starts another worker for each that ends, and ends with the script's own
-exit status, and with nothing left alive. Workers are processes that it started itself, on other hosts by ssh.
+It starts the script and N workers, is their broker, and starts another worker for each that ends. It ends with the exit
+status of the script, and leaves nothing alive. It starts workers on other hosts by ssh.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from evoprune.system.importing import MISSING_GUARD, NO_MAIN_GUARD
 SCOOP = "0.7.2.0"
 # Seconds.
 TICK, TO_CONNECT, TO_END, BETWEEN_PINGS, BETWEEN_STARTS, MOST_BETWEEN_STARTS = 0.1, 120.0, 2.0, 5.0, 1.0, 60.0
-# Where all workers have ended so many times in a row before they were ready, there is no hope.
+# If all workers have ended so many times in a row before they were ready, the run is ended.
 MOST_STARTS = 3
-# What takes longer than so many times the median, and than so many seconds, is named.
+# A task that takes longer than so many times the median, and than so many seconds, is named.
 STRAGGLER, STRAGGLER_SECONDS = 3.0, 10.0
-# Ports on another host that an ssh tunnel listens on, below those that systems give out.
+# Ports on which an ssh tunnel listens on another host; systems give out higher ones.
 TUNNEL_PORTS = (20_000, 32_000)
 SSH = (
     "-T",
@@ -46,7 +46,7 @@ SSH = (
     "-oServerAliveCountMax=3",
     "-oExitOnForwardFailure=yes",
 )
-PROCESS = ("-m", "evoprune.scoop.process")  # and a name, to be seen in a list of processes
+PROCESS = ("-m", "evoprune.scoop.process")  # and a name, which shows in a list of processes
 SCRIPT = b"script"  # name of its process
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -56,12 +56,12 @@ class Worker:
     """A place for a worker, and the process that is there now.
 
     Attributes:
-        host: Its host.
-        name: Name of the process; each has another.
-        process: The process, or the ssh that holds it; None before the first and between two.
-        started: When it was started.
-        start_at: When the next is to be started.
-        failures: Processes in a row that ended before they were ready.
+        host: The host.
+        name: Name of the process; no two have the same.
+        process: The process, or its ssh; None before the first process and between two.
+        started: The time at which it was started.
+        start_at: The time at which the next is to be started.
+        failures: Number of processes in a row that ended before they were ready.
     """
 
     host: str
@@ -106,14 +106,14 @@ class Launcher:
             self._end()
 
     def _on_signal(self, number: int, frame: object) -> None:
-        """Forwards a signal to the script, which decides what it means; one that comes before it runs ends all."""
+        """Forwards a signal to the script, which decides about it; a signal before the script runs ends everything."""
         if self.script is not None and SCRIPT in self.broker.peers:
             self.script.send_signal(number)
         elif number != signal.SIGUSR1:
             self.stopped_by = number
 
     def _reason_to_end(self) -> int | None:
-        """Returns the status to end with where the script cannot go on; None while it can."""
+        """Returns the exit status if the script cannot continue; None while it can."""
         if self.stopped_by is not None:
             say(signals.STOPPED)
             return 128 + self.stopped_by
@@ -127,7 +127,7 @@ class Launcher:
 
     def _supervise(self) -> None:
         """Starts workers, removes those that have ended, and ends those that take too long."""
-        self.broker.drain()  # after the launcher was stopped, what has come meanwhile
+        self.broker.drain()  # the launcher may have been stopped, and messages have arrived meanwhile
         overdue, unreachable = self.broker.overdue(), self._unreachable()
         for worker in self.workers:
             if self._is_ready(worker):
@@ -141,7 +141,7 @@ class Launcher:
                 if code == NO_MAIN_GUARD:
                     self.has_no_main_guard = True
                     return
-                end([worker.process])  # what it has started
+                end([worker.process])  # and the processes that it has started
                 self._remove(worker, how_it_ended(code))
             elif worker.process is not None and not self._is_ready(worker) and time.monotonic() > worker.started + TO_CONNECT:
                 self._end_worker(worker, f"it was not ready within {TO_CONNECT:g} s")
@@ -200,8 +200,8 @@ class Launcher:
         return f"{host}/{self.started}".encode()
 
     def _remove(self, worker: Worker, reason: str, give_up: bool = False) -> None:
-        """Lets another worker do what one held that has ended."""
-        self.broker.drain()  # what it has sent before
+        """Hands the task of a worker that has ended to another."""
+        self.broker.drain()  # its last messages
         peer = self.broker.peers.get(worker.name)
         title = peer.title if peer is not None else worker.host
         if not self._is_ready(worker):
@@ -233,33 +233,33 @@ class Launcher:
             say(f"tasks done: {', '.join(rows)}")
 
     def _end(self) -> None:
-        """Ends all that is left, which takes a moment, whatever the signals."""
+        """Ends all processes that are left, which takes a moment; signals do not interrupt it."""
         with handled(lambda number, frame: None):
             end([p for p in [self.script, *(worker.process for worker in self.workers)] if p is not None])
             self.broker.close()
 
 
 def spawn(command: Sequence[str], orders: Orders) -> subprocess.Popen[bytes]:
-    """Starts a process of a session of its own, so that Ctrl-C reaches the launcher alone, and gives it its orders."""
+    """Starts a process in a separate session, so that Ctrl-C reaches only the launcher, and gives it its orders."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-    with contextlib.suppress(BrokenPipeError):  # it has ended, which is found later
+    with contextlib.suppress(BrokenPipeError):  # it has ended, which is noticed later
         lifeline_of(process).write(orders.to_line())
         lifeline_of(process).flush()
     return process
 
 
 def lifeline_of(process: subprocess.Popen[bytes]) -> IO[bytes]:
-    """Returns the pipe that a process lives as long as."""
+    """Returns the pipe whose end ends the process."""
     assert process.stdin is not None
     return process.stdin
 
 
 def end(processes: Sequence[subprocess.Popen[bytes]], last_words: bytes = b"") -> None:
-    """Ends processes with all that they started: by closing their lifelines, and by force what is left.
+    """Ends processes with all that they started: first by closing their lifelines, then by force.
 
     Args:
         processes: The processes.
-        last_words: Said to them before.
+        last_words: A message to them before that.
     """
     for process in processes:
         with contextlib.suppress(BrokenPipeError):
@@ -277,7 +277,7 @@ def end(processes: Sequence[subprocess.Popen[bytes]], last_words: bytes = b"") -
 @contextlib.contextmanager
 def handled(handler: Callable[[int, object], None]) -> Iterator[None]:
     """Handles the signals that concern the script."""
-    # what was ignored at the start stays so, as Ctrl-C is in a shell's background
+    # signals that were ignored at the start stay ignored, as Ctrl-C is in the background of a shell
     heeded = [number for number in FORWARDED if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in heeded}
     try:
@@ -293,23 +293,23 @@ def how_it_ended(code: int) -> str:
 
 
 def say(text: str) -> None:
-    """Says something on standard error, on a line of its own also where a progress bar stands."""
-    with contextlib.suppress(OSError):  # who read it may have gone, as of `2>&1 | head`; the run goes on
+    """Prints a message on standard error, on a separate line even after a progress bar."""
+    with contextlib.suppress(OSError):  # its reader may be gone, as with `2>&1 | head`; the run continues
         start = "\r\x1b[K" if sys.stderr.isatty() else ""
         print(f"{start}evoprune.scoop: {text}", file=sys.stderr, flush=True)
 
 
 def check_versions() -> None:
-    """Raises InputError where SCOOP or ZeroMQ are not what the patches are made for."""
+    """Raises InputError if SCOOP or ZeroMQ are not of the versions that the patches are made for."""
     if version("scoop") != SCOOP:
-        raise InputError(f"SCOOP is {version('scoop')}; what is patched is {SCOOP}: pip install scoop=={SCOOP}")
+        raise InputError(f"SCOOP is {version('scoop')}; the patches are made for {SCOOP}: pip install scoop=={SCOOP}")
     if not zmq.has("curve"):
         raise InputError("this build of pyzmq has no CURVE encryption; install its wheel: pip install --force-reinstall pyzmq")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the script of a command line, and ends the process with its exit status; 2 for an error of the user's."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where whoever started this ignores it, exit statuses are lost
+    """Runs the script of a command line, and ends the process with its exit status; 2 for an error of the user."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if the parent process ignores it, exit statuses are lost
     streams.prepare()
     try:
         check_versions()

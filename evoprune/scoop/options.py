@@ -22,15 +22,15 @@ class Options:
     """Options of the launcher.
 
     Attributes:
-        hosts: Host of each worker.
+        hosts: The host of each worker.
         script: The script and its arguments.
         listen: Address to listen on.
         tunnel: Workers on other hosts connect through ssh.
         ssh: The ssh command.
         python: The interpreter on other hosts.
         folder: Folder to work in.
-        attempts: Workers that may end at a task before it is given up.
-        quiet: Say nothing but what went wrong.
+        attempts: Number of workers that may end at a task before it is given up.
+        quiet: Print errors only.
     """
 
     hosts: Sequence[str]
@@ -52,20 +52,21 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     """
     parser = argparse.ArgumentParser(
         prog="python -m evoprune.scoop",
-        allow_abbrev=False,  # what stands after the script is the script's
-        description="Runs a script with SCOOP's workers: authenticated and encrypted, replaced when they die, one torch thread "
-        "each, and with the script's own exit status. Beside the workers there is the script's process, which only "
-        "distributes; it has no standard input.",
+        allow_abbrev=False,  # the arguments after the script belong to it
+        description="Runs a script with SCOOP's workers, which are authenticated and encrypted, are replaced when they die, "
+        "and use one torch thread each. Ends with the exit status of the script. The process of the script only distributes "
+        "the work, and has no standard input.",
     )
     parser.add_argument(
-        "-n", type=int, metavar="N", help="number of workers (default: one a core, or one an entry of the hosts)"
+        "-n", type=int, metavar="N", help="number of workers (default: one for each core, or for each entry of the hosts)"
     )
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--hosts", nargs="*", metavar="HOST", help="hosts of the workers, one entry a worker, or filled up in "
-                       "turn to -n; follow it by -n. Default: those of Slurm, PBS or SGE, else this one")  # fmt: skip
-    where.add_argument("--hostfile", metavar="FILE", help="file with a line a host: its name, and the number of workers")
-    parser.add_argument("--listen", metavar="ADDRESS", help="address of this machine that workers on other hosts are to reach; "
-                        "without it they connect through ssh, and nothing but loopback is listened on")  # fmt: skip
+    where.add_argument("--hosts", nargs="*", metavar="HOST", help="hosts of the workers, one entry for each worker; with "
+                       "a larger -n, which comes after it, they are taken in turn. Default: those of Slurm, PBS or SGE, else "
+                       "this one")  # fmt: skip
+    where.add_argument("--hostfile", metavar="FILE", help="file with a line for each host: its name, and the number of workers")
+    parser.add_argument("--listen", metavar="ADDRESS", help="address of this machine to which workers on other hosts connect; "
+                        "without it they connect through ssh, and only loopback is listened on")  # fmt: skip
     parser.add_argument(
         "--ssh", default="ssh", metavar="COMMAND", help="ssh and its options, such as 'ssh -p 2222' (default: ssh)"
     )
@@ -73,10 +74,10 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         "--python", default=sys.executable, metavar="FILE", help="interpreter on other hosts (default: as here)"
     )
     parser.add_argument("--folder", default=str(Path.cwd()), help="folder to work in, on every host (default: this one)")
-    parser.add_argument("--attempts", type=int, default=3, metavar="N", help="workers that may die at a task before it is "
-                        "given up (default: 3); then its masks are evaluated alone, and those that are given up again get the "
-                        "worst fitness")  # fmt: skip
-    parser.add_argument("--quiet", action="store_true", help="do not say at the end who did how much")
+    parser.add_argument("--attempts", type=int, default=3, metavar="N", help="number of workers that may die at a task before "
+                        "it is given up (default: 3); then its masks are evaluated alone, and those that are given up again "
+                        "get the worst fitness")  # fmt: skip
+    parser.add_argument("--quiet", action="store_true", help="do not print at the end how many tasks each worker did")
     parser.add_argument("script", help="the script")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
     given = parser.parse_args(arguments)
@@ -103,10 +104,10 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 
 
 def find_hosts(n: int | None, hosts: Sequence[str] | None = None, hostfile: str | None = None) -> list[str]:
-    """Returns the host of each worker, as SCOOP finds them.
+    """Returns the host of each worker, in the way of SCOOP.
 
     Args:
-        n: Number of workers; None for as many as the hosts say.
+        n: Number of workers; None for the number that the hosts give.
         hosts: Names of the hosts.
         hostfile: File with hosts and numbers of workers.
 
@@ -119,7 +120,7 @@ def find_hosts(n: int | None, hosts: Sequence[str] | None = None, hostfile: str 
         raise InputError(f"n is {n}; expected the number of workers, at least 1.")
     try:
         found = utils.getHosts(hostfile, hosts)
-    except (OSError, subprocess.SubprocessError, AssertionError, AttributeError, ValueError) as error:  # of a batch system's
+    except (OSError, subprocess.SubprocessError, AssertionError, AttributeError, ValueError) as error:  # of a batch system
         raise InputError(f"cannot read the hosts: {error!r}; name them with --hosts.") from error
     places = [host for host, count in found for _ in range(max(1, count))]
     return [places[i % len(places)] for i in range(n or len(places))]
@@ -129,7 +130,7 @@ def find_address(name: str) -> str:
     """Returns the address of a name.
 
     Raises:
-        InputError: It has none, or stands for every interface.
+        InputError: It has no address, or stands for every interface.
     """
     try:
         address = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)[0][4][0]

@@ -1,4 +1,4 @@
-"""What is changed in SCOOP 0.7.2.0 within the script's process and the workers; each change with its reason."""
+"""The changes to SCOOP 0.7.2.0 within the process of the script and the workers, each with its reason."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from evoprune.system import signals
 
 @dataclass(frozen=True)
 class Connection:
-    """How a process finds the broker.
+    """The way from a process to the broker.
 
     Attributes:
         name: The process's name, unique in the run.
@@ -36,7 +36,7 @@ class Connection:
         host: Address of the broker.
         port: Its port.
         is_remote: It is on another host.
-        keys: Keys of the run; the broker's secret one is not needed.
+        keys: Keys of the run, without the secret one of the broker.
     """
 
     name: str
@@ -50,8 +50,9 @@ class Connection:
 class Communicator(ZMQCommunicator):  # type: ignore[misc]
     """SCOOP's communicator over one encrypted connection to the launcher's broker.
 
-    SCOOP's own also listens on every interface, for results straight from other workers; resends tasks of which the broker
-    has lost track, also such as are being done; and sends from a thread of its own over a socket that is not made for it.
+    SCOOP's own communicator also listens on every interface, for results that come directly from other workers. It resends
+    tasks of which the broker has lost track, even if they are being done. And it sends from a separate thread, over a socket
+    that is not made for that.
 
     Attributes:
         sent: Bytes of the tasks that were sent from here.
@@ -61,7 +62,7 @@ class Communicator(ZMQCommunicator):  # type: ignore[misc]
     def __init__(self, connection: Connection) -> None:
         self.sent = self.received = 0
         self.inbox: deque[list[bytes]] = deque()
-        self.broker_set = {scoop.BROKER}  # sendRequest asks each once
+        self.broker_set = {scoop.BROKER}  # sendRequest sends one request to each
         scoop.worker = connection.name.encode()
         shared.elements = {}
         self.ZMQcontext = zmq.Context()
@@ -70,7 +71,7 @@ class Communicator(ZMQCommunicator):  # type: ignore[misc]
         self.socket.curve_serverkey = connection.keys.broker_public
         self.socket.curve_publickey = connection.keys.worker_public
         self.socket.curve_secretkey = connection.keys.worker_secret
-        if connection.is_remote:  # here, the launcher may be stopped and go on
+        if connection.is_remote:  # on this host, the launcher may be stopped and continued
             set_heartbeat(self.socket)
         monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_MONITOR_STOPPED)
         threading.Thread(target=end_with_connection, args=(monitor,), daemon=True).start()
@@ -78,7 +79,7 @@ class Communicator(ZMQCommunicator):  # type: ignore[misc]
         self.socket.send_multipart([Kind.INIT, connection.title.encode()])
 
     def pumpInfoSocket(self) -> None:  # noqa: N802 - SCOOP's names
-        """Takes what has come: shared constants at once, all else is kept for :meth:`recvFuture`."""
+        """Takes the messages that have arrived: shared constants at once; the others are kept for :meth:`recvFuture`."""
         while self.socket.poll(0):
             kind, *frames = self.socket.recv_multipart()
             if kind == Kind.VARIABLE:
@@ -94,7 +95,7 @@ class Communicator(ZMQCommunicator):  # type: ignore[misc]
         return bool(self.inbox) or bool(self.socket.poll(timeout))
 
     def recvFuture(self) -> Iterator[Any]:  # noqa: N802
-        """Yields the tasks that have come, and results."""
+        """Yields the tasks and results that have arrived."""
         self.pumpInfoSocket()
         while self.inbox:
             kind, task_id, content = self.inbox.popleft()
@@ -112,7 +113,7 @@ class Communicator(ZMQCommunicator):  # type: ignore[misc]
         Raises:
             TypeError: It cannot be pickled; SCOOP would send a name that no worker knows, and end all workers.
         """
-        if future._ended():  # SCOOP's flush sends these, too
+        if future._ended():  # SCOOP's flush sends ended ones, too
             return
         future = copy.copy(future)
         future.greenlet, future.children = None, {}
@@ -127,7 +128,7 @@ class Communicator(ZMQCommunicator):  # type: ignore[misc]
         self.socket.send_multipart([Kind.TASK, task_id, content])
 
     def sendResult(self, future: Any) -> None:  # noqa: N802
-        """Sends a result to the broker: with the traceback of an exception, and whatever cannot be pickled as such."""
+        """Sends a result to the broker; with the traceback of an exception, and as a failure if it cannot be pickled."""
         future = copy.copy(future)
         task_id = pickle.dumps(future.id, pickle.HIGHEST_PROTOCOL)
         future.callable = future.args = future.kargs = future.greenlet = None
@@ -141,14 +142,14 @@ class Communicator(ZMQCommunicator):  # type: ignore[misc]
             self.socket.send_multipart([Kind.REPLY, task_id, content])
 
     def sendStatusRequest(self, future: Any) -> None:  # noqa: N802
-        """Does nothing: the broker knows who is at which task, and SCOOP would run tasks twice that are being done."""
+        """Does nothing: the broker knows which worker does which task, and SCOOP would do tasks twice."""
 
     def limit(self, seconds: float) -> None:
-        """Lets the task that this worker is at take so many seconds more; then the worker is ended, and the task lost."""
+        """Limits the task of this worker to so many seconds from now; then the worker is ended, and the task is lost."""
         self.socket.send_multipart([Kind.LIMIT, str(seconds).encode()])
 
     def shutdown(self) -> None:
-        """Closes the connection; that all is over, the launcher sees by the script's end."""
+        """Closes the connection; the launcher sees by the end of the script that the run is over."""
         scoop.SHUTDOWN_REQUESTED = True
         self.socket.close(0)
 
@@ -156,7 +157,7 @@ class Communicator(ZMQCommunicator):  # type: ignore[misc]
         self.socket.send_multipart([Kind.FAILED, task_id, reason.encode()])
 
     def _task(self, task_id: bytes, content: bytes) -> Any:
-        """Returns a task to do; None for one that this process cannot do, and another is asked for."""
+        """Returns a task to do; None for one that this process cannot do, and then it requests another."""
         try:
             return unpickle(content)
         except Exception:  # noqa: BLE001 - such as a module that this host lacks; SCOOP would end all workers
@@ -165,12 +166,12 @@ class Communicator(ZMQCommunicator):  # type: ignore[misc]
             return None
 
     def _result(self, task_id: bytes, kind: bytes, content: bytes) -> Any:
-        """Returns the future of a reply, or the same ended with an exception; None for one that nobody waits for."""
+        """Returns the future of a reply, or a future that ended with an exception; None if nobody waits for it."""
         try:
             if kind == Kind.REPLY:
                 return unpickle(content)
             error: Exception = LostTaskError(content.decode())
-        except Exception as unpickling:  # noqa: BLE001 - raised where the result is asked for
+        except Exception as unpickling:  # noqa: BLE001 - raised by the future
             error = unpickling
         future = copy.copy(_control.futureDict.get(unpickle(task_id)))
         if future is not None:
@@ -179,14 +180,15 @@ class Communicator(ZMQCommunicator):  # type: ignore[misc]
 
 
 def unpickle(content: bytes) -> Any:
-    """Returns what a process of this run has pickled; others lack its keys."""
+    """Unpickles a message from a process of this run; other processes lack its keys."""
     return pickle.loads(content)  # noqa: S301
 
 
 def sendable(error: BaseException, text: str) -> Exception:
     """Returns an exception that crosses the wire, with a worker's traceback as a note.
 
-    What ends a process where it is raised (``SystemExit``) must not end the script; nor what cannot be unpickled there.
+    An exception that ends its process, ``SystemExit``, must not end the script, and neither may one that cannot be unpickled
+    there: another takes its place.
     """
     note = f"in a worker:\n{text}"
     if isinstance(error, Exception):
@@ -200,7 +202,7 @@ def sendable(error: BaseException, text: str) -> Exception:
 
 
 def end_with_connection(monitor: zmq.Socket[bytes]) -> None:
-    """Ends the process when the connection breaks: the launcher starts another, and nothing is lost unnoticed."""
+    """Ends the process when the connection breaks; the launcher notices, and starts another."""
     recv_monitor_message(monitor)
     if not scoop.SHUTDOWN_REQUESTED:
         os.killpg(0, signal.SIGKILL)
@@ -213,7 +215,7 @@ class ExitStatus:
     status: int | str | None = 0
 
     def run(self, script: Callable[[], Any]) -> None:
-        """Runs the script; what it raises is shown as Python does."""
+        """Runs the script; its errors are shown as Python shows them."""
         try:
             with signals.interruptible():
                 script()
@@ -222,7 +224,7 @@ class ExitStatus:
         except KeyboardInterrupt:
             print(signals.STOPPED, file=sys.stderr)
             self.status = signals.INTERRUPTED
-        except BaseException:  # noqa: BLE001 - shown; nothing of the script's runs after it
+        except BaseException:  # noqa: BLE001 - shown; no code of the script runs after it
             traceback.print_exc()
             self.status = 1
         finally:
@@ -233,7 +235,7 @@ def patch_script(connection: Connection) -> ExitStatus:
     """Patches SCOOP in the process of the script.
 
     Returns:
-        What knows the script's exit status once it has run.
+        An object that has the exit status of the script once it has run.
     """
     exit_status = ExitStatus()
     stock_startup, stock_append, stock_pop = futures._startup, _types.FutureQueue.append, _types.FutureQueue.pop
@@ -242,17 +244,17 @@ def patch_script(connection: Connection) -> ExitStatus:
         return stock_startup(exit_status.run, script)
 
     def append(queue: Any, future: Any) -> None:
-        # The script does no task itself: a mask that kills or hangs would end the run, and results and signals would wait.
+        # The script does no task: a mask that kills or hangs would end the run, and results and signals would wait.
         if future._ended() or future.greenlet is not None:
             stock_append(queue, future)
         else:
             queue.socket.sendFuture(future)
 
     def pop(queue: Any) -> Any:
-        # While the script waits, signals come to SCOOP's controller, past the script's own handlers, which save and clean up.
+        # While the script waits, signals come to SCOOP's controller instead of the script's handlers, which save and clean up.
         try:
             return stock_pop(queue)
-        except BaseException as raised:  # noqa: BLE001 - by a handler of the script's
+        except BaseException as raised:  # noqa: BLE001 - by a handler of the script
             return _control.current.greenlet.throw(raised)
 
     futures._startup = startup
@@ -265,7 +267,7 @@ def patch_script(connection: Connection) -> ExitStatus:
 
 def patch_worker(connection: Connection) -> None:
     """Patches SCOOP in a worker."""
-    # These go to the script, which decides; a worker would take Ctrl-C for an error of its task, and die of the other.
+    # These signals go to the script, which decides; a worker would take Ctrl-C for an error of its task, and SIGUSR1 kills.
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     _types.Communicator = lambda: Communicator(connection)

@@ -1,7 +1,7 @@
 """The process of the script, or of a worker: ``python -m evoprune.scoop.process NAME``, started by the launcher.
 
-What it needs comes over standard input, so that keys are neither on disk nor in a process list; it then ends when that ends,
-so that no process outlives the launcher, on whatever host.
+It takes its orders from standard input, so that keys are neither on disk nor in a process list. It ends when standard input
+ends, so that no process outlives the launcher, on any host.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from evoprune.system.libraries import ONE_THREAD
 
 @dataclass(frozen=True)
 class Orders:
-    """What the launcher tells a process.
+    """The launcher's orders to a process.
 
     Attributes:
         name: The process's name, unique in the run.
-        is_script: It is the script's; else a worker's.
+        is_script: It is the process of the script, otherwise of a worker.
         is_remote: It is on another host than the launcher.
         host: Address of the broker.
         port: Its port.
-        keys: Keys of the run, without the broker's secret one.
+        keys: Keys of the run, without the secret one of the broker.
         workers: Number of workers.
         folder: Folder to work in.
         script: The script, and its arguments.
@@ -61,16 +61,16 @@ class Orders:
         return cls(**fields | {"keys": keys})
 
 
-# Ends its process group when the lifeline is closed, also while C code holds the interpreter. If the launcher says anything
-# before, then that the task at hand takes too long: where it hangs is shown.
+# Ends its process group when the lifeline is closed, also while C code holds the interpreter. The launcher's only message
+# before that is that the task takes too long: then a traceback shows the place where it hangs.
 GUARD = "read -r late && kill -USR2 $PPID && sleep 0.5; kill -KILL 0"
 
 
 def main() -> None:
-    """Takes orders, and is a worker or runs the script; ends with the script's status."""
+    """Takes orders, and works or runs the script; ends with the status of the script."""
     signals.end_at_once(signals.STOPPED)  # until the script runs; workers ignore it later
     if os.getpgrp() != os.getpid():
-        os.setsid()  # of its own, to be ended with all that it starts
+        os.setsid()  # so that it can be ended with all that it starts
     with os.fdopen(os.dup(0), "rb", buffering=0) as lifeline:
         line = lifeline.readline()
     if not line:
@@ -93,7 +93,7 @@ def run(orders: Orders) -> Any:
 
     class Start(Bootstrap):  # type: ignore[misc]
         def run(self, globs: dict[str, Any] | None = None) -> None:
-            # what is pickled as the script's own is looked up in __main__, which is this module, and not SCOOP's
+            # things that are pickled as the script's are looked up in __main__, which is this module, and not SCOOP's
             super().run(vars(sys.modules["__main__"]))
 
     title = f"{socket.gethostname()}:{os.getpid()}"
@@ -110,9 +110,9 @@ def run(orders: Orders) -> Any:
     where = ["--brokerHostname", orders.host, "--taskPort", str(orders.port), "--metaPort", "0"]
     options += [*where, "--size", str(orders.workers + 1), "--workingDirectory", orders.folder]
     start.args = start.parser.parse_args(options)
-    # first, as Python has it: SCOOP puts it last, where a module of the same name elsewhere is taken for one beside the script
+    # first, as in Python: SCOOP puts it last, so that a module elsewhere would hide one of the same name beside the script
     sys.path.insert(0, str(Path(orders.folder, orders.script[0]).resolve().parent))
-    start.args.executable, *start.args.args = orders.script  # which SCOOP's parser would search for options of its own
+    start.args.executable, *start.args.args = orders.script  # SCOOP's parser would search them for its options
     start.main()
     return exit_status.status
 

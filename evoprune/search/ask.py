@@ -31,7 +31,7 @@ class Search:
     Args:
         problem: The problem.
         method: Name of a method that evaluates masks (kstarts, combine, evolve, or your own), or a method itself.
-        objectives: Number of fitness values a mask.
+        objectives: Number of fitness values of each mask.
         **options: Fields of the method's options; ``seed``; and ``out``, the folder in which to record the fitness that is told
             and, if it holds this search already, to resume from.
 
@@ -73,10 +73,10 @@ class Search:
 
     @property
     def best(self) -> Mask:
-        """The fittest mask that was told of.
+        """The fittest of the masks whose fitness was told.
 
         Raises:
-            InputError: None was told of yet.
+            InputError: No fitness was told yet.
         """
         its_own: Mask | None = getattr(self._search, "best", None)  # of a resumed search, too
         found = [*([] if its_own is None else [its_own]), *self._best]
@@ -85,26 +85,27 @@ class Search:
         return max(found, key=lambda mask: mask.fitness)
 
     def ask(self) -> list[Mask]:
-        """Returns the masks whose fitness the search wants next; the same ones until they are told of."""
+        """Returns the masks whose fitness the search wants next; the same ones until it is told."""
         if self._asked is None:
             self._asked = list(self._search.ask())
         return list(self._asked)
 
     def tell(self, masks: Sequence[Mask], fitness: Sequence[float | Sequence[float]]) -> None:
-        """Takes the fitness of the masks that were asked for. Larger is fitter; NaN and -inf stand for a failure.
+        """Takes the fitness of the masks of the last :meth:`ask`. Larger is fitter; NaN and -inf stand for a failure.
 
         Args:
             masks: The masks of :meth:`ask`, in any order.
             fitness: A number for each, or as many numbers as there are objectives.
 
         Raises:
-            InputError: Other masks than those that were asked for, or another number of values.
+            InputError: Other masks than those of the last :meth:`ask`, or another number of values.
         """
         rows = [tuple(map(float, value)) if isinstance(value, Sequence) else (float(value),) for value in fitness]
         wanted = {mask.hash for mask in self.ask()}
         if len(rows) != len(masks) or {mask.hash for mask in masks} != wanted:
             raise InputError(
-                f"{len(rows)} values are told of {len(masks)} masks; expected those {len(wanted)} of search.ask()."
+                f"{len(rows)} values are told of {len(masks)} masks; expected one for each of the {len(wanted)} masks of "
+                f"search.ask()."
             )
         if wrong := [row for row in rows if len(row) != len(self._names)]:
             raise InputError(f"the fitness {wrong[0]} is told; expected {len(self._names)} numbers a mask.")

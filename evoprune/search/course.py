@@ -98,7 +98,7 @@ def _session(name: str, method: Method, problem: Problem, seed: int, options: An
 
 @contextmanager
 def closing(workers: Workers, given: object) -> Iterator[None]:
-    """Closes workers at the end that were given by name, and so are the search's own."""
+    """Closes workers at the end if they were given by name, since only this search uses them."""
     try:
         yield
     finally:
@@ -117,7 +117,7 @@ def prepare_evaluator(method: Method, problem: Problem, seed: int, options: Any,
 
 
 def chunk_size_of(options: Any) -> int:
-    """Returns how many masks are evaluated together: by default a quarter of the k, at most 8, so that four processes work."""
+    """Returns how many masks are evaluated together: by default a quarter of k, at most 8, so that four processes have work."""
     size: int | None = options.chunk_size
     return max(1, min(8, getattr(options, "k", 32) // 4)) if size is None else size
 
@@ -186,7 +186,7 @@ def _search_and_train(name: str, method: Method, session: Session, options: Any)
 
 
 def drive(session: Session, search: AskTell) -> History:
-    """Ask, evaluate and tell until the search is finished.
+    """Asks, evaluates and tells until the search is finished.
 
     Args:
         session: The session.

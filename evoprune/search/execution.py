@@ -1,4 +1,4 @@
-"""Execution: who does a search, with which engine, and where it is recorded."""
+"""Execution: the workers and the engine of a search, and the folder of its records."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ class Execution:
     workers: str = "auto"
     """The processes that evaluate masks: serial, scoop, auto (SCOOP under `python -m evoprune.scoop`, else serial), pool:N (N
     processes on this machine), dask:N (a local Dask cluster of N processes) or the address of a Dask scheduler, such as
-    tcp://host:8786. Not a setting: the result is the same, except with --steady-state."""
+    tcp://host:8786. The result is the same with any, except with --steady-state."""
     engine: str = "auto"
     """How masked networks are trained: module (one after another, any network), stacked (together, dense), sparse (together, at
     the cost of the survivors), or auto (the one with the least measured cost for network, sparsity and chunk)."""
     threads: int = 1
     """Threads of torch in every evaluating process. A resumed run keeps its own number."""
     evaluation_timeout: float | None = None
-    """Seconds that the evaluation of a mask may take. A mask that takes longer gets the worst fitness. Needs workers that can
-    be ended: `python -m evoprune.scoop`, pool:N, or Dask. None: no limit."""
+    """Seconds that the evaluation of a mask may take. A mask that takes longer gets the worst fitness. This needs workers that
+    can be ended: `python -m evoprune.scoop`, pool:N, or Dask. None: no limit."""
     retry_failed: bool = False
     """Return to the state before the first mask that failed because of the machine, such as for lack of memory, and evaluate it
     again. Otherwise it keeps the worst fitness."""
     out: Path | None = None
-    """Folder of the run. Running again resumes it. None: on the command line runs/METHOD-DATA-HASH of the settings; in Python
-    nothing is recorded."""
+    """Folder of the run. Running again resumes it. None: on the command line runs/METHOD-DATA-HASH, with a hash of the
+    settings; in Python nothing is recorded."""
     force: bool = False
     """Start over if --out holds a run with other settings."""
     seed: int | None = field(default=None, metadata={"flag": False})

@@ -23,10 +23,10 @@ _LAYERS = "layers"
 def log_generation(
     logbook: tools.Logbook, gen: int, population: Sequence[Mask], best: Mask, known: Mapping[str, Evaluation], new: set[str]
 ) -> None:
-    """Adds a generation to DEAP's logbook: statistics of the fitness, a chapter with those of each term, diversity.
+    """Adds a generation to DEAP's logbook: statistics of the fitness, a chapter for each term, and the diversity.
 
-    Statistics are over the finite values. With several objectives, ``best``, ``min``, ``mean``, ``max`` and ``std`` are of the
-    first one.
+    Statistics are over the finite values. With several objectives, ``best``, ``min``, ``mean``, ``max`` and ``std`` are
+    those of the first one.
 
     Args:
         logbook: The logbook, which gains a record.

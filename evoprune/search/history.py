@@ -16,7 +16,7 @@ class History:
     """The generations of a search.
 
     Attributes:
-        logbook: A record a generation.
+        logbook: A record for each generation.
         population: The last generation, with fitness.
         hall_of_fame: The fittest masks of all generations; with several objectives the Pareto front.
         bests: Rows of ``bests.csv``: the fittest masks as of single generations, trained fully.

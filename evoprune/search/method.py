@@ -62,7 +62,7 @@ class AskTell(Protocol):
         """Returns the masks to evaluate next."""
 
     def tell(self, masks: Sequence[Mask]) -> None:
-        """Takes the masks that were asked for, with their fitness and evidence."""
+        """Takes the masks of the last :meth:`ask`, with their fitness and evidence."""
 
 
 class Finds(Protocol):
@@ -88,7 +88,7 @@ Method: TypeAlias = type[Any]
 
 
 def make_options(method: Method, given: Mapping[str, Any]) -> tuple[Any, Execution]:
-    """Makes a method's options, and the execution, of flat keywords.
+    """Makes a method's options, and the execution, from flat keywords.
 
     Args:
         method: The method. Fields of dataclasses within its options are keywords, too.

@@ -1,4 +1,4 @@
-"""The summary of a search: what ``result.json`` says."""
+"""The summary of a search, for ``result.json``."""
 
 from __future__ import annotations
 

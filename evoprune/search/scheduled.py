@@ -64,7 +64,7 @@ def method_of(name: str, factory: Callable[..., Any]) -> type[Any]:
         def cost(problem: Problem, options: ScheduledOptions) -> Cost:
             return lambda epochs: (
                 float(np.mean([1.0, 1 - options.sparsity])) * epochs
-            )  # the course is the schedule's own affair
+            )  # a mean; only the schedule knows its course
 
     Scheduled.__name__, Scheduled.__doc__ = name, factory.__doc__ or f"The schedule of masks {name}."
     return Scheduled

@@ -1,4 +1,4 @@
-"""Session: all that a search works with, made once and handed down."""
+"""The session of a search: all that it works with, made once and handed down."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from evoprune.search.execution import Execution
 from evoprune.workers.base import Workers
 from evoprune.workers.policy import evaluate
 
-# More workers are not listed one by one beside the progress bar.
+# if there are more workers, the progress bar does not list them one by one
 NAMED_WORKERS = 4
 
 
@@ -127,7 +127,7 @@ class Session:
         return evaluate(self._workers, self.evaluator.job, chunks, slots)
 
     def count_workers(self) -> int:
-        """Returns how many processes evaluate."""
+        """Returns the number of processes that evaluate."""
         return self._workers.count()
 
     @property

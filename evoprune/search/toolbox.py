@@ -28,11 +28,11 @@ from evoprune.workers.serial import Serial
 class ChunkedMap:
     """A map for ``toolbox.map``: like the built-in one, and in chunks over the workers where the function evaluates masks.
 
-    As a context manager it ends workers that are its own, of a local cluster, when it is left.
+    As a context manager, it ends the workers when it is left, if nobody else uses them.
 
     Args:
-        workers: Who evaluates.
-        owns_workers: They are its own.
+        workers: The processes that evaluate.
+        owns_workers: Nobody else uses them.
     """
 
     def __init__(self, workers: Workers | None = None, owns_workers: bool = False) -> None:
@@ -48,7 +48,7 @@ class ChunkedMap:
     def __call__(self, function: Callable[..., Any], *iterables: Iterable[Any]) -> list[Any]:
         """Returns ``list(map(function, *iterables))``."""
         evaluator = function
-        while isinstance(evaluator, functools.partial):  # what toolbox.register makes of a function
+        while isinstance(evaluator, functools.partial):  # toolbox.register makes a partial of a function
             evaluator = evaluator.func
         if not isinstance(evaluator, Evaluator):
             return list(map(function, *iterables))
@@ -77,21 +77,21 @@ class ToolboxOptions:
     dissipation: Dissipation | None = None
     """Removals during the brief training; None for none."""
     evidence: float = 0.0
-    """Fraction of the survivors that evidence for :func:`evoprune.operators.informed` is to name; it comes as
-    ``mask.evidence``. 0 takes none."""
+    """Fraction of the survivors that the evidence for :func:`evoprune.operators.informed` names; it is kept as
+    ``mask.evidence``. 0: no evidence."""
     drop: str = "absolute"
     """The order in which evidence ranks survivors: absolute or relative movement, or magnitude."""
     repair: bool = False
-    """Mend masks whose number of survivors an operator has changed, such as DEAP's own, when they are evaluated; otherwise the
-    first is warned of. See also :func:`evoprune.operators.keep_survivors`, which mends them when they are made."""
+    """When masks are evaluated, repair those whose number of survivors an operator has changed, such as one of DEAP's.
+    Otherwise there is a warning for the first. :func:`evoprune.operators.keep_survivors` repairs masks when they are made."""
 
 
 def make_toolbox(problem: Problem, **options: Any) -> base.Toolbox:
     """Returns a ``deap.base.Toolbox`` with ``individual``, ``population``, ``evaluate``, ``map`` and ``select``.
 
-    ``mate`` and ``mutate`` are for the caller to register; DEAP's algorithms then run on it unchanged. The map sends whole
-    chunks of masks to the workers. Another map (the built-in one, ``futures.map``, a pool's) may be registered in its place
-    and sends one mask a call, and so does any map if ``evaluate`` is decorated. A process that was forked uses one thread.
+    The caller registers ``mate`` and ``mutate``; DEAP's algorithms then run on it unchanged. The map sends whole
+    chunks of masks to the workers. Another map (the built-in one, ``futures.map``, a pool's) may be registered in its place.
+    It sends one mask at a time, and so does any map if ``evaluate`` is decorated. A process that was forked uses one thread.
 
     The toolbox pickles, for whole algorithms in workers (with ``workers="serial"``); a copy draws from copies of its streams.
 
@@ -148,7 +148,7 @@ def make_evaluator(problem: Problem, options: Any, seed: int, execution: Executi
 
 
 class Seeded:
-    """An operator that draws from a stream where DEAP's draws from the global ``random``.
+    """An operator of DEAP's that draws from a stream instead of the global ``random``.
 
     Args:
         operator: The operator.

@@ -85,12 +85,12 @@ def mask_of(problem: Problem, options: TrainOptions) -> Mask:
 
 
 def train_mask(problem: Problem, mask: Mask | str | os.PathLike[str], **options: Any) -> Result:
-    """Trains a mask that was found elsewhere, fully from W0, with records and all.
+    """Trains a mask that was found elsewhere, fully from W0, with all records.
 
     Args:
         problem: The problem.
-        mask: The mask, of any number of survivors, or the path of one that :meth:`evoprune.Mask.save` wrote, or of a run
-            folder. Of arrays of zeros and ones it is ``ep.Mask.from_layers({"fc1.weight": array, ...})``.
+        mask: The mask, with any number of survivors, or the path of one that :meth:`evoprune.Mask.save` wrote, or of a
+            run folder. ``ep.Mask.from_layers({"fc1.weight": array, ...})`` makes one from arrays of zeros and ones.
         **options: Fields of :class:`evoprune.search.execution.Execution`.
 
     Returns:

@@ -29,7 +29,7 @@ def settle(threads: int = 1) -> None:
     """Lets torch use one thread from now on, where this process was forked.
 
     Args:
-        threads: The threads that were asked for.
+        threads: The requested number of threads.
 
     Raises:
         InputError: More than one thread, or PyTorch cannot work in this process.

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 INTERRUPTED = 128 + signal.SIGINT
 STOPPED = "interrupted"
-RESUMES = "interrupted; what is finished is on disk, and the same command resumes"
+RESUMES = "interrupted; finished work is on disk, and the same command resumes"
 
 
 class Terminated(KeyboardInterrupt):
@@ -77,7 +77,7 @@ def interruptible() -> Iterator[None]:
 
 
 def _on_interrupt(handler: Callable[[int, FrameType | None], object] | int | None) -> None:
-    """Sets what Ctrl-C does; off the main thread, where Python allows no handlers, and where it is ignored, nothing."""
+    """Sets the effect of Ctrl-C; not off the main thread, where Python allows no handlers, nor where Ctrl-C is ignored."""
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, handler)
 
@@ -89,7 +89,7 @@ def save_on_signals(save: Callable[[], None]) -> Iterator[None]:
     Handlers are as before afterwards. Off the main thread, where Python allows none, nothing is handled.
 
     Args:
-        save: Saves what there is; it may be called at any time, also while it is at work.
+        save: Saves the work so far; it may be called at any time, also during such a call.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

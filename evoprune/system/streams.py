@@ -20,7 +20,7 @@ def open_standard_streams() -> None:
 
 
 def prepare() -> None:
-    """Lets every text be printed, whatever the encoding of the standard streams: what it lacks becomes a question mark."""
+    """Lets every text be printed, whatever the encoding of the standard streams; it prints question marks for others."""
     open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
@@ -28,7 +28,7 @@ def prepare() -> None:
 
 
 def close_broken() -> bool:
-    """Tells whether nobody reads standard output or error any more, as of ``| head``; what is left to write goes nowhere."""
+    """Tells whether nobody reads standard output or error any more, as with ``| head``; the remaining output is dropped."""
     broken = False
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         if _nobody_reads(number):

@@ -109,6 +109,6 @@ class DaskWorkers:
         except (OSError, FutureCancelledError) as error:
             address = self.where if self._client is None else self._client.scheduler_info()["address"]
             raise WorkersError(
-                f"the scheduler at {address} is lost ({type(error).__name__}); what was evaluated is on disk, and the same "
+                f"the scheduler at {address} is lost ({type(error).__name__}); finished evaluations are on disk, and the same "
                 f"command resumes once there is a scheduler."
             ) from error

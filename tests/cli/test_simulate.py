@@ -27,22 +27,22 @@ def test_a_generation_takes_as_long_as_its_busiest_worker(workers: int, pieces: 
     found = names["simulate_generations"](costs(mask=1.0, chunk=1.0), workers, 10, 2, 3, RNG)
     assert found.rate == pytest.approx(10 / seconds)
     assert found.workers_busy == pytest.approx(sum(1 + masks for masks in pieces) / (workers * seconds))
-    assert found.origin_busy == 0.0
+    assert found.main_busy == 0.0
 
 
-def test_what_the_origin_does_comes_on_top_of_a_generation() -> None:
+def test_the_work_of_the_main_process_comes_on_top_of_a_generation() -> None:
     found = names["simulate_generations"](costs(mask=1.0, breed=0.5, send=0.25, take=0.25, close=1.0), 1, 4, 4, 5, RNG)
     assert found.rate == pytest.approx(4 / (4 * 0.5 + 0.25 + 4.0 + 0.25 + 1.0))
-    assert found.origin_busy == pytest.approx(3.5 / 7.5)
+    assert found.main_busy == pytest.approx(3.5 / 7.5)
 
 
-def test_a_steady_state_keeps_workers_busy_until_the_origin_is() -> None:
+def test_a_steady_state_keeps_workers_busy_until_the_main_process_is() -> None:
     few = names["simulate_steady"](costs(mask=1.0, take=0.01), 10, 8, 2, 1000, RNG)
     assert few.workers_busy > 0.98
     many = names["simulate_steady"](costs(mask=1.0, take=0.01), 1000, 8, 2, 10_000, RNG)
-    assert many.rate == pytest.approx(2 / 0.01, rel=0.02)  # one chunk a reply that the origin takes
-    assert many.origin_busy > 0.95
-    assert [names["bottleneck"](found) for found in (few, many)] == ["workers", "origin"]
+    assert many.rate == pytest.approx(2 / 0.01, rel=0.02)  # one chunk a reply that the main process takes
+    assert many.main_busy > 0.95
+    assert [names["bottleneck"](found) for found in (few, many)] == ["workers", "main process"]
 
 
 def test_spread_costs_a_generation_and_no_steady_state() -> None:

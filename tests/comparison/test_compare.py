@@ -320,7 +320,7 @@ def test_an_unknown_method_ends_with_one_message(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_the_origin_alone_imports_pandas() -> None:
+def test_only_the_main_process_imports_pandas() -> None:
     code, output = python("-c", "import sys, evoprune.comparison.cells; print('pandas' in sys.modules)")
     assert (code, output.strip()) == (0, "False")
 

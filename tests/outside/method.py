@@ -50,3 +50,7 @@ class Climb:
     def cost(problem, options):
         density = 1 - options.sparsity
         return lambda epochs: (options.steps * options.fitness_epochs + epochs) * density
+
+    @staticmethod
+    def evaluations(options):
+        return options.steps + 1

@@ -17,12 +17,12 @@ from evoprune.training.final import FinalTraining, Training, train_together
 
 
 def train_bests(session: Session, state: State, count: int, known: Mapping[str, FinalTraining]) -> list[dict[str, Any]]:
-    """Trains the fittest masks of some generations fully from W0, together, to see how much fitness is worth.
+    """Trains the fittest masks of some generations fully from W0, together, to compare their accuracy with their fitness.
 
     Args:
         session: The session; the test set is not used, and the batches are those of the brief training.
         state: The state, with the fittest mask of each generation in which it changed.
-        count: How many to train, evenly spread over those.
+        count: How many to train, evenly spread over these.
         known: Trainings that were done already, by mask hash.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Callbacks: what is called after each generation of an evolution."""
+"""Callbacks, which are called after each generation of an evolution."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from evoprune.search.evolution.state import State
 
 
 class Callback(Protocol):
-    """What :func:`evoprune.search.evolution.evolve.evolve` calls.
+    """A callback of :func:`evoprune.search.evolution.evolve.evolve`.
 
     An error that it raises ends the run; the generation is on disk by then, and the run resumes. A run that was killed between
     the two does not call again for that generation, and one whose checkpoint was damaged calls twice.
     """
 
     def on_generation(self, state: State) -> None:
-        """Is called after each generation; a resumed run does not call again for the generations before.
+        """Called after each generation; a resumed run does not call it again for earlier generations.
 
         Args:
-            state: The state after it; not to be changed. ``state.logbook[-1]`` is the generation's record.
+            state: The state after the generation; do not change it. ``state.logbook[-1]`` is the generation's record.
         """
 
 
@@ -48,9 +48,9 @@ class TensorBoard:
         self.folder = Path(folder).absolute()
 
     def on_generation(self, state: State) -> None:
-        """Writes the last record, and the first time all: ``fitness/min``, ``loss/mean``, ``diversity`` and so on."""
+        """Writes the last record, and the first time all records: ``fitness/min``, ``loss/mean``, ``diversity`` and so on."""
         records = range(len(state.logbook))
-        # what an earlier process wrote is written again, and no longer counts
+        # records of an earlier process are written again, and the old ones no longer count
         purge = {} if self._begun else {"purge_step": 0}
         with self._writer(str(self.folder), **purge) as writer:
             for i in records if not self._begun else records[-1:]:
@@ -65,6 +65,6 @@ def _scalars(logbook: tools.Logbook, i: int) -> dict[str, float]:
     values = {f"fitness/{name}": record[name] for name in ("best", "min", "mean", "max", "std")}
     values |= {name: record[name] for name in ("nevals", "diversity", "chance_diversity", "seconds")}
     for chapter, rows in logbook.chapters.items():
-        # of a layer's survivors (min, mean, max, and the best mask's) the mean
+        # a layer has the min, mean, max and best of its survivors: the mean
         values |= {f"{chapter}/{k}": v[1] if isinstance(v, list) else v for k, v in rows[i].items() if k != "gen"}
     return values

@@ -59,7 +59,7 @@ class EvolveOptions(SearchOptions):
     training."""
     controls: bool = True
     """Also train the fittest mask of the first generation, which k-starts would have chosen (if sparsity rises, of the first
-    one at the asked sparsity)."""
+    generation at the final sparsity)."""
     trained_bests: int = 8
     """Number of the generations' fittest masks that are trained fully, too, for the figure of accuracy against fitness."""
     chunk_size: int = 8
@@ -112,7 +112,7 @@ class Evolve:
         """Lets the children compete with their parents, and logs the generation.
 
         Args:
-            masks: The masks that were asked for, with their fitness.
+            masks: The masks of the last :meth:`ask`, with their fitness.
         """
         state, evaluator = self._next, self.session.evaluator
         gen, rising = state.gen, self._rising
@@ -323,7 +323,7 @@ def evolve(problem: Problem, evolution: Evolution | None = None, **options: Any)
 
     Args:
         problem: The problem; its recipe's epochs include the brief training.
-        evolution: Operators, selection, first generation, and when to stop; None makes it of the keywords.
+        evolution: Operators, selection, first generation, and when to stop; None makes it from the keywords.
         **options: Fields of :class:`evoprune.search.evolution.evolve.EvolveOptions`, of
             :class:`evoprune.search.execution.Execution`, and, without ``evolution``, of :class:`evoprune.Evolution`.
 

@@ -24,13 +24,13 @@ class Evolution:
     k: int = 8
     """Masks that survive into the next generation (mu)."""
     offspring: int | None = None
-    """Children a generation (lambda). None: twice k, or k where the algorithm is generational."""
+    """Children in each generation (lambda). None: twice k, or k if the algorithm is generational."""
     generations: int = 20
     """Generations after the first; the search stops at the first of the limits that is reached."""
     evaluations: int | None = None
     """Stop before there are more evaluations than this, in whole generations. None: no limit."""
     seconds: float | None = None
-    """Stop after so many seconds of generations, over interruptions; what is found then depends on the machine. None: no
+    """Stop after so many seconds of generations, interruptions not counted; the result then depends on the machine. None: no
     limit."""
     patience: int | None = None
     """Stop after so many generations without a fitter mask, or, with several objectives, a change of the Pareto front. None: no
@@ -38,9 +38,9 @@ class Evolution:
     start: tuple[str, ...] = ("random",)
     """The first generation: random (random masks), the name of a baseline (snip, grasp, synflow, magnitude, erk, ...),
     dissipate (the mask that dissipating gradients leave), or the path of a mask.npz or of a run folder; in Python also a mask.
-    Several may be given, and random ones fill up. What it took to find masks that are given is not counted."""
+    Several may be given; random masks fill up the rest. The cost of finding given masks is not counted."""
     starts: int | None = None
-    """Masks in the first generation, to which random ones fill up. None: as many as there are offspring."""
+    """Number of masks in the first generation; random ones fill it up. None: as many as --offspring."""
     algorithm: str = "mu+lambda"
     """mu+lambda (parents and children compete) or generational (children replace parents, but for the elites)."""
     elites: int = 1
@@ -48,15 +48,15 @@ class Evolution:
     steady_state: bool = False
     """Breed children as soon as a worker is free, from the masks that have arrived by then, instead of waiting for the whole
     generation (mu+lambda only). No worker idles; but the order of arrivals, and so the result, depends on the machine. It is
-    recorded, and an interrupted run goes on from it. A generation is as many arrivals as there are offspring."""
+    recorded, and an interrupted run resumes from it. --offspring arrivals make a generation."""
     slots: int | None = None
     """With --steady-state: chunks that are evaluated at a time. None: the number of workers at the start, which a run keeps;
-    give a number where more will come."""
+    give a number if more will come."""
     selection: str | None = None
-    """DEAP's selection, of survivors (mu+lambda: best, tournament or nsga2) or of parents (generational: tournament). None:
-    best for mu+lambda, nsga2 for several objectives."""
+    """DEAP's selection of survivors (mu+lambda: best, tournament or nsga2) or of parents (generational: tournament). None: best
+    for mu+lambda, nsga2 for several objectives."""
     tournament_size: int = 3
-    """Masks in a tournament."""
+    """Number of masks in a tournament."""
     crossover: str = "uniform"
     """uniform (over the positions in which the parents differ), layer (whole layers), or neuron (a neuron with its incoming
     weights)."""
@@ -64,48 +64,50 @@ class Evolution:
     """Probability that a child has two parents. Of mu+lambda, the others are mutants."""
     mutation: tuple[str, ...] = ("informed",)
     """Drawn from for each mutant; a name that is given twice is drawn twice as often: swap (random survivors out, random
-    weights in), informed (out: what moved least in the parent's evaluation; in: the largest dense gradients), density
+    weights in), informed (out: those that moved least in the parent's evaluation; in: the largest dense gradients), density
     (survivors move from one layer to another), or sparsity (their number changes)."""
     mutation_probability: float = 0.8
     """Probability that a child of a generational algorithm is mutated."""
     fraction: float = 0.2
     """Fraction of the survivors that a mutation exchanges in the first generation."""
     last_fraction: float = 0.05
-    """The same in the last generation; between, it falls as a cosine."""
+    """The same in the last generation; in between, the fraction falls as a cosine."""
     among: float = 1.5
-    """The informed mutation draws what it exchanges among so many times as many of the first that the evidence names."""
+    """The informed mutation draws the weights that it exchanges among so many times as many, the first in the evidence."""
     drop: str = "absolute"
-    """What the informed mutation takes out, and what goes where sparsity rises: the survivors of the least absolute movement,
+    """Which survivors the informed mutation takes out, and which go as sparsity rises: those of the least absolute movement,
     relative movement, or magnitude, at the end of the parent's brief training."""
     grow: str = "gradient"
-    """What the informed mutation puts in: gradient (the largest dense gradients) or random."""
+    """Which weights the informed mutation puts in: gradient (the largest dense gradients) or random."""
     scope: str = "global"
-    """What keeps its survivors under swap, informed, uniform and neuron: global (the whole mask) or layer (every layer)."""
+    """The part that keeps its number of survivors under swap, informed, uniform and neuron: global (the whole mask) or layer
+    (every layer)."""
     first_sparsity: float | None = None
-    """Sparsity of the first generation, where it is to rise: over the next --sparsify generations the survivors become fewer by
-    the same factor, down to --sparsity. Children lose what --drop says, and replace their parents. None: --sparsity."""
+    """Sparsity of the first generation, if it is to rise: in each of the next --sparsify generations the survivors become fewer
+    by the same factor, until --sparsity is reached. --drop says which weights children lose; they replace their parents.
+    None: --sparsity."""
     sparsify: int = 5
     """Generations over which sparsity rises from --first-sparsity."""
     min_sparsity: float | None = None
-    """Least sparsity that the mutation sparsity may reach. None: half the density more than --sparsity leaves."""
+    """Least sparsity that the mutation sparsity may reach. None: 1 - 1.5 times the density."""
     max_sparsity: float | None = None
-    """Largest sparsity that it may reach. None: half the density that --sparsity leaves."""
+    """Largest sparsity that it may reach. None: 1 - 0.5 times the density."""
     hall_of_fame: int = 10
     """Fittest masks ever that are kept; with several objectives the whole Pareto front is."""
 
     @property
     def children(self) -> int:
-        """Children a generation."""
+        """Number of children in each generation."""
         return self.offspring or (2 * self.k if self.algorithm == "mu+lambda" else self.k)
 
     @property
     def most_evaluations(self) -> int:
-        """Evaluations if every child is new, and nothing ends it before the last generation."""
+        """Number of evaluations if every child is new, and nothing ends the search before the last generation."""
         return self.first + self.generations * self.children
 
     @property
     def first(self) -> int:
-        """Masks in the first generation; more where a run folder that is given holds more, fewer where masks are equal."""
+        """Number of masks in the first generation; more if a given run folder holds more, fewer if masks are equal."""
         named = len([name for name in self.names if name != RANDOM]) + len(self.masks)
         return max(named, self.starts or self.children) if RANDOM in self.names else named
 
@@ -135,9 +137,9 @@ class Evolution:
     def __post_init__(self) -> None:
         for name in ("start", "mutation"):
             value = getattr(self, name)
-            values = (value,) if isinstance(value, (str, os.PathLike, Mask)) else tuple(value)
+            values = (value,) if callable(value) or isinstance(value, (str, os.PathLike, Mask)) else tuple(value)
             object.__setattr__(self, name, tuple(os.fspath(v) if isinstance(v, os.PathLike) else v for v in values))
-        # the setting keeps its text; where it leads does not depend on a later working folder
+        # the setting keeps its text, and the path does not depend on a later working folder
         object.__setattr__(self, "_places", {name: Path(name).absolute() for name in self.start if isinstance(name, str)})
 
     @property

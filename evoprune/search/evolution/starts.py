@@ -1,4 +1,4 @@
-"""The first generation of an evolution: random masks, and what other methods found."""
+"""The first generation of an evolution: random masks, and masks that other methods found."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Starts:
 
 
 def starting_baselines() -> tuple[str, ...]:
-    """Returns the baselines whose masks have the asked sparsity."""
+    """Returns the baselines whose masks have the requested sparsity."""
     return tuple(name for name in BASELINES if name not in (RANDOM, "dense"))
 
 
 def given_masks(problem: Problem, evolution: Evolution, sparsity: float) -> list[Mask]:
-    """Returns the masks that ``start`` has, or names by their paths; of a run folder its mask, and its hall of fame.
+    """Returns the masks in ``start``, and those at its paths; a run folder gives its mask and its hall of fame.
 
     Raises:
         InputError: A name that is neither known nor a path, or a mask that does not fit.
@@ -86,14 +86,14 @@ def _require_survivors(mask: Mask, what: str, sparsity: float, least: int, most:
 
 
 def first_masks(session: Session, evolution: Evolution, given: Sequence[Mask], sparsity: float, layer_densities: str) -> Starts:
-    """Returns the masks of the first generation: those that ``start`` names, and random ones if that is named, too.
+    """Returns the masks of the first generation: those that ``start`` names, and random ones if ``random`` is among the names.
 
     Args:
         session: The session; its journal keeps the masks that were found.
         evolution: The options.
-        given: Masks that were read.
+        given: Masks that were read from files.
         sparsity: Sparsity of the others.
-        layer_densities: Of random masks; see :func:`evoprune.masks.random.layer_survivors`.
+        layer_densities: Layer densities of random masks; see :func:`evoprune.masks.random.layer_survivors`.
     """
     problem = session.problem
 
@@ -114,7 +114,7 @@ def first_masks(session: Session, evolution: Evolution, given: Sequence[Mask], s
     masks = {mask.hash: mask for mask in (Mask(bits, problem.shapes) for bits in rows)}
     if RANDOM in evolution.names:
         stream = session.generator("masks")
-        for _ in range(100 * evolution.first):  # a small network may have fewer masks than are wanted
+        for _ in range(100 * evolution.first):  # a small network may have too few different masks
             if len(masks) >= evolution.first:
                 break
             drawn = random_mask(problem.shapes, sparsity, stream, layer_densities)

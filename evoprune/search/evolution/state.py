@@ -21,7 +21,7 @@ class State:
         variation: Stream of mutation and crossover.
         selection: Stream of DEAP's selection and variation, which draw from the global ``random``.
         gen: The generation that comes next.
-        logbook: A record a generation.
+        logbook: A record for each generation.
         bests: The fittest mask so far, with the generation, for each generation in which a fitter one was found.
         improved: The last generation with a fitter mask, or, with several objectives, with another Pareto front.
         seconds: Time spent so far, in all sessions.

@@ -1,8 +1,7 @@
-"""Steady-state evolution: children are bred as soon as a worker is free, from whatever has arrived by then.
+"""Steady-state evolution: children are bred as soon as a worker is free, from the masks that have arrived by then.
 
-Which masks arrive first depends on the machine, and so do the children. Given the order of arrivals, which
-``evaluations.csv`` records, everything else is determined: a run that was interrupted repeats the arrivals that are on disk,
-and goes on from there.
+Which masks arrive first depends on the machine, and so do the children. The order of arrivals decides everything else, and is
+recorded in ``evaluations.csv``: a run that was interrupted repeats the arrivals that are on disk, and continues from there.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from evoprune.search.evolution.variation import vary
 from evoprune.search.generations import log_generation
 from evoprune.search.session import Session
 
-# Draws of children, none of which is new, before no more are bred.
+# After so many draws without a new child, no more are bred.
 MOST_DRAWS = 100
 
 
@@ -34,7 +33,7 @@ class Steady:
     """A steady-state evolution.
 
     Attributes:
-        state: Where it stands; ``state.pending`` is what is being evaluated.
+        state: The state; ``state.pending`` has the chunks that are being evaluated.
         session: The session, whose journal records arrivals before they are used.
         operators: A toolbox with ``mate``, ``mutate`` and ``select``.
         evolution: The options; ``offspring`` arrivals make a generation.
@@ -100,7 +99,7 @@ class Steady:
                 yield self._end_generation()
 
     def _chunks(self) -> Iterator[Chunk]:
-        """Yields what was bred before, and then breeds whenever it is asked."""
+        """Yields the chunks that were bred before, and then breeds another whenever one is requested."""
         yield from list(self.state.pending)
         while self._may_breed():
             yield from self._breed()
@@ -109,7 +108,7 @@ class Steady:
         return self.to_breed > 0 and not self.state.exhausted
 
     def _breed(self) -> list[list[Mask]]:
-        """Returns a chunk of children that were never evaluated, and are not being; none, for good, where none is found."""
+        """Returns a chunk of new children, that are not being evaluated either; if none is found, there are no more."""
         wanted = min(self.size, self.to_breed)
         found: dict[str, Mask] = {}
         for _ in range(MOST_DRAWS):
@@ -129,7 +128,7 @@ class Steady:
         return [children]
 
     def _with_evidence(self, evaluation: Evaluation) -> Evaluation:
-        """Returns a recorded evaluation with its evidence, which is taken again where its file is gone."""
+        """Returns a recorded evaluation with its evidence, which is taken again if its file is gone."""
         if self.evaluator.is_whole(evaluation):
             return evaluation
         _, chunk = self.waiting[evaluation.mask]
@@ -154,7 +153,7 @@ class Steady:
         return len(self.arrived) == self.evolution.children
 
     def _end_generation(self) -> State:
-        """Logs what has arrived as a generation, and returns a copy of the state after it."""
+        """Logs the arrivals as a generation, and returns a copy of the state after it."""
         state, now = self.state, time.perf_counter()
         log_generation(state.logbook, state.gen, state.population, state.bests[-1][1], self.evaluator.known, set(self.arrived))
         state.gen += 1

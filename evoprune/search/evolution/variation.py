@@ -24,7 +24,7 @@ def register_operators(
     Args:
         toolbox: The toolbox.
         evolution: The options.
-        sparsity: The asked sparsity.
+        sparsity: The final sparsity.
         objectives: Number of objectives.
         rng: Source of the draws of ``mate`` and ``mutate``; DEAP's ``select`` draws from the global ``random``.
     """
