@@ -32,6 +32,8 @@ autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autosummary_generate = True
+# several dataclasses have fields of one name, such as sparsity, and a docstring that reads like a type refers to all of them
+suppress_warnings = ["ref.python"]
 # these are optional extras, and the reference is built without them
 autodoc_mock_imports = [name for name in ("dask", "distributed", "tensorboard") if importlib.util.find_spec(name) is None]
 napoleon_google_docstring = True

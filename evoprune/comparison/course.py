@@ -69,7 +69,7 @@ def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers
         todo.append(cell)
     evaluating = choose_workers(workers)
     do: Callable[..., Iterator[tuple[Cell, str]]] = serial_cells
-    with ExitStack() as stack, tqdm(total=len(todo), desc="cells", unit="cell", smoothing=0) as bar:
+    with ExitStack() as stack, tqdm(total=len(todo), desc="cells", unit="cell", smoothing=0, disable=not todo) as bar:
         if todo and not isinstance(evaluating, Serial):
             stack.callback(evaluating.close)
             do = functools.partial(serial_cells, workers=evaluating)

@@ -89,7 +89,7 @@ def test_bad_calls_name_the_cure(digits: ep.Problem) -> None:
     search = ep.Search(digits, "kstarts", k=2)
     with pytest.raises(ep.InputError, match=r"expected search.tell\(search.ask\(\), fitness\) first"):
         _ = search.best
-    with pytest.raises(ep.InputError, match="1 values are told of 2 masks; expected those 2"):
+    with pytest.raises(ep.InputError, match="1 values are told of 2 masks; expected one for each of the 2 masks"):
         search.tell(search.ask(), [1.0])
     with pytest.raises(ep.InputError, match="expected 1 numbers a mask"):
         search.tell(search.ask(), [(1.0, 2.0), (1.0, 2.0)])
