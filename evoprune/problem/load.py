@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -128,12 +129,12 @@ def load_for_problem(given: object, options: ProblemOptions, as_float: bool) -> 
     return Loaded(data.with_parts(cast).to(options.device), kept, content, tuple(raw.parts()))  # type: ignore[arg-type]
 
 
-def place(data_dir: str | os.PathLike[str] | None) -> str | None:
+def place(data_dir: str | os.PathLike[str] | None) -> Path | None:
     """Returns the folder as an absolute path, for other processes; None if each host has its own EVOPRUNE_DATA."""
     given = data_dir or os.environ.get("EVOPRUNE_DATA")
     if given is None or (data_dir is None and os.path.isabs(given)):  # noqa: PTH117
         return None
-    return os.path.abspath(os.path.expanduser(given))  # noqa: PTH100, PTH111
+    return Path(os.path.abspath(os.path.expanduser(given)))  # noqa: PTH100, PTH111
 
 
 def _copied(data: Data) -> Data:

@@ -96,6 +96,7 @@ class Problem:
             weights_seed=None if given.weights_seed is None else seeds.check_seed(given.weights_seed),
             initialization=given.initialization or ("kaiming" if entry.is_built_in else "given"),
             widths=entry.widths if given.widths is None else given.widths,
+            data_dir=place(given.data_dir),  # now, since the working folder may change
         )
         self.dtype: torch.dtype = getattr(torch, self.options.dtype)
         self._template = initial_network(self._model, self.data, self.options)
@@ -300,7 +301,7 @@ class Problem:
             "model": self._model if isinstance(self._model, nn.Module) else self._model.own,
             "data": self._loaded.own,
             "loss": self._loss if self.loss_name not in LOSSES else None,
-            "data_dir": place(self.options.data_dir),
+            "data_dir": self.options.data_dir,
         }
         return _unpickle, (self.config(), own)
 
