@@ -85,7 +85,7 @@ def plan(options: CompareOptions, problem: Mapping[str, Any], recipe: Mapping[st
     shared["initialization"] = shared["initialization"] or "kaiming"
     search = {name: getattr(options, name) for name in SEARCH if getattr(options, name) is not None}
     fields = {name: value for name, value in recipe.items() if name != "options" or value}
-    comparison = Comparison(shared, fields, search, options.engine, options.threads)
+    comparison = Comparison(dict(sorted(shared.items())), dict(sorted(fields.items())), search, options.engine, options.threads)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     wanted = make_cells(options.methods, options.data, problem["model"], options.sparsities, seeds, options.budget)
     return comparison, wanted
