@@ -1,6 +1,8 @@
 """Things registered from files outside the package: through --load and in Python, alone and on two workers."""
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ COMMANDS = {
     "model": (*FEW, "--model", "residual"),
     "data": (*FEW, "--data", "quadrants"),
 }  # fmt: skip
+Alone = Callable[[str], tuple[Path, dict[str, object]]]
 EVALUATES = ("w0_fitness", "mutation", "crossover", "method", "engine")
 ROWS = {"baseline": "least", "schedule": "regrow", "method": "climb"}
 
@@ -33,15 +36,27 @@ def run(folder: Path, kind: str, *more: str) -> dict[str, object]:
     return json.loads((folder / "result.json").read_text())
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    """The folder and the result of a command in one process, which is run when it is first needed."""
+
+    @functools.cache
+    def made(kind: str) -> tuple[Path, dict[str, object]]:
+        folder = tmp_path_factory.mktemp(kind) / "run"
+        return folder, run(folder, kind)
+
+    return made
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_the_command_line_finds_it(kind: str, tmp_path: Path) -> None:
-    result = run(tmp_path / "run", kind)
+def test_the_command_line_finds_it(kind: str, alone: Alone) -> None:
+    folder, result = alone(kind)
     assert result["method"] == COMMANDS[kind][0]
     if kind in ("engine", "model", "data"):
         assert result[kind] == COMMANDS[kind][-1]
     if kind == "figure":
-        assert (tmp_path / "run" / "bars.png").stat().st_size > 1000
+        assert (folder / "bars.png").stat().st_size > 1000
     if kind == "schedule":
         assert result["mask"] != result["start"]
         assert result["sparsity"] == pytest.approx(0.8, abs=0.01)
@@ -49,18 +64,16 @@ def test_the_command_line_finds_it(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.process
 @pytest.mark.parametrize("kind", EVALUATES)
-def test_two_workers_have_the_same_bits(kind: str, tmp_path: Path) -> None:
-    alone, together = run(tmp_path / "alone", kind), run(tmp_path / "two", kind, "--workers", "pool:2")
-    assert {**alone, "seconds": 0} == {**together, "seconds": 0}
-    evaluations = (tmp_path / "two" / "evaluations.csv").read_text()
-    assert len({line.split(",")[-2] for line in evaluations.splitlines()[1:]}) == 2
+def test_two_workers_have_the_same_bits(kind: str, alone: Alone, tmp_path: Path) -> None:
+    together = run(tmp_path / "two", kind, "--workers", "pool:2")
+    assert {**alone(kind)[1], "seconds": 0} == {**together, "seconds": 0}
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["execution"]["workers"] == "pool:2"
 
 
 @pytest.mark.process
-def test_a_back_end_of_workers(tmp_path: Path) -> None:
-    alone = run(tmp_path / "alone", "w0_fitness")
+def test_a_back_end_of_workers(alone: Alone, tmp_path: Path) -> None:
     more = ("--load", str(OUTSIDE / "workers.py"), str(OUTSIDE / "w0_fitness.py"), "--workers", "futures:2")
-    assert {**run(tmp_path / "two", "w0_fitness", *more), "seconds": 0} == {**alone, "seconds": 0}
+    assert {**run(tmp_path / "two", "w0_fitness", *more), "seconds": 0} == {**alone("w0_fitness")[1], "seconds": 0}
 
 
 @pytest.mark.process

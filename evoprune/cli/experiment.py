@@ -62,12 +62,7 @@ def run_method(name: str, arguments: Sequence[str] | None, prog: str | None) -> 
         values = flat(options)
         shown_folder = values["out"] or Path("runs", folder_name(name, values, Execution))
         problem = make_problem(values)
-        given = {
-            **_own_fields(getattr(options, group)),
-            **_own_fields(options.execution),
-            "out": shown_folder,
-            "progress": True,
-        }
+        given = {**flat(getattr(options, group)), **flat(options.execution), "out": shown_folder, "progress": True}
         if values.get("tensorboard") is not None:
             from evoprune.search.evolution.callbacks import TensorBoard
 
@@ -113,12 +108,6 @@ def make_problem(values: dict[str, Any]) -> Problem:
         for kind in (Recipe, ProblemOptions)
     )
     return Problem(recipe=Recipe(**recipe), **problem)
-
-
-def _own_fields(options: Any) -> dict[str, Any]:
-    return {
-        field.name: getattr(options, field.name) for field in dataclasses.fields(options) if field.name not in ("seed", "out")
-    }
 
 
 def _print_settings(name: str, problem: Problem, values: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from evoprune.masks.evidence import Evidence
 from evoprune.runs import records
+from evoprune.runs.tensors import pack_tensors, parts_of, unpack_tensors
 from evoprune.system.archive import unpack_arrays
 from evoprune.system.files import read_bytes, write_atomically
 
@@ -110,8 +111,8 @@ class Checkpoints:
         path = self.folder / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         facts = records.as_json(facts)
-        sums = {"sha256": _checksum(facts, records.pack_tensors(tensors))}
-        write_atomically(path.with_suffix(".safetensors"), records.pack_tensors(tensors, sums))
+        sums = {"sha256": _checksum(facts, pack_tensors(tensors))}
+        write_atomically(path.with_suffix(".safetensors"), pack_tensors(tensors, sums))
         records.write_json(path, facts)
         return facts
 
@@ -143,7 +144,7 @@ def _files_of(path: Path) -> list[Path]:
 
 def _checksum(facts: Mapping[str, Any], packed: bytes) -> str:
     """Returns the checksum of JSON values and of the content of a safetensors file, its metadata aside."""
-    header, _, values = records.parts_of(packed)
+    header, _, values = parts_of(packed)
     digest = hashlib.sha256(json.dumps([facts, header], sort_keys=True).encode())
     digest.update(values)
     return digest.hexdigest()
@@ -161,10 +162,10 @@ def _read(path: Path) -> Content:
     if "npz_sha256" in facts:
         return _read_old_state(path, facts)
     packed = read_bytes(path.with_suffix(".safetensors"))
-    _, metadata, _ = records.parts_of(packed)
+    _, metadata, _ = parts_of(packed)
     if metadata is not None and metadata["sha256"] != _checksum(facts, packed):
         raise ValueError("its checksum differs")
-    return facts, records.unpack_tensors(packed)
+    return facts, unpack_tensors(packed)
 
 
 # Run folders that were begun before checkpoints had one format: steps have no checksum, states and evidence are .npz files.

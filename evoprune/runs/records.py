@@ -1,4 +1,4 @@
-"""Files of a run: JSON, CSV tables and safetensors, written atomically and read without pickle."""
+"""Files of a run: JSON and CSV tables, written atomically."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from safetensors import SafetensorError
-from safetensors.torch import load as from_bytes
-from safetensors.torch import save as to_bytes
-from torch import Tensor
 
 from evoprune.errors import InputError
 from evoprune.system.files import read_bytes, write_atomically
@@ -46,42 +41,6 @@ def as_json(content: Mapping[str, Any]) -> dict[str, Any]:
     """Returns values as they come back from a JSON file; numbers that are not finite become None."""
     found: dict[str, Any] = json.loads(json.dumps(_finite(content), allow_nan=False))
     return found
-
-
-def pack_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """Returns the content of a safetensors file; tied tensors are written out."""
-    plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    return to_bytes(plain, None if metadata is None else dict(metadata))
-
-
-def parts_of(content: bytes) -> tuple[dict[str, Any], dict[str, str] | None, memoryview]:
-    """Returns the parts of a safetensors file: its header, its metadata, None if it has none, and the tensors' values.
-
-    Raises:
-        ValueError: The content is damaged.
-    """
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    if not isinstance(header, dict):
-        raise ValueError("it is no safetensors file")
-    return header, header.pop("__metadata__", None), memoryview(content)[end:]
-
-
-def unpack_tensors(content: bytes) -> dict[str, Tensor]:
-    """Returns the tensors of the content of a safetensors file.
-
-    Raises:
-        ValueError: The content is damaged.
-    """
-    try:
-        return from_bytes(content)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes safetensors atomically; see :func:`pack_tensors`."""
-    write_atomically(path, pack_tensors(tensors))
 
 
 @contextmanager

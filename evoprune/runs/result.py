@@ -19,6 +19,7 @@ from evoprune.evaluation.evaluation import FAILURE, MACHINE_FAILURE, Evaluation
 from evoprune.masks.mask import Mask, fitness_of
 from evoprune.problem.problem import Problem
 from evoprune.runs import records
+from evoprune.runs.tensors import save_tensors
 from evoprune.training.final import HISTORY_COLUMNS, FinalTraining
 
 MEASURED = ("validation_accuracy", "validation_loss")
@@ -141,5 +142,5 @@ def write_result(folder: Path, result: Result) -> None:
         (folder / "hall_of_fame").mkdir(exist_ok=True)
         mask.save(folder / "hall_of_fame" / f"{i:03d}.npz")
     result.mask.save(folder / "mask.npz")
-    records.save_tensors(folder / "model.safetensors", result.model.state_dict())
+    save_tensors(folder / "model.safetensors", result.model.state_dict())
     records.write_json(folder / "result.json", result.summary)

@@ -1,7 +1,9 @@
 """What surrounds a run: terminals, settings of matplotlib, the working folder, and how it is started and interrupted."""
 
+import io
 import os
 import pickle
+import runpy
 import signal
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from matplotlib.axes import Axes
-from support.processes import ROOT, finish, python, start, wait_for
+from support.processes import ROOT, finish, python, python_anew, start, wait_for
 
 import evoprune as ep
 from evoprune.comparison.cells import Comparison
@@ -43,14 +45,25 @@ def under(environment: dict[str, str], *arguments: object, folder: Path = ROOT) 
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_help_is_printed_whatever_the_encoding(script: Path) -> None:
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_help_is_printed_whatever_the_encoding(encoding: str) -> None:
     """The help names Erdős, whom neither knows."""
-    for encoding in ("cp1252", "ascii") if script.name == "kstarts.py" else ("ascii",):
-        done = under({"PYTHONIOENCODING": encoding}, script, "--help")
-        assert done.returncode == 0, done.stderr
-        assert "usage" in done.stdout
-        assert "Traceback" not in done.stderr
+    done = under({"PYTHONIOENCODING": encoding}, "experiments/kstarts.py", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_script_has_help_that_any_terminal_prints(script: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(script), run_name="__main__")
+    assert not end.value.code
+    terminal.flush()
+    assert b"usage" in terminal.buffer.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.process
@@ -96,7 +109,9 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("name", ENVIRONMENTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=() if n in ("no home", "no text") else pytest.mark.slow) for n in ENVIRONMENTS]
+)
 def test_figures_do_not_depend_on_the_users_settings(run: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "matplotlibrc").write_text(MATPLOTLIBRC.get(name, ""), "latin-1")
     (tmp_path / "elsewhere").mkdir()
@@ -263,7 +278,7 @@ IN_OUR_GUARD = "from evoprune.cli.guard import guard\nguard(lambda: " + K_STARTS
 )
 def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path, launcher: tuple[str, ...], work: str) -> None:
     (tmp_path / "script.py").write_text(UNGUARDED.format(work=work) + "import time\ntime.sleep(100)\n")
-    code, output = python(*launcher, tmp_path / "script.py", folder=tmp_path, deadline=100)
+    code, output = python_anew(*launcher, tmp_path / "script.py", folder=tmp_path, deadline=100)
     assert code != 0
     assert output.count(MISSING_GUARD) == 1, output
     assert "Traceback" not in output
@@ -284,7 +299,7 @@ finally:
     pass
 """
     (tmp_path / "script.py").write_text(UNGUARDED.format(work=work))
-    code, output = python(*LAUNCHER, "--quiet", tmp_path / "script.py", folder=tmp_path, deadline=100)
+    code, output = python_anew(*LAUNCHER, "--quiet", tmp_path / "script.py", folder=tmp_path, deadline=100)
     assert (code, output) == (0, "DONE 2\n")
 
 
@@ -360,4 +375,4 @@ def test_ctrl_c_stays_ignored_in_the_background(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import os\nfrom evoprune.cli.guard import guard\nguard(lambda: os.kill(os.getpid(), 2))\n")
     code = f"import os, signal, sys; signal.signal(2, signal.SIG_IGN); os.execv(p := sys.executable, [p, {str(script)!r}])"
-    assert python("-c", code) == (0, "")
+    assert python_anew("-c", code) == (0, "")

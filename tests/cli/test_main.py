@@ -51,6 +51,55 @@ def test_every_method_explains_its_options_in_groups(evoprune, method: str) -> N
     assert " (default: " in output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("kstarts", "--sparsity", "1.0"), "sparsity is 1.0; expected"),
+        (("kstarts", "--sparsity", "-0.1"), "sparsity is -0.1; expected"),
+        (("kstarts", "--k", "0"), "k is 0; expected"),
+        (("kstarts", "--model", "nosuch"), "unknown model 'nosuch'; expected one of"),
+        (("kstarts", "--fitness", "nosuch"), "unknown fitness 'nosuch'; expected one of"),
+        (("kstarts", "--fitness-epochs", "1", "--out", "/dev/null/run"), "cannot write to /dev/null/run"),
+        (("evolve", "--k", "0"), "k is 0; expected"),
+        (("evolve", "--mutation", "inform"), "unknown mutation 'inform'"),
+        (("evolve", "--start", "nowhere/mask.npz"), "unknown start 'nowhere/mask.npz'"),
+        (("evolve", "--fitness", "accuracy", "sparsity", "--selection", "best"), "expected nsga2"),
+    ],
+)
+def test_bad_values_end_with_one_message(evoprune, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    code, output = evoprune(arguments[0], *SMALL, *arguments[1:])
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert code == 2, output
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in output
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_evolution_starts_from_files_and_folders(evoprune, tmp_path: Path) -> None:
+    assert evoprune("snip", *SMALL, "--sparsity", 0.5, "--out", "snip")[0] == 0
+    start = ("--start", "snip", "snip/mask.npz", "random")
+    code, output = evoprune(
+        "evolve",
+        *SMALL,
+        "--k",
+        2,
+        "--generations",
+        1,
+        "--trained-bests",
+        0,
+        "--sparsity",
+        0.5,
+        "--fitness-epochs",
+        1,
+        *start,
+        "--out",
+        "run",
+    )
+    assert code == 0, output
+    assert ep.Mask.load(tmp_path / "snip" / "mask.npz").hash in (tmp_path / "run" / "evaluations.csv").read_text()
+
+
 def test_wrong_names_get_the_cure(evoprune, tmp_path: Path) -> None:
     for arguments, cure in (
         (["kstart"], "Did you mean 'kstarts'"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.processes import kill_group, python, start, wait_for
+from support.processes import kill_group, python, python_anew, start, wait_for
 
 import evoprune as ep
 from evoprune.cli import compare as cli
@@ -303,7 +303,7 @@ def test_workers_do_the_cells_and_give_the_same(table: Path, tmp_path: Path, wor
     launcher = ["-m", "evoprune.scoop", "-n", 2] if workers == "scoop" else []
     if workers != "scoop":
         pytest.importorskip("distributed", reason="Dask is an extra: pip install 'evoprune[dask]'")
-    code, output = python(*launcher, *ARGUMENTS, "--workers", workers, "--out", folder)
+    code, output = python_anew(*launcher, *ARGUMENTS, "--workers", workers, "--out", folder)
     assert code == 0, output
     assert content(folder) == content(table)
     names = {path.name for path in (folder / "cells" / "kstarts-digits-mlp-0.9-0").iterdir()}
@@ -321,7 +321,7 @@ def test_an_unknown_method_ends_with_one_message(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_only_the_main_process_imports_pandas() -> None:
-    code, output = python("-c", "import sys, evoprune.comparison.cells; print('pandas' in sys.modules)")
+    code, output = python_anew("-c", "import sys, evoprune.comparison.cells; print('pandas' in sys.modules)")
     assert (code, output.strip()) == (0, "False")
 
 

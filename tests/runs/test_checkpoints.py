@@ -15,6 +15,7 @@ import torch
 from evoprune.operators import Evidence
 from evoprune.runs import records
 from evoprune.runs.checkpoints import Checkpoints
+from evoprune.runs.tensors import save_tensors
 
 MASKS = [name * 64 for name in "abc"]
 FLIPS = [*range(0, 400, 5), *range(400, 4000, 37)]
@@ -162,7 +163,7 @@ def savez(**arrays: Any) -> bytes:
 
 def test_checkpoints_of_earlier_versions_are_read(tmp_path: Path) -> None:
     records.write_json(tmp_path / "winner.json", {"loss": None})
-    records.save_tensors(tmp_path / "winner.safetensors", {"w": torch.ones(2)})
+    save_tensors(tmp_path / "winner.safetensors", {"w": torch.ones(2)})
     packed, text = savez(bits=np.array([[7]], np.uint8)), json.dumps({"gen": 3})
     (tmp_path / "generation-000003.npz").write_bytes(packed)
     sums = {"npz_sha256": hashlib.sha256(packed).hexdigest(), "sha256": hashlib.sha256(text.encode()).hexdigest()}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from deap import algorithms, base, creator, tools
-from support.processes import python
+from support.processes import python, python_anew
 
 import evoprune as ep
 from evoprune.operators import CROSSOVERS, MUTATIONS, Evidence, keep_survivors, repair
@@ -612,6 +612,6 @@ if __name__ == "__main__":
 @pytest.mark.process
 def test_a_forked_process_makes_its_own_problem(tmp_path: Path) -> None:
     (tmp_path / "sweep.py").write_text(SWEEP)
-    code, output = python(tmp_path / "sweep.py", deadline=100)
+    code, output = python_anew(tmp_path / "sweep.py", deadline=100)
     assert code == 0, output
     assert output.splitlines()[-1] == "[54592, 54592]"

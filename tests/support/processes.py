@@ -1,5 +1,7 @@
 """Processes of python, each in a process group of its own."""
 
+import atexit
+import functools
 import os
 import signal
 import subprocess
@@ -9,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from support import warm
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,5 +56,22 @@ def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool], dead
         time.sleep(0.002)
 
 
+@functools.cache
+def server() -> warm.Server:
+    made = warm.Server()
+    atexit.register(made.close)
+    return made
+
+
 def python(*arguments: object, folder: Path | None = None, deadline: float = 240) -> tuple[int, str]:
+    """Runs a program in a process that has the heavy libraries already, and returns its exit status and its output."""
+    sys.audit("subprocess.Popen", sys.executable, arguments, None, None)  # as starting it would
+    status, output = server().run([str(a) for a in arguments], folder or ROOT, deadline)
+    if status is None:
+        pytest.fail(f"not finished within {deadline} s:\n{output}")
+    return status, output
+
+
+def python_anew(*arguments: object, folder: Path | None = None, deadline: float = 240) -> tuple[int, str]:
+    """Runs a new interpreter, as a user does, and returns its status and output."""
     return finish(start([str(a) for a in arguments], folder), deadline)

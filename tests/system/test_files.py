@@ -31,6 +31,7 @@ from evoprune.problem.identity import VERSION
 from evoprune.runs import records
 from evoprune.runs.evaluations import append_evaluations, read_evaluations
 from evoprune.runs.run import SCHEMA, Run
+from evoprune.runs.tensors import save_tensors
 from evoprune.system import files
 from evoprune.workers.base import Returned
 
@@ -47,7 +48,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "evaluations.csv": lambda path: append_evaluations(path, 0, evaluations(8)),
     "table.csv": lambda path: records.write_table(path, ["a"], [{"a": i} for i in range(10_000)]),
     "facts.json": lambda path: records.write_json(path, {"a": "x" * 100_000}),
-    "model.safetensors": lambda path: records.save_tensors(path, {"a": torch.zeros(100_000)}),
+    "model.safetensors": lambda path: save_tensors(path, {"a": torch.zeros(100_000)}),
     "mask.npz": lambda path: ep.Mask(np.ones(1_000_000, bool), {"w": (1_000_000,)}).save(path),
 }
 FULL = """

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.processes import python
+from support.processes import python, python_anew
 
 import evoprune as ep
 from evoprune.errors import LostTaskError
@@ -251,7 +251,7 @@ def test_scoop_evaluates_a_module_of_the_users_own_bit_for_bit(tmp_path: Path) -
     code, output = python(script, folder=tmp_path)
     assert code == 0, output
     alone = result_of(output)
-    code, output = python("-m", "evoprune.scoop", "-n", 2, script, folder=tmp_path)
+    code, output = python_anew("-m", "evoprune.scoop", "-n", 2, script, folder=tmp_path)
     assert code == 0, output
     together = result_of(output)
     assert (alone["scoop"], together["scoop"]) == (False, True)

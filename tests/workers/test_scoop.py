@@ -18,7 +18,7 @@ import pytest
 import zmq
 from support.comparing import assert_it_alone_failed, assert_same, least_fit
 from support.fleet import assert_all_end, evaluations, listening
-from support.processes import finish, kill_group, python, start, wait_for
+from support.processes import finish, kill_group, python_anew, start, wait_for
 
 import evoprune as ep
 
@@ -72,7 +72,7 @@ def launch(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("n", [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))])
 def test_workers_give_the_serial_result(
     whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, n: int
 ) -> None:
@@ -175,7 +175,7 @@ def test_an_idle_worker_killed_and_a_stranger_at_the_door(
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("part", ["script", "launcher"])
+@pytest.mark.parametrize("part", ["script", pytest.param("launcher", marks=pytest.mark.slow)])
 def test_the_script_or_the_launcher_killed(
     whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path, part: str
 ) -> None:
@@ -201,8 +201,8 @@ def test_the_script_or_the_launcher_killed(
         ("kill", "2 workers ended at it; the last: .* killed by SIGKILL"),
         ("hang", "took longer than --evaluation-timeout allows"),
         ("raise", "ValueError: poisoned"),
-        ("exit", r"SystemExit\(3\)"),
-        ("rubbish", "a worker returned rubbish: "),
+        pytest.param("exit", r"SystemExit\(3\)", marks=pytest.mark.slow),
+        pytest.param("rubbish", "a worker returned rubbish: ", marks=pytest.mark.slow),
     ],
 )
 def test_a_hostile_mask_gets_the_worst_fitness(
@@ -318,7 +318,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.process
 @pytest.mark.parametrize("n", [1, 2])
 def test_scoops_own_futures_and_the_scripts_exit_status(tasks: Path, n: int) -> None:
-    code, output = python(*LAUNCHER, "-n", n, tasks, "work", "--host", "-n 5", deadline=60)
+    code, output = python_anew(*LAUNCHER, "-n", n, tasks, "work", "--host", "-n 5", deadline=60)
     assert code == 7, output
     nested = [sum(i * i for i in range(n)) for n in range(7)]
     assert f"[0, 1, 4, 9, 16] {[sum(nested[:n]) for n in range(7)]}" in output
@@ -344,7 +344,7 @@ def test_modules_are_looked_for_beside_the_script_first(tmp_path: Path) -> None:
         "import common\nfrom scoop import futures\nif __name__ == '__main__':\n    print(*futures.map(common.where, [1]))\n"
     )
     (tmp_path / "sub" / "script.py").write_text(script)
-    code, output = python(*LAUNCHER, "-n", 1, "sub/script.py", folder=tmp_path, deadline=60)
+    code, output = python_anew(*LAUNCHER, "-n", 1, "sub/script.py", folder=tmp_path, deadline=60)
     assert code == 0, output
     assert "sub\n" in output
 
@@ -361,7 +361,7 @@ def test_modules_are_looked_for_beside_the_script_first(tmp_path: Path) -> None:
     ],
 )
 def test_what_goes_wrong_in_a_task_reaches_the_user(tasks: Path, mode: str, message: str) -> None:
-    code, output = python(*LAUNCHER, "-n", 1, tasks, mode, deadline=60)
+    code, output = python_anew(*LAUNCHER, "-n", 1, tasks, mode, deadline=60)
     assert code == 1, output
     assert message in output
     if mode in ("raise", "exit"):
@@ -387,7 +387,7 @@ def test_signals_go_to_the_script(tasks: Path, number: signal.Signals, status: i
 
 @pytest.mark.process
 def test_exceptions_of_the_scripts_handlers_reach_it(tasks: Path) -> None:
-    code, output = python(*LAUNCHER, "-n", 1, tasks, "alarm", deadline=60)
+    code, output = python_anew(*LAUNCHER, "-n", 1, tasks, "alarm", deadline=60)
     assert code == 5, output
 
 
@@ -397,7 +397,7 @@ def sleepers(folder: Path) -> list[int]:
 
 @pytest.mark.process
 def test_what_workers_start_ends_with_them(tasks: Path, tmp_path: Path) -> None:
-    code, output = python(*LAUNCHER, "-n", 1, tasks, "sleepers", tmp_path, deadline=60)
+    code, output = python_anew(*LAUNCHER, "-n", 1, tasks, "sleepers", tmp_path, deadline=60)
     assert code == 0, output
     assert len(sleepers(tmp_path)) == 2  # of the one that was killed, and of the one that did it again
     assert_all_end(sleepers(tmp_path))
@@ -429,7 +429,7 @@ def test_what_workers_start_ends_with_the_launcher(tasks: Path, tmp_path: Path) 
     ],
 )
 def test_bad_options_end_with_one_message(arguments: list[object], message: str) -> None:
-    code, output = python(*LAUNCHER, *arguments, deadline=30)
+    code, output = python_anew(*LAUNCHER, *arguments, deadline=30)
     assert code == 2, output
     assert output.startswith("error: ")
     assert message in output
@@ -440,7 +440,7 @@ def test_workers_that_cannot_start_end_the_run(tmp_path: Path) -> None:
     script = tmp_path / "broken.py"
     script.write_text("from scoop import futures\nif __name__ != '__main__':\n    raise ImportError('no torch here')\n"
                       "print(list(futures.map(abs, range(3))))\n")  # fmt: skip
-    code, output = python(*LAUNCHER, "-n", 1, script, deadline=60)
+    code, output = python_anew(*LAUNCHER, "-n", 1, script, deadline=60)
     assert code == 1, output
     assert "ImportError: no torch here" in output
     assert "no worker can be started" in output
@@ -460,7 +460,7 @@ def test_keys_are_in_no_list_of_processes(tasks: Path) -> None:
 
 @pytest.mark.process
 def test_stock_launcher_works_with_one_warning(script: Path, whole: Path, tmp_path: Path) -> None:
-    code, output = python("-m", "scoop", "-n", 2, script, tmp_path / "run")
+    code, output = python_anew("-m", "scoop", "-n", 2, script, tmp_path / "run")
     assert code == 0, output
     assert output.count("warning: SCOOP's own launcher") == 1
     assert "use: python -m evoprune.scoop -n N script.py" in output
