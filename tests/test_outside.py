@@ -24,6 +24,7 @@ COMMANDS = {
     "data": (*FEW, "--data", "quadrants"),
 }  # fmt: skip
 Alone = Callable[[str], tuple[Path, dict[str, object]]]
+ALIKE = ("crossover", "engine")  # reach workers as mutations do
 EVALUATES = ("w0_fitness", "mutation", "crossover", "method", "engine")
 ROWS = {"baseline": "least", "schedule": "regrow", "method": "climb"}
 
@@ -63,7 +64,7 @@ def test_the_command_line_finds_it(kind: str, alone: Alone) -> None:
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("kind", EVALUATES)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow if kind in ALIKE else ()) for kind in EVALUATES])
 def test_two_workers_have_the_same_bits(kind: str, alone: Alone, tmp_path: Path) -> None:
     together = run(tmp_path / "two", kind, "--workers", "pool:2")
     assert {**alone(kind)[1], "seconds": 0} == {**together, "seconds": 0}

@@ -107,7 +107,7 @@ def run_cell(
     execution = replace(execution, out=folder, workers=who)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)  # the cell's note says it
-        carry_out(variant.record or variant.method, method, problem, options, execution)
+        carry_out(variant.method, method, problem, options, execution)
 
 
 @dataclass(frozen=True)

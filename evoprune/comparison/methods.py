@@ -22,12 +22,10 @@ class Variant:
     Attributes:
         method: Name of the method.
         options: Its options, in the place of the defaults.
-        record: The method's name in records; None: the same name.
     """
 
     method: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    record: str | None = None
 
 
 _ALONE = {"controls": False, "workers": "serial"}
@@ -60,7 +58,7 @@ VARIANTS: dict[str, Variant] = {
     "dissipate-relative": Variant("dissipate", {"movement": "relative"}),
     "evolve-dissipated-fixed": Variant("evolve", {**_EVOLVE, "evolution": _DISSIPATED_FIXED, "fitness_epochs": 2}),
     "evolve-fixed": Variant("evolve", {**_EVOLVE, "evolution": _FIXED, "fitness_epochs": 1}),
-    "random-dropout": Variant("dissipate", {"movement": "random"}, "random-dropout"),
+    "random-dropout": Variant("dissipate", {"movement": "random"}),
     "random-search-fixed": _random_search(_FIXED, 1),
 }
 

@@ -67,6 +67,7 @@ def carry_out(name: str, method: Method, problem: Problem, options: Any, executi
     require_main_guard()
     seed = problem.seed if execution.seed is None else seeds.check_seed(execution.seed)
     require(method, problem, options)
+    name = method.name_of(options) if hasattr(method, "name_of") else name
     course = _find_and_train if hasattr(method, "find") else _search_and_train
     with _session(name, method, problem, seed, options, execution) as session:
         result = course(name, method, session, options)

@@ -67,6 +67,11 @@ class Dissipate:
         return Plan(options.restart, dissipation.start, dissipation.last, free_after=0)
 
     @staticmethod
+    def name_of(options: DissipateOptions) -> str:
+        """Returns the name in records: removing weights at random is the control, and no dissipating."""
+        return "random-dropout" if options.movement == "random" else "dissipate"
+
+    @staticmethod
     def require(problem: Problem, options: DissipateOptions) -> None:
         """Checks the options.
 
@@ -120,4 +125,4 @@ def dissipate(problem: Problem, **options: Any) -> Result:
         InputError: A value out of range, an unknown name, or an ``out`` that holds another run or cannot be written.
         RunError: The final training diverged.
     """
-    return run("random-dropout" if options.get("movement") == "random" else "dissipate", Dissipate, problem, options)
+    return run("dissipate", Dissipate, problem, options)

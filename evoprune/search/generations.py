@@ -36,8 +36,11 @@ def log_generation(
         known: Evaluations by mask hash.
         new: Hashes of the masks that were evaluated in this generation.
     """
-    names = (*known[population[0].hash].terms, ACCURACY)
-    terms = with_statistics(tools.MultiStatistics({n: tools.Statistics(lambda e, n=n: e.values[n]) for n in names}))
+    earlier = [name for name in logbook.chapters if name != _LAYERS]
+    names = dict.fromkeys([*(term for mask in population for term in known[mask.hash].terms), *earlier, ACCURACY])
+    terms = with_statistics(
+        tools.MultiStatistics({n: tools.Statistics(lambda e, n=n: e.values.get(n, math.nan)) for n in names})
+    )
     counts = layer_counts(population)
     by_layer = zip(counts.min(0), counts.mean(0), counts.max(0), layer_counts([best])[0], strict=True)
     logbook.header = ["gen", "nevals", "best", *STATISTICS, "diversity", "seconds"]

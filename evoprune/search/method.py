@@ -37,6 +37,7 @@ class AskTell(Protocol):
       of the first masks, if it is not ``options.sparsity``;
     - ``plan(problem, options)``, a static method: how chosen masks are trained, see :class:`evoprune.search.final.Plan`;
     - ``settings(problem, options)``, a static method: the options as a run records them;
+    - ``name_of(options)``, a static method: the method's name in records, if options decide it;
     - ``own(options)``, a static method: the user's own functions that the options name, by kind and name;
     - ``cost(problem, options)``, a static method: see :data:`Cost`;
     - ``evaluations(options)``, a static method: the number of evaluations, for ``--dry-run``;

@@ -208,7 +208,7 @@ def direct_grasp(problem, loss):
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("temperature", [None, 1.0, 3.0])
+@pytest.mark.parametrize("temperature", [None, 3.0])
 def test_grasp_is_hessian_times_gradient(activation, bias, temperature):
     problem = tiny_problem(bias, activation)
     y = problem.data.train[1]
@@ -729,7 +729,7 @@ ATTENTION = {
 
 
 @pytest.mark.filterwarnings("ignore::evoprune.errors.UnprunableWarning")
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ATTENTION)
 @pytest.mark.parametrize("saliency", ["snip", "grasp", "synflow"])
 def test_attention_is_scored(kind, saliency, dtype):

@@ -201,7 +201,7 @@ def test_a_relative_folder_of_data_stays_what_it_was(tmp_path: Path, mnist_dir: 
     (tmp_path / "home" / "mnist").symlink_to(mnist_dir.absolute())
     (tmp_path / "elsewhere").mkdir()
     recipe = ep.Recipe(epochs=1)
-    for given, environment in (("mnist", None), (Path("mnist"), None), ("~/mnist", None), (None, "mnist"), (None, "~/mnist")):
+    for given, environment in ((Path("mnist"), None), (None, "~/mnist")):
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
         monkeypatch.chdir(tmp_path / "home")
         if environment is None:

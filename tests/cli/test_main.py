@@ -1,5 +1,6 @@
 """The command ``evoprune``, within this process: help, estimates, files of the user's own, folders."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -155,3 +156,10 @@ def test_the_name_of_a_folder_depends_on_settings_alone() -> None:
     assert name == folder_name("snip", {**values, "initialization": "kaiming"}, Execution)
     for other in ({"lr": 0.2}, {"seed": 1}, {"engine": "sparse"}, {"loss": "mse"}, {"initialization": "xavier"}):
         assert folder_name("snip", {**values, **other}, Execution) != name
+
+
+def test_weights_removed_at_random_are_recorded_as_the_control(evoprune, tmp_path: Path) -> None:
+    few = ("--epochs", 2, "--dissipate-epochs", 1, "--sparsity", 0.3)
+    code, output = evoprune("dissipate", *SMALL, *few, "--movement", "random", "--out", "run")
+    assert code == 0, output
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["method"] == "random-dropout"

@@ -84,7 +84,7 @@ def test_every_method_does_its_cell_at_the_planned_cost(method: str, tmp_path: P
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("budget", [3.0, 9.0])
+@pytest.mark.parametrize("budget", [3.0, pytest.param(9.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", sorted(VARIANTS))
 def test_a_budget_is_kept_or_the_method_left_out(method: str, budget: float, tmp_path: Path) -> None:
     within = cell(method, sparsity=0.7, budget=budget)

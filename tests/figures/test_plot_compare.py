@@ -184,7 +184,7 @@ def test_figures_have_their_panels_and_say_what_they_show(folder: Path, name: st
 
 
 def test_a_figure_is_of_one_group(tmp_path: Path) -> None:
-    cells = comparison.cells(METHODS, seeds=1)
+    cells = comparison.cells(METHODS[:3], seeds=1)
     pd.concat([cells, cells.assign(data="digits")]).to_csv(tmp_path / "cells.csv", index=False)
     with pytest.raises(InputError, match=r"one \(data, model\) group"):
         accuracy.accuracy_figure(tmp_path)

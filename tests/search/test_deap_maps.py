@@ -126,7 +126,7 @@ def test_maps_over_processes_answer_with_equal_values(name: str, toolbox: base.T
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("context", ["spawn", "forkserver"])
+@pytest.mark.parametrize("context", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_started_processes_answer_with_equal_values(context: str, tmp_path) -> None:
     script = tmp_path / "script.py"
     script.write_text(f"""

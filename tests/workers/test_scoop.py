@@ -199,7 +199,7 @@ def test_the_script_or_the_launcher_killed(
     ("behaviour", "reason"),
     [
         ("kill", "2 workers ended at it; the last: .* killed by SIGKILL"),
-        ("hang", "took longer than --evaluation-timeout allows"),
+        pytest.param("hang", "took longer than --evaluation-timeout allows", marks=pytest.mark.slow),
         ("raise", "ValueError: poisoned"),
         pytest.param("exit", r"SystemExit\(3\)", marks=pytest.mark.slow),
         pytest.param("rubbish", "a worker returned rubbish: ", marks=pytest.mark.slow),
