@@ -9,10 +9,14 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from evoprune.errors import look_up
+from evoprune.errors import InputError, look_up
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+# Beyond these, a number among options is a slip: work with it would never end, or overflow. Fields whose metadata has
+# ``any_size`` are free, such as seeds.
+MOST_COUNT = 1_000_000
+MOST, LEAST = 1e12, 1e-100
 
 
 def make(kind: type[T], given: Mapping[str, Any]) -> T:
@@ -51,6 +55,7 @@ def split(kinds: Sequence[type[Any]], given: Mapping[str, Any]) -> tuple[Any, ..
     made = tuple(kind(**{name: given[name] for name in each if name in given}) for kind, each in zip(kinds, names, strict=True))
     for options in made:
         check_choices(options)
+        check_sizes(options)
     return made
 
 
@@ -66,6 +71,28 @@ def check_choices(options: Any) -> None:
         for word in value if isinstance(value, (tuple, list)) else (value,):
             if isinstance(word, str):
                 look_up(name, word, dict.fromkeys(choices))
+
+
+def check_sizes(options: Any) -> None:
+    """Checks the numbers among a dataclass's fields for sizes that cannot be meant.
+
+    Raises:
+        InputError: An integer beyond :data:`MOST_COUNT`, or a number beyond :data:`MOST` or nearer to 0 than :data:`LEAST`.
+    """
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        values = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else (value,)
+        for number in values:
+            if not field.metadata.get("any_size") and isinstance(number, (int, float)):
+                _require_size(field.name, number)
+
+
+def _require_size(name: str, number: float) -> None:
+    most = MOST_COUNT if isinstance(number, int) else MOST
+    if not -most <= number <= most:
+        raise InputError(f"{name} is {number!r}; expected a number of at most {most:,.0f}.")
+    if 0 < abs(number) < LEAST:
+        raise InputError(f"{name} is {number!r}; expected 0, or at least {LEAST:g}.")
 
 
 def accepted(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ wire. It simulates generations of --offspring masks, generations that grow with 
 
 from evoprune.cli.forms import parse
 from evoprune.cli.guard import guard
-from evoprune.runs.evaluations import append_evaluations
+from evoprune.runs.evaluations import Evaluations
 from evoprune.runs.run import Run
 from evoprune.system import signals
 
@@ -215,16 +215,17 @@ def measure(options: SimulationOptions) -> tuple[Costs, dict[int, float]]:
     content = [asdict(evaluation) for evaluation in evaluated]
     with tempfile.TemporaryDirectory() as folder:
         breed, close = measure_main_process(session, chosen, Path(folder))
-        take = median_time(options.repeats, lambda: take_reply(pickle.dumps(content), masks, evaluator.job, Path(folder)))
+        rows = Evaluations(Path(folder, "evaluations.csv"))
+        take = median_time(options.repeats, lambda: take_reply(pickle.dumps(content), masks, evaluator.job, rows))
     send = median_time(options.repeats, lambda: pickle.dumps(pack_masks(masks)))
     costs = Costs(max(0.0, float(chunk)), float(mask), float(spread), breed, send, take, close, options.wire)
     return costs, medians
 
 
-def take_reply(content: bytes, masks: Sequence[ep.Mask], job: Job, folder: Path) -> None:
+def take_reply(content: bytes, masks: Sequence[ep.Mask], job: Job, rows: Evaluations) -> None:
     """Unpickles, checks and records a reply, as the main process does."""
     evaluations = evaluations_of(Returned(pickle.loads(content)), masks, job)  # noqa: S301 - made above
-    append_evaluations(folder / "evaluations.csv", 1, evaluations)
+    rows.append(1, evaluations)
 
 
 def measure_main_process(session: Session, options: EvolveOptions, folder: Path) -> tuple[float, float]:

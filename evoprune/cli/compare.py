@@ -30,6 +30,8 @@ def compare(arguments: Sequence[str], prog: str | None) -> None:
         prog: The command's name in ``--help``.
     """
     with signals.nothing_begun():
+        from filelock import FileLock
+
         from evoprune.comparison import course, markdown
         from evoprune.comparison.options import CompareOptions, plan
         from evoprune.problem.options import ProblemOptions
@@ -48,9 +50,10 @@ def compare(arguments: Sequence[str], prog: str | None) -> None:
     left = course.compare(comparison, wanted, folder, chosen.workers)
     if left:
         print(f"{len(left)} of {len(wanted)} cells are being done by another process; run again when it has finished")
-    table = markdown.write_tables(folder)
-    print(table.read_text(encoding="utf-8"))
-    print(f"written to {chosen.out}: {', '.join(['cells.csv', table.name, *_draw_figures(folder)])}")
+    with FileLock(folder / ".drawing.lock"):  # one process at a time draws, each with all rows until then
+        table = markdown.write_tables(folder)
+        print(table.read_text(encoding="utf-8"))
+        print(f"written to {chosen.out}: {', '.join(['cells.csv', table.name, *_draw_figures(folder)])}")
 
 
 def _draw_figures(folder: Path) -> list[str]:

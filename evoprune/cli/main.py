@@ -21,7 +21,7 @@ def main(command: str, arguments: Sequence[str] | None = None) -> None:
     """Runs one command, as the scripts in ``experiments`` do; see :func:`run`.
 
     Args:
-        command: ``compare``, or the name of a method.
+        command: ``compare``, ``migrate``, or the name of a method.
         arguments: Its options; None takes the process's.
     """
     guard(lambda: _run(command, sys.argv[1:] if arguments is None else list(arguments), None))
@@ -52,6 +52,10 @@ def _run(command: str, arguments: list[str], prog: str | None) -> None:
         from evoprune.cli.plot import plot
 
         plot(arguments, prog)
+    elif command == "migrate":
+        from evoprune.cli.migrate import migrate
+
+        migrate(arguments, prog)
     else:
         from evoprune.cli.experiment import run_method
 
@@ -80,6 +84,7 @@ def _overview(arguments: Sequence[str]) -> str:
     lines += [
         f"  {'compare':16} Compare methods over sparsities, seeds and data sets.",
         f"  {'plot':16} Draw a figure of a run or of a comparison.",
+        f"  {'migrate':16} Bring the folder of an earlier version to this one.",
     ]
     return "\n".join(
         [

@@ -11,6 +11,7 @@ from typing import Any
 
 from evoprune.comparison.methods import find, split_control
 from evoprune.errors import InputError
+from evoprune.options import MOST_COUNT
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,8 @@ def make_cells(
             raise InputError(f"no {name} are given; expected at least one.")
     if budget is not None and not (math.isfinite(budget) and budget > 0):
         raise InputError(f"budget is {budget}; expected a number of epochs of dense training above 0, such as 3.")
+    if (count := len(methods) * len(data) * len(sparsities) * len(seeds_)) > MOST_COUNT:
+        raise InputError(f"the comparison has {count:,} cells; expected at most {MOST_COUNT:,}.")
     ordered = sorted(dict.fromkeys(methods), key=lambda method: split_control(method)[1] is not None)
     cells = [
         Cell(method, name, model, 0.0 if split_control(method)[0] == "dense" else float(sparsity), seed, budget)
@@ -109,4 +112,10 @@ def make_cells(
         for sparsity in sparsities
         for method in ordered
     ]
-    return list(dict.fromkeys(cells))
+    places: dict[str, Cell] = {}
+    for cell in dict.fromkeys(cells):
+        other = places.setdefault(cell.folder, cell)
+        if other != cell:
+            near = f"{other.sparsity!r} and {cell.sparsity!r}"
+            raise InputError(f"sparsities {near} would have the same folder; expected others.")
+    return list(places.values())

@@ -6,28 +6,36 @@ work on one comparison: a cell that another process is working on is left to it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+from filelock import FileLock
 from tqdm import tqdm
 
 from evoprune.comparison.budget import options_of
 from evoprune.comparison.cells import Cell, Comparison
 from evoprune.comparison.execute import check_cells, problem_of
 from evoprune.comparison.methods import split_control
-from evoprune.comparison.rows import add_rows, finished, read_rows, row_keys
+from evoprune.comparison.rows import TABLES, add_rows, finished, read_rows, row_keys
 from evoprune.comparison.spread import base_of, mask_path, serial_cells, spread_cells
 from evoprune.errors import InputError
-from evoprune.runs import records
+from evoprune.runs import records, sums
+from evoprune.runs.config import read_config
 from evoprune.runs.settings import settings_difference
-from evoprune.system.files import require_own
+from evoprune.system.files import remove_made, require_own
 from evoprune.system.importing import require_main_guard
+from evoprune.workers.base import Workers
 from evoprune.workers.choose import choose_workers
 from evoprune.workers.serial import Serial
+
+SCHEMA = 2
 
 
 def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers: str = "auto") -> list[Cell]:
@@ -51,23 +59,26 @@ def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers
     folder = folder.absolute()
     require_own(folder)
     cells = check_cells(comparison, cells)
-    _keep_settings(comparison, cells, folder)
+    evaluating = choose_workers(workers)
+    with _nothing_left(folder):
+        with _locked(folder):
+            every = _keep_settings(comparison, cells, folder)
+            cells = check_cells(comparison, every) if _drop_damaged_tables(folder) else cells
+        return _do_missing(comparison, cells, folder, evaluating)
+
+
+def _do_missing(comparison: Comparison, cells: Sequence[Cell], folder: Path, evaluating: Workers) -> list[Cell]:
+    """Does the cells that are missing, and returns those that another process is working on."""
     runs = folder / "cells"
     done, failed = finished(folder), _failed(cells, folder)
     todo: list[Cell] = []
     for cell in cells:
         base = base_of(cell)
-        if cell.keys in done:
-            continue
-        if (runs / cell.folder / "result.json").exists():  # killed before its rows were written
-            _require_same_run(comparison, cell, runs)
-            with records.as_written(runs / cell.folder):
-                add_rows(folder, cell, runs)
+        if cell.keys in done or _is_added(comparison, cell, folder):
             continue
         if base is not None and base not in [*todo, *failed] and not mask_path(base, runs).exists():
             todo.append(base)  # its mask is needed
         todo.append(cell)
-    evaluating = choose_workers(workers)
     do: Callable[..., Iterator[tuple[Cell, str]]] = serial_cells
     with ExitStack() as stack, tqdm(total=len(todo), desc="cells", unit="cell", smoothing=0, disable=not todo) as bar:
         if todo and not isinstance(evaluating, Serial):
@@ -90,30 +101,108 @@ def _failed(cells: Sequence[Cell], folder: Path) -> list[Cell]:
     return [cell for cell in wanted if cell.keys in rows]
 
 
-def _keep_settings(comparison: Comparison, cells: Sequence[Cell], folder: Path) -> None:
-    """Writes the comparison's settings and those of its methods, or checks them against those that are there.
+@contextmanager
+def _nothing_left(folder: Path) -> Iterator[None]:
+    """Removes the folder of a comparison that was made, but in which no cell could begin."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        if made and not (folder / "cells.csv").exists() and not list(folder.glob("cells/*/config.json")):
+            with contextlib.suppress(OSError):
+                (folder / "compare.json").unlink(missing_ok=True)
+                remove_made(folder, [folder / "cells", *made] if (folder / "cells").exists() else made)
+        raise
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Makes a comparison's folder, and keeps other processes from its settings and tables.
 
     Raises:
-        InputError: The folder holds a comparison with other settings.
+        InputError: The folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock").acquire()
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error}; choose another --out.") from error
+    with lock:
+        yield
+
+
+def _keep_settings(comparison: Comparison, cells: Sequence[Cell], folder: Path) -> list[Cell]:
+    """Writes the comparison's settings, those of its methods, and its cells, or checks them against those that are there.
+
+    Returns:
+        The cells of all commands so far.
+
+    Raises:
+        InputError: The folder holds a comparison with other settings, or of another version of evoprune.
     """
     methods = {cell.base: options_of(comparison, cell.base) for cell in cells}
-    settings = {"schema": 1, "settings": comparison.settings(), "methods": json.loads(json.dumps(methods, default=asdict))}
-    path = folder / "compare.json"
-    before = records.read_json(path)
+    settings = {"schema": SCHEMA, "settings": comparison.settings(), "methods": json.loads(json.dumps(methods, default=asdict))}
+    path, every = folder / "compare.json", list(cells)
+    before = read_settings(folder)
     if before is not None:
         with records.as_written(path):
             known = {name: dict(options) for name, options in before["methods"].items()}
             same = {"settings": before["settings"], **{name: known[name] for name in methods if name in known}}
+            every = list(dict.fromkeys([*(Cell(*keys) for keys in before["cells"]), *cells]))
         now = {"settings": settings["settings"], **{name: settings["methods"][name] for name in same if name != "settings"}}
         if difference := settings_difference(same, now):
             raise InputError(f"{folder} holds another comparison: {difference}. Choose another --out.")
         settings["methods"] = known | settings["methods"]
-    folder.mkdir(parents=True, exist_ok=True)
-    records.write_json(path, settings)
+    sums.write_sealed(path, {**settings, "cells": [cell.keys for cell in every]})
+    return every
+
+
+def read_settings(folder: Path) -> dict[str, Any] | None:
+    """Reads ``compare.json``; None if there is none.
+
+    Raises:
+        InputError: The file differs from the one that was written, or is of another version of evoprune.
+    """
+    path = folder / "compare.json"
+    before = records.read_json(path)
+    if before is not None and sums.KEY not in before and before.get("schema") == 1:
+        raise InputError(f"{folder} was written by an earlier version of evoprune; run: evoprune migrate {folder}")
+    return sums.read_sealed(path)
+
+
+def _drop_damaged_tables(folder: Path) -> bool:
+    """Removes the tables if one of them is damaged, and says so: their rows come from the run folders."""
+    there = [name for name in TABLES if (folder / name).exists()]
+    names = sums.damaged(folder) if there or (folder / sums.FILE).exists() else []
+    if not names:
+        return False
+    warnings.warn(
+        f"{', '.join(names)} in {folder} differs from what evoprune wrote; the tables are made again from the folders of the "
+        f"cells, and cells without one are done again.",
+        stacklevel=3,
+    )
+    for name in reversed([*TABLES, sums.FILE]):
+        (folder / name).unlink(missing_ok=True)
+    return True
+
+
+def _is_added(comparison: Comparison, cell: Cell, folder: Path) -> bool:
+    """Adds the rows of a cell that was killed before they were written; False if its run folder is not finished and intact."""
+    runs = folder / "cells"
+    if not (runs / cell.folder / "result.json").exists():
+        return False
+    try:
+        _require_same_run(comparison, cell, runs)
+        with records.as_written(runs / cell.folder):
+            add_rows(folder, cell, runs)
+    except sums.DamageError as error:
+        warnings.warn(f"{error} {cell.folder} is done again.", stacklevel=3)
+        return False
+    return True
 
 
 def _require_same_run(comparison: Comparison, cell: Cell, runs: Path) -> None:
-    config = records.read_json(runs / cell.folder / "config.json")
+    config = read_config(runs / cell.folder)
     problem = problem_of(comparison, cell)
     with records.as_written(runs / cell.folder):
         before = {} if config is None else config["settings"]["problem"]

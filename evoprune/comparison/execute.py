@@ -17,7 +17,7 @@ from evoprune.comparison.budget import epochs_within, resolve
 from evoprune.comparison.cells import Cell, Comparison
 from evoprune.comparison.methods import split_control
 from evoprune.engines import auto
-from evoprune.errors import CollapseWarning, RunError
+from evoprune.errors import CollapseWarning, InputError, RunError
 from evoprune.masks.mask import Mask
 from evoprune.masks.random import survivors_of
 from evoprune.problem.problem import Problem
@@ -76,6 +76,8 @@ def check_cells(comparison: Comparison, cells: Sequence[Cell]) -> list[Cell]:
         require(method, problem, options)
         if not hasattr(method, "find"):
             prepare_evaluator(method, problem, cell.seed, options, execution)
+    if not fitting:
+        raise InputError(f"no method fits a budget of {cells[0].budget} epochs of dense training; expected a larger one.")
     return [cell for cell in cells if kind(cell) in fitting]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from evoprune.errors import InputError
+from evoprune.runs.sums import require_intact
 from evoprune.system.files import read_bytes
 
 COLUMNS = (
@@ -57,13 +58,24 @@ def read_frame(path: Path, columns: Sequence[str], text: Sequence[str] = ()) -> 
     return frame
 
 
+def read_table(path: Path, columns: Sequence[str], text: Sequence[str] = ()) -> pd.DataFrame:
+    """Reads a table of a comparison, after a look at its checksum; see :func:`read_frame`.
+
+    Raises:
+        InputError: The file differs from the one that was written, cannot be read, lacks columns, or holds other values.
+    """
+    if (path.parent / "compare.json").exists():  # else somebody made the table
+        require_intact(path.parent, path.name)
+    return read_frame(path, columns, text)
+
+
 def read_cells(path: Path) -> pd.DataFrame:
     """Reads ``cells.csv``: a row for each method, data, model, sparsity, seed and budget.
 
     Raises:
         InputError: The file cannot be read, lacks columns, holds no row, or the same cell twice.
     """
-    cells = read_frame(path, COLUMNS, TEXT)
+    cells = read_table(path, COLUMNS, TEXT)
     if cells.empty:
         raise InputError(f"{path} holds no cell; run the comparison first.")
     key = ["method", "data", "model", "sparsity", "seed", "budget"]

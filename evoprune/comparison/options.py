@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from evoprune.comparison import course
 from evoprune.comparison.cells import Cell, Comparison, make_cells
 from evoprune.comparison.frames import read_cells
 from evoprune.errors import look_up
-from evoprune.options import make, split
+from evoprune.options import check_sizes, make, split
 from evoprune.problem.options import ProblemOptions
 from evoprune.problem.recipe import Recipe
 
@@ -37,7 +37,7 @@ class CompareOptions:
     (within each layer) or -redrawn (from another W0) behind it, the method's mask is trained instead, as a sanity control."""
     seeds: int = 5
     """Number of seeds."""
-    first_seed: int = 0
+    first_seed: int = field(default=0, metadata={"any_size": True})
     """The first of the seeds; the others follow."""
     budget: float | None = None
     """Give all methods the same total of multiply-adds on surviving weights, search included, in epochs of dense training; a
@@ -80,6 +80,7 @@ def plan(options: CompareOptions, problem: Mapping[str, Any], recipe: Mapping[st
     Raises:
         InputError: An unknown method, or nothing to compare.
     """
+    check_sizes(options)
     shared = {name: value for name, value in problem.items() if name not in ("data", "seed", "model")}
     shared = {name: value for name, value in shared.items() if value or name not in _LATER}
     shared["initialization"] = shared["initialization"] or "kaiming"

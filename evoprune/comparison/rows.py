@@ -13,11 +13,12 @@ from filelock import FileLock
 
 from evoprune.comparison import methods
 from evoprune.comparison.cells import Cell
-from evoprune.comparison.frames import COLUMNS, LAYERS, MOVEMENT, OVERLAPS, read_frame
+from evoprune.comparison.frames import COLUMNS, LAYERS, MOVEMENT, OVERLAPS, read_table
 from evoprune.comparison.methods import split_control
 from evoprune.masks.mask import Mask
 from evoprune.masks.overlap import expected_iou
-from evoprune.runs import records
+from evoprune.runs import records, sums
+from evoprune.runs.config import read_config
 from evoprune.training.dissipation import EDGES
 
 # cells.csv is written last, since it tells which cells are finished.
@@ -44,7 +45,13 @@ def row_keys(row: Row) -> tuple[Any, ...]:
 
 
 def add_rows(folder: Path, cell: Cell, runs: Path, reason: str = "") -> None:
-    """Adds a cell's rows to the tables; several processes may do so."""
+    """Adds a cell's rows to the tables; several processes may do so.
+
+    Raises:
+        DamageError: A file of the cell's run folder differs from the one that was written.
+    """
+    if not reason:
+        sums.require_intact(runs / cell.folder)
     made: dict[str, list[Row]] = {"cells.csv": [cell_row(cell, runs, reason)]}
     if not reason:
         made |= {
@@ -52,12 +59,15 @@ def add_rows(folder: Path, cell: Cell, runs: Path, reason: str = "") -> None:
             "overlaps.csv": overlap_rows(cell, runs),
             "movement.csv": movement_rows(cell, runs),
         }
+    contents: dict[str, bytes] = {}
     with FileLock(folder / ".lock"):
         for name, columns in TABLES.items():
             if rows := made.get(name):
                 new = {_identity(row) for row in rows}  # rows that a killed process left are replaced
                 every = [*(row for row in read_rows(folder / name) if _identity(row) not in new), *rows]
-                records.write_table(folder / name, columns, _of_least_seed(every) if name == "movement.csv" else every)
+                kept = _of_least_seed(every) if name == "movement.csv" else every
+                contents[name] = records.csv_text(columns, kept).encode()
+        sums.replace_files(folder, contents)
 
 
 def _of_least_seed(rows: Sequence[Row]) -> list[Row]:
@@ -118,7 +128,7 @@ def overlap_rows(cell: Cell, runs: Path) -> list[Row]:
 
 def movement_rows(cell: Cell, runs: Path) -> list[Row]:
     """Returns the histogram of movement at each removal, with its cut; :func:`add_rows` keeps those of the least seed."""
-    config = records.read_json(runs / cell.folder / "config.json") or {"settings": {}}
+    config = read_config(runs / cell.folder) or {"settings": {}}
     settings = config["settings"].get("dissipation", config["settings"])
     removals = (records.read_json(runs / cell.folder / "removals.json") or {}).get("winner", [])
     return [
@@ -147,5 +157,5 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return []
     columns = TABLES[path.name]
     return [
-        {str(name): str(value) for name, value in row.items()} for row in read_frame(path, columns, columns).to_dict("records")
+        {str(name): str(value) for name, value in row.items()} for row in read_table(path, columns, columns).to_dict("records")
     ]

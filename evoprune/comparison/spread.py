@@ -20,6 +20,7 @@ from evoprune.workers.policy import run
 
 # The first file says which run a folder holds, and the last one that it is finished.
 _ORDER = {"config.json": 0, "result.json": 2}
+_FAME = "hall_of_fame/"
 
 
 def serial_cells(
@@ -123,8 +124,9 @@ def compute_cell(
             if packed is not None:
                 given.write_bytes(packed)
             run_cell(comparison, cell, folder, None if packed is None else Mask.load(given))
-            left = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
-            return "ok", {path.name: path.read_bytes() for path in left}
+            left = [path for pattern in ("*", f"{_FAME}*") for path in folder.glob(pattern) if path.is_file()]
+            shown = [path for path in left if not path.name.startswith(".")]
+            return "ok", {path.relative_to(folder).as_posix(): path.read_bytes() for path in shown}
     except RunError as error:
         return "failed", str(error)
     except InputError as error:
@@ -142,6 +144,8 @@ def mask_path(cell: Cell, folder: Path) -> Path:
 
 
 def _write(folder: Path, content: dict[str, bytes]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for name in sorted(content, key=lambda name: _ORDER.get(name, 1)):
-        write_atomically(folder / plain_name(name, "a worker"), content[name])
+        plain = name.removeprefix(_FAME)
+        place = folder if plain == name else folder / _FAME
+        place.mkdir(parents=True, exist_ok=True)
+        write_atomically(place / plain_name(plain, "a worker"), content[name])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evoprune.comparison.frames import read_frame
+from evoprune.comparison.frames import read_table
 from evoprune.figures import drawing
 from evoprune.system.files import plain_name, require_own
 
@@ -67,7 +67,7 @@ def save_compare_figures(folder: Path, strict: bool = False) -> list[Path]:
     for name, figure in COMPARE_FIGURES.items():
         table = folder / figure.table
         if table.exists():
-            for group in groups_of(read_frame(table, ("data", "model"), ("data", "model"))):
+            for group in groups_of(read_table(table, ("data", "model"), ("data", "model"))):
                 path = folder / plain_name(f"{'-'.join([name, *group])}.png", str(table))
                 drawings.append((path, functools.partial(figure, folder, group)))
     return drawing.save(drawings, strict)

@@ -19,6 +19,7 @@ from evoprune.problem.options import ProblemOptions
 from evoprune.problem.servable import require_servable
 from evoprune.problem.usercode import package_of_module
 from evoprune.problem.weights import initialize
+from evoprune.system.memory import require_memory
 
 
 def copied_module(model: nn.Module) -> nn.Module:
@@ -63,6 +64,10 @@ def _build(model: NamedModel, data: Data, options: ProblemOptions) -> nn.Module:
     if model.takes("classes"):
         outputs = count_classes(data) if is_labels(y) and model.loss != "reconstruction" else y[0].numel()
     try:
+        if model.is_built_in:
+            with torch.device("meta"):
+                size = sum(p.numel() for p in model.build(x.shape[1:], outputs, options.widths).parameters())
+            require_memory(3 * size * getattr(torch, options.dtype).itemsize, f"a network of {size:,} weights")
         network = model.build(x.shape[1:], outputs, options.widths)
     except InputError:
         raise
@@ -95,8 +100,8 @@ def check_device(device: str) -> None:
         InputError: They cannot.
     """
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"device {device!r} cannot be used here: {error}. Expected 'cpu', or 'cuda' with a GPU.") from error
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from evoprune.errors import InputError
+from evoprune.options import check_sizes
 
 
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class ProblemOptions:
     loss: str | None = None
     """Loss: cross-entropy, mse (mean squared error), or reconstruction (mean squared error against the input). None: the one
     that the named model is made for, else cross-entropy where the targets are class labels and mse where they are not."""
-    seed: int = 0
+    seed: int = field(default=0, metadata={"any_size": True})
     """Seed of everything drawn: weights, split, order of batches, masks, choices."""
-    weights_seed: int | None = None
+    weights_seed: int | None = field(default=None, metadata={"any_size": True})
     """Seed of the initial weights alone. None: --seed."""
     exclude: tuple[str, ...] = ()
     """Names of parameters or modules that stay dense, such as fc3."""
@@ -54,6 +55,7 @@ class ProblemOptions:
     be changed whenever they are. None: their code."""
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         for name in ("exclude", "ignore"):
             given: Any = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from evoprune.errors import InputError, look_up
+from evoprune.options import check_sizes
 
 # Examples in a batch when networks are measured, not trained.
 MEASURE_BATCH = 1000
@@ -52,6 +53,7 @@ class Recipe:
     options: Mapping[str, Any] = field(default_factory=dict, metadata={"flag": False})
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         for name in ("epochs", "batch_size"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:

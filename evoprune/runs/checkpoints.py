@@ -6,7 +6,6 @@ last, so that a checkpoint is complete or missing. One that differs from its che
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import shutil
@@ -23,7 +22,6 @@ from torch import Tensor
 from evoprune.masks.evidence import Evidence
 from evoprune.runs import records
 from evoprune.runs.tensors import pack_tensors, parts_of, unpack_tensors
-from evoprune.system.archive import unpack_arrays
 from evoprune.system.files import read_bytes, write_atomically
 
 T = TypeVar("T")
@@ -57,11 +55,11 @@ class Checkpoints:
         if found is not None:
             return found
         facts, tensors = compute()
-        return self._write(name, facts, tensors), tensors
+        return self.write(name, facts, tensors), tensors
 
     def save_state(self, gen: int, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """Writes the state of a search before a generation, and removes states and evidence that are no longer needed."""
-        self._write(f"generation-{gen:06d}", facts, tensors)
+        self.write(f"generation-{gen:06d}", facts, tensors)
         for path in sorted(self.folder.glob("generation-*.json"))[:-KEPT]:
             for file in _files_of(path):
                 file.unlink(missing_ok=True)
@@ -90,12 +88,12 @@ class Checkpoints:
             tensors[f"still/{evidence.mask}"] = torch.tensor(evidence.still)
             tensors[f"grow/{evidence.mask}"] = torch.tensor(evidence.grow)
         if masks:
-            self._write(f"evidence-{gen:06d}/{masks[0]}", {"masks": masks}, tensors)
+            self.write(f"evidence-{gen:06d}/{masks[0]}", {"masks": masks}, tensors)
 
     def load_evidence(self, gen: int) -> dict[str, Evidence]:
         """Returns the evidence of a generation by mask hash; without that of damaged files, whose masks are evaluated again."""
         place = self.folder / f"evidence-{gen:06d}"
-        found = _read_old_evidence(place)
+        found: dict[str, Evidence] = {}
         for path in sorted(place.glob("*.json")):
             found |= self._read_or_set_aside(f"{place.name}/{path.stem}", "its masks are evaluated again", _evidence_of) or {}
         return found
@@ -107,7 +105,8 @@ class Checkpoints:
             if path.name.startswith("bests-") or not number.isdecimal() or int(number) > gen:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def _write(self, name: str, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    def write(self, name: str, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Writes a checkpoint, and returns its JSON values as they are read back."""
         path = self.folder / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         facts = records.as_json(facts)
@@ -120,7 +119,7 @@ class Checkpoints:
         """Returns a checkpoint as ``read`` makes it of JSON values and tensors; None if it is missing or damaged."""
         path = self.folder / f"{name}.json"
         try:
-            return read(*_read(path))
+            return read(*read_checkpoint(path))
         except (FileNotFoundError, NotADirectoryError) as error:
             if not path.exists():
                 return None
@@ -139,7 +138,7 @@ def _as_it_is(facts: dict[str, Any], tensors: dict[str, Tensor]) -> Content:
 
 
 def _files_of(path: Path) -> list[Path]:
-    return [path, path.with_suffix(".safetensors"), path.with_suffix(".npz")]
+    return [path, path.with_suffix(".safetensors")]
 
 
 def _checksum(facts: Mapping[str, Any], packed: bytes) -> str:
@@ -154,35 +153,13 @@ def _evidence_of(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dic
     return {mask: Evidence(mask, tensors[f"still/{mask}"].numpy(), tensors[f"grow/{mask}"].numpy()) for mask in facts["masks"]}
 
 
-def _read(path: Path) -> Content:
+def read_checkpoint(path: Path) -> Content:
     """Reads a checkpoint; raises an error of :data:`DAMAGE` if it differs from the one that was written."""
     facts = json.loads(read_bytes(path))
     if not isinstance(facts, dict):
         raise ValueError("it holds no JSON object")
-    if "npz_sha256" in facts:
-        return _read_old_state(path, facts)
     packed = read_bytes(path.with_suffix(".safetensors"))
     _, metadata, _ = parts_of(packed)
-    if metadata is not None and metadata["sha256"] != _checksum(facts, packed):
+    if metadata is None or metadata["sha256"] != _checksum(facts, packed):
         raise ValueError("its checksum differs")
     return facts, unpack_tensors(packed)
-
-
-# Run folders that were begun before checkpoints had one format: steps have no checksum, states and evidence are .npz files.
-
-
-def _read_old_state(path: Path, outer: Mapping[str, Any]) -> Content:
-    packed = read_bytes(path.with_suffix(".npz"))
-    found = hashlib.sha256(outer["state"].encode()).hexdigest(), hashlib.sha256(packed).hexdigest()
-    if found != (outer["sha256"], outer["npz_sha256"]):
-        raise ValueError("its checksum differs")
-    return json.loads(outer["state"]), {name: torch.tensor(array) for name, array in unpack_arrays(packed).items()}
-
-
-def _read_old_evidence(place: Path) -> dict[str, Evidence]:
-    found = {}
-    for path in sorted(place.glob("*.npz")):
-        with contextlib.suppress(*DAMAGE):
-            arrays = unpack_arrays(read_bytes(path))
-            found[path.stem] = Evidence(path.stem, arrays["still"], arrays["grow"])
-    return found

@@ -1,4 +1,4 @@
-"""The file config.json of a run, checked as if a stranger had written it, and compared with the run that is to begin."""
+"""The file config.json of a run, checked before it is used, and compared with the run that is to begin."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 
 from evoprune.errors import InputError
 from evoprune.problem.identity import VERSION
-from evoprune.runs import records
+from evoprune.runs import records, sums
 from evoprune.runs.settings import settings_difference
 
-SCHEMA = 4
+SCHEMA = 5
+OLD = (4,)  # those that can be migrated
 _KINDS = {"method": str, "settings": dict, "execution": dict, "divisors": dict, "identity_version": int, "identity": dict}
 
 
@@ -19,17 +20,28 @@ def read_config(folder: Path) -> dict[str, Any] | None:
     """Reads ``config.json``; None if there is none. Each value of this schema has its type and lies in its range.
 
     Raises:
-        InputError: The file cannot be read, or a value is not as it should be.
+        InputError: The file cannot be read, differs from the one that was written, or is of another version of evoprune.
     """
-    config = records.read_json(folder / "config.json")
-    if config is not None and config.get("schema") == SCHEMA and (wrong := _wrong(config)):
+    path = folder / "config.json"
+    before = records.read_json(path)
+    if before is None:
+        return None
+    if before.get("schema") in OLD:
+        raise InputError(f"{folder} was written by an earlier version of evoprune; run: evoprune migrate {folder}")
+    if before.get("schema") != SCHEMA and sums.KEY not in before:
+        raise InputError(
+            f"{path} has schema {before.get('schema')!r}, and this version of evoprune {SCHEMA}; choose another --out."
+        )
+    config = sums.read_sealed(path)
+    assert config is not None
+    if wrong := wrong_values(config):
         raise InputError(
             f"{folder / 'config.json'} has no proper {', '.join(wrong)}; remove the folder, or choose another --out."
         )
     return config
 
 
-def _wrong(config: Mapping[str, Any]) -> list[str]:
+def wrong_values(config: Mapping[str, Any]) -> list[str]:
     """Returns the names of the values that are missing or not as they should be."""
     if wrong := [name for name, kind in _KINDS.items() if not isinstance(config.get(name), kind)]:
         return wrong
@@ -45,8 +57,8 @@ def _wrong(config: Mapping[str, Any]) -> list[str]:
 
 def difference(config: Mapping[str, Any], method: str, settings: Mapping[str, Any]) -> str:
     """Returns in words how a run that was recorded differs from the one that is to begin; empty for no difference."""
-    if config.get("schema") != SCHEMA:
-        return f"its records have schema {config.get('schema')}, those of this version of evoprune {SCHEMA}"
+    if config["schema"] != SCHEMA:
+        return f"its records have schema {config['schema']}, those of this version of evoprune {SCHEMA}"
     if config["identity_version"] != VERSION:
         return f"its problem was identified by version {config['identity_version']}, this version of evoprune has {VERSION}"
     if config["method"] != method:

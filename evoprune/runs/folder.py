@@ -6,15 +6,14 @@ import contextlib
 import shutil
 from pathlib import Path
 
+from evoprune.runs import sums
+from evoprune.runs.result import RESULT_FILES
 from evoprune.system.files import open_regular
 
 # Written into each figure, as PNG calls it, by which a run knows its own figures.
 SOFTWARE = {"Software": "evoprune"}
-_FILES = (
-    "result.json",  # first: it says that the run is finished
-    "evaluations.csv", "generations.csv", "layers.csv", "bests.csv", "history.csv", "removals.json", "mask.npz",
-    "model.safetensors",
-)  # fmt: skip
+# result.json first: it says that the run is finished
+_FILES = ("result.json", *RESULT_FILES, "environment.json", sums.FILE)
 _FOLDERS = ("checkpoint", "hall_of_fame")
 
 

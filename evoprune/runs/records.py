@@ -34,7 +34,12 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes JSON atomically; numbers that are not finite become null."""
-    write_atomically(path, (json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode())
+    write_atomically(path, json_bytes(content))
+
+
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """Returns the content of a JSON file; numbers that are not finite become null."""
+    return (json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode()
 
 
 def as_json(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,10 +91,11 @@ def number(cell: str) -> float:
     return float(cell) if cell else math.nan
 
 
-def _cell(value: Any) -> Any:
+def cell_text(value: Any) -> str:
+    """Returns a value as the text of a cell; empty for a number that is not finite."""
     if isinstance(value, float):
         return repr(float(value)) if math.isfinite(value) else ""
-    return value
+    return "" if value is None else str(value)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], header: bool = True) -> str:
@@ -98,7 +104,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], header: 
     writer = csv.DictWriter(buffer, columns, lineterminator="\n")
     if header:
         writer.writeheader()
-    writer.writerows({key: _cell(row[key]) for key in columns} for row in rows)
+    writer.writerows({key: cell_text(row[key]) for key in columns} for row in rows)
     return buffer.getvalue()
 
 

@@ -18,12 +18,18 @@ from evoprune.evaluation.brief import collapse_note
 from evoprune.evaluation.evaluation import FAILURE, MACHINE_FAILURE, Evaluation
 from evoprune.masks.mask import Mask, fitness_of
 from evoprune.problem.problem import Problem
-from evoprune.runs import records
+from evoprune.runs import records, sums
 from evoprune.runs.tensors import save_tensors
+from evoprune.system.files import read_bytes, write_atomically
 from evoprune.training.final import HISTORY_COLUMNS, FinalTraining
 
 MEASURED = ("validation_accuracy", "validation_loss")
 BEST_COLUMNS = ("gen", "mask", "fitness", *MEASURED)
+# The files of a finished run beside its hall of fame and result.json.
+RESULT_FILES = (
+    "evaluations.csv", "generations.csv", "layers.csv", "bests.csv", "history.csv", "removals.json", "mask.npz",
+    "model.safetensors",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ def rank_correlation(population: Sequence[Mask], evaluations: Sequence[Evaluatio
 
 
 def write_result(folder: Path, result: Result) -> None:
-    """Writes a result into a run folder; ``result.json`` last, which says that the run is finished."""
+    """Writes a result into a run folder with checksums; ``result.json`` last, which says that the run is finished."""
     rows = [{"role": role, **row} for role, training in result.trainings.items() for row in training.history]
     records.write_table(folder / "history.csv", ["role", *HISTORY_COLUMNS], rows)
     removals = {role: training.removals for role, training in result.trainings.items() if training.removals}
@@ -143,4 +149,8 @@ def write_result(folder: Path, result: Result) -> None:
         mask.save(folder / "hall_of_fame" / f"{i:03d}.npz")
     result.mask.save(folder / "mask.npz")
     save_tensors(folder / "model.safetensors", result.model.state_dict())
-    records.write_json(folder / "result.json", result.summary)
+    written = [folder / name for name in RESULT_FILES if (folder / name).exists()]
+    contents = {str(path.relative_to(folder)): read_bytes(path) for path in [*written, *folder.glob("hall_of_fame/*.npz")]}
+    contents["result.json"] = records.json_bytes(result.summary)
+    with sums.replacing(folder, contents):
+        write_atomically(folder / "result.json", contents["result.json"])

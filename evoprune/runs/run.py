@@ -20,15 +20,15 @@ from evoprune.evaluation.evaluation import MACHINE_FAILURE, Evaluation
 from evoprune.masks.mask import Mask
 from evoprune.problem.identity import VERSION, differing
 from evoprune.problem.problem import Problem
-from evoprune.runs import records
+from evoprune.runs import records, sums
 from evoprune.runs.checkpoints import Checkpoints, Content, Read
 from evoprune.runs.config import SCHEMA, difference, read_config
 from evoprune.runs.environment import environment
-from evoprune.runs.evaluations import append_evaluations, read_evaluations, rewrite_evaluations
+from evoprune.runs.evaluations import Evaluations
 from evoprune.runs.folder import clear
 from evoprune.runs.result import Result, write_result
 from evoprune.runs.settings import DEVICE, flatten
-from evoprune.system.files import drop_torn_line, remove_temporaries, require_own
+from evoprune.system.files import drop_torn_line, remove_made, remove_temporaries, require_own
 
 T = TypeVar("T")
 # Choices of its beginning that a resumed run keeps.
@@ -152,6 +152,7 @@ class Run:
         return self
 
     def __enter__(self) -> Run:
+        self._made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             require_own(self.folder)
@@ -170,6 +171,7 @@ class Run:
         if other:
             self.divisors = {}
             clear(self.folder)
+        self._check_result()
         self._read_evaluations()
         if self.retry_failed:
             self._go_back()
@@ -179,7 +181,13 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        has_begun = self.evaluations or self.checkpoint.exists() or self.finished
+        is_to_go = error is not None and self._made and not has_begun
+        if is_to_go:
+            clear(self.folder)
         self._lock.release()
+        if is_to_go:
+            remove_made(self.folder, self._made)
 
     @property
     def checkpoint(self) -> Path:
@@ -198,7 +206,7 @@ class Run:
         """Appends evaluations to ``evaluations.csv``, those that it has not yet; evidence and rows are on disk on return."""
         self._checkpoints.save_evidence(gen, [e.evidence for e in evaluations if e.evidence is not None])
         new = [evaluation for evaluation in evaluations if evaluation.mask not in self.evaluations]
-        append_evaluations(self.folder / "evaluations.csv", gen, new)
+        self._rows.append(gen, new)
         self.evaluations |= {evaluation.mask: evaluation for evaluation in new}
         self.generations |= {evaluation.mask: gen for evaluation in new}
 
@@ -238,17 +246,23 @@ class Run:
         return path
 
     def write_table(self, name: str, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes a CSV table; a finished run's stays as it is."""
+        """Writes a CSV table and its checksum; a finished run's stays as it is."""
         if not self.finished:
-            records.write_table(self.folder / name, columns, rows)
+            sums.replace_files(self.folder, {name: records.csv_text(columns, rows).encode()})
 
     def save_state(self, gen: int, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         """See :meth:`evoprune.runs.journal.Journal.save_state`."""
-        self._checkpoints.save_state(gen, facts, tensors)
+        self._checkpoints.save_state(gen, {**facts, "recorded": len(self.evaluations)}, tensors)
 
     def load_state(self, read: Read[T]) -> T | None:
         """See :meth:`evoprune.runs.journal.Journal.load_state`."""
-        return self._checkpoints.load_state(read)
+
+        def read_if_recorded(facts: dict[str, Any], tensors: dict[str, Tensor]) -> T:
+            if facts.pop("recorded", 0) > len(self.evaluations):
+                raise ValueError("it comes after evaluations that evaluations.csv lacks")
+            return read(facts, tensors)
+
+        return self._checkpoints.load_state(read_if_recorded)
 
     def save(self, result: Result) -> None:
         """Writes the result, and so finishes the run; a finished run stays as it is."""
@@ -266,13 +280,13 @@ class Run:
             "identity_version": VERSION,
             "identity": self.identity,
         }
-        records.write_json(self.folder / "config.json", config)
+        sums.write_sealed(self.folder / "config.json", config)
 
     def _save_environment(self, is_resumed: bool) -> None:
         """Writes the environment of this session beside those of the earlier ones; warns if they had other versions."""
         path = self.folder / "environment.json"
         now = environment(self.device, self.execution)
-        before = (records.read_json(path) if is_resumed else None) or {}
+        before = (self._earlier_environment(path) if is_resumed else None) or {}
         earlier = before.pop("earlier", [])
         if before and before != now:
             earlier = [*earlier, before]
@@ -284,7 +298,24 @@ class Run:
                 f"with one version of each; environment.json keeps both.",
                 stacklevel=3,
             )
-        records.write_json(path, {**now, "earlier": earlier} if earlier else now)
+        sums.write_sealed(path, {**now, "earlier": earlier} if earlier else now)
+
+    def _earlier_environment(self, path: Path) -> dict[str, Any] | None:
+        try:
+            return sums.read_sealed(path)
+        except InputError as error:
+            warnings.warn(f"{path} is damaged, and written anew without the earlier sessions ({error})", stacklevel=5)
+            return None
+
+    def _check_result(self) -> None:
+        """Finishes a run anew if a file of its result differs from the one that was written."""
+        if self.finished and (names := sums.damaged(self.folder)):
+            warnings.warn(
+                f"{', '.join(names)} in {self.folder} differs from what evoprune wrote; the run is finished anew from its "
+                f"evaluations and checkpoints.",
+                stacklevel=4,
+            )
+            (self.folder / "result.json").unlink()
 
     def _go_back(self) -> None:
         """Returns to the state before the first mask that failed because of the machine: all that came of it is done again."""
@@ -298,15 +329,22 @@ class Run:
         kept = [row for row in rows if row[0] <= first and row[1].mask not in failed]
         if self.settings.get("steady_state"):  # a mask that was bred after it may come of it
             kept = list(itertools.takewhile(lambda row: row[1].mask not in failed, rows))
-        rewrite_evaluations(self.folder / "evaluations.csv", kept)
-        self.evaluations = {evaluation.mask: evaluation for _, evaluation in kept}
-        self.generations = {evaluation.mask: gen for gen, evaluation in kept}
+        self._rows.rewrite(kept)
+        self._know(kept)
         if first == 0:
             self.divisors = {}  # of the whole first generation
 
     def _read_evaluations(self) -> None:
         path = self.folder / "evaluations.csv"
         drop_torn_line(path)
-        rows = read_evaluations(self.folder) if path.exists() else []
-        self.evaluations = {e.mask: e for _, e in rows}
-        self.generations = {e.mask: gen for gen, e in rows}
+        self._rows = Evaluations.read(path)
+        if self._rows.damage:
+            warnings.warn(f"{self._rows.damage}; the evaluations from there on are made again.", stacklevel=4)
+            (self.folder / "result.json").unlink(missing_ok=True)
+            self._checkpoints.drop_after(max((gen for gen, _ in self._rows.rows), default=-1))
+            self._rows.rewrite(self._rows.rows)
+        self._know(self._rows.rows)
+
+    def _know(self, rows: Sequence[tuple[int, Evaluation]]) -> None:
+        self.evaluations = {evaluation.mask: evaluation for _, evaluation in rows}
+        self.generations = {evaluation.mask: gen for gen, evaluation in rows}

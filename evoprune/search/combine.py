@@ -19,6 +19,7 @@ from evoprune.search.kstarts import Starts, check_k
 from evoprune.search.method import Cost
 from evoprune.search.options import SearchOptions
 from evoprune.search.session import Session
+from evoprune.system.memory import require_memory
 from evoprune.training.dissipation import Dissipation
 from evoprune.training.final import FinalTraining
 
@@ -91,6 +92,7 @@ class Combine:
             InputError: A value out of range, or removals that do not fit the recipe.
         """
         check_k(options.k)
+        require_memory(options.k * problem.prunable_count, f"k is {options.k:,}: its masks")
         if options.select == "end" and options.fitness_epochs == 0:
             raise InputError("select is 'end' with fitness_epochs 0, in which no weight dissipates; expected at least 1.")
         dissipation_of(options).require(problem, options.first_sparsity)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from evoprune.errors import InputError
+from evoprune.options import check_sizes
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Execution:
     the cost of the survivors), or auto (the one with the least measured cost for network, sparsity and chunk)."""
     threads: int = 1
     """Threads of torch in every evaluating process. A resumed run keeps its own number."""
-    evaluation_timeout: float | None = None
+    evaluation_timeout: float | None = field(default=None, metadata={"any_size": True})
     """Seconds that the evaluation of a mask may take. A mask that takes longer gets the worst fitness. This needs workers that
     can be ended: `python -m evoprune.scoop`, pool:N, or Dask. None: no limit."""
     retry_failed: bool = False
@@ -37,12 +38,13 @@ class Execution:
     settings; in Python nothing is recorded."""
     force: bool = False
     """Start over if --out holds a run with other settings."""
-    seed: int | None = field(default=None, metadata={"flag": False})
+    seed: int | None = field(default=None, metadata={"flag": False, "any_size": True})
     """Seed of the run. None: the problem's."""
     progress: bool = field(default=False, metadata={"flag": False})
     """Show progress bars on standard error."""
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1:
             raise InputError(f"threads is {self.threads!r}; expected a positive integer.")
         if self.out is not None:

@@ -23,6 +23,7 @@ from evoprune.search.method import Cost
 from evoprune.search.options import SearchOptions
 from evoprune.search.report import describe_failures
 from evoprune.search.session import Session
+from evoprune.system.memory import require_memory
 from evoprune.training.final import FinalTraining
 
 
@@ -81,6 +82,7 @@ class KStarts:
             InputError: The number of starts is not a positive integer.
         """
         check_k(options.k)
+        require_memory(options.k * problem.prunable_count, f"k is {options.k:,}: its masks")
 
     @staticmethod
     def evaluations(options: KStartsOptions) -> int:
@@ -111,7 +113,12 @@ class Starts:
     def draw(self) -> list[Mask]:
         """Returns k random masks, always the same ones."""
         shapes, masks = self.session.problem.shapes, self.session.generator("masks")
-        return [random_mask(shapes, self.sparsity, masks, self.options.layer_densities) for _ in range(self.options.k)]
+        with self.session.bar(self.options.k, "masks", unit="mask", leave=False, delay=2) as bar:
+            drawn = []
+            for _ in range(self.options.k):
+                drawn.append(random_mask(shapes, self.sparsity, masks, self.options.layer_densities))
+                bar.update()
+        return drawn
 
     @property
     def evaluations(self) -> list[Evaluation]:

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -47,6 +48,19 @@ def remove_temporaries(folder: Path) -> None:
         for path in place.glob(".*.tmp" if place == folder else "**/.*.tmp"):
             if re.search(r"\.[0-9a-f]{8}\.tmp$", path.name):
                 path.unlink(missing_ok=True)
+
+
+def remove_made(folder: Path, made: Sequence[Path]) -> None:
+    """Removes the folders that a run made which could not begin, as far as they are empty but for its lock.
+
+    Args:
+        folder: The run folder.
+        made: Folders that were not there before, the innermost first.
+    """
+    (folder / ".lock").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        for path in made:
+            path.rmdir()
 
 
 def append(path: Path, content: bytes) -> None:

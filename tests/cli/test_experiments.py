@@ -23,7 +23,7 @@ pytestmark = pytest.mark.process
 
 KSTARTS = "experiments/kstarts.py"
 SMALL = ("--model", "mlp", "--widths", 24, 16, "--k", 6, "--epochs", 3, "--fitness-epochs", 1)
-TIMING = {"seconds", "worker"}
+TIMING = {"seconds", "worker", "check"}
 # killed launchers are in test_scoop.py
 SCOOP = pytest.param(("-m", "evoprune.scoop", "-n", 2), id="scoop", marks=pytest.mark.slow)
 LAUNCHERS = pytest.mark.parametrize("launcher", [pytest.param((), id="serial"), SCOOP])

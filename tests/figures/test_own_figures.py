@@ -9,7 +9,6 @@ from support import evolution
 
 import evoprune as ep
 from evoprune.figures.runs import FIGURES, figures_of, save_figures, write_figure
-from evoprune.runs import records
 
 
 @pytest.fixture(autouse=True)
@@ -29,9 +28,9 @@ def run(tmp_path: Path) -> Path:
 
 
 def finish(run: Path) -> None:
-    records.write_json(run / "result.json", {"controls": {}, "layers": {"fc1": [2, 10]}})
+    evolution.write_result(run, {"controls": {}, "layers": {"fc1": [2, 10]}})
     columns = ["role", "epoch", "train_loss", "validation_loss", "validation_accuracy"]
-    records.write_table(run / "history.csv", columns, [dict(zip(columns, ["winner", 1, 2.0, 2.0, 0.5], strict=True))])
+    evolution.write_table(run, "history.csv", columns, [dict(zip(columns, ["winner", 1, 2.0, 2.0, 0.5], strict=True))])
 
 
 def title(folder: Path) -> Figure:

@@ -14,7 +14,6 @@ import evoprune as ep
 from evoprune.figures import runs as plot
 from evoprune.figures.of_run import diversity, finals, fitness, fronts, layers, survivors, training
 from evoprune.figures.styles import ROLE_COLORS, ROLE_LABELS
-from evoprune.runs import records
 
 EVOLUTION = ["fitness", "finals", "diversity", "survivors", "fronts"]
 THREE = [
@@ -286,11 +285,11 @@ def test_a_finished_run_has_every_figure_but_the_starts(tmp_path: Path) -> None:
     write(tmp_path)
     facts = {"start": "a", "layers": {"fc1": [6, 200], "fc2": [2, 10]}}
     controls = dict.fromkeys(("start", "generation-0", "generation-4"), facts)
-    records.write_json(tmp_path / "result.json", {**facts, "controls": controls})
+    evolution.write_result(tmp_path, {**facts, "controls": controls})
     roles = ["generation-0", "winner", "generation-4", "start"]
     columns = ["role", "epoch", "train_loss", "validation_loss", "validation_accuracy"]
     rows = [dict(zip(columns, [role, i, 1.0 / i, i, 0.5], strict=True)) for role in roles for i in (1, 2)]
-    records.write_table(tmp_path / "history.csv", columns, rows)
+    evolution.write_table(tmp_path, "history.csv", columns, rows)
     assert plot.figures_of(tmp_path) == ["training", "layers", *EVOLUTION]
     labels = [ROLE_LABELS["winner"], ROLE_LABELS["start"]]
     for figure in (training.training_figure(tmp_path), layers.layers_figure(tmp_path)):
@@ -316,13 +315,14 @@ def test_folders_that_cannot_be_drawn(tmp_path: Path) -> None:
         finals.finals_figure(tmp_path)
     with pytest.raises(ep.InputError, match=r"one objective 'loss'; expected two or more"):
         fronts.fronts_figure(tmp_path)
-    (tmp_path / "generations.csv").write_text(",".join(evolution.GENERATIONS) + "\n")
+    evolution.write_table(tmp_path, "generations.csv", evolution.GENERATIONS, [])
     with pytest.raises(ep.InputError, match="has no rows"):
         diversity.diversity_figure(tmp_path)
-    (tmp_path / "generations.csv").write_text("gen,nevals,min,mean,max,std,diversity,seconds\n0,4,1,2,3,1,0.5,9\n")
+    columns = ("gen", "nevals", "min", "mean", "max", "std", "diversity", "seconds")
+    evolution.write_table(tmp_path, "generations.csv", columns, [dict.fromkeys(columns, 1)])
     with pytest.raises(ep.InputError, match="lacks the columns best, chance_diversity"):
         diversity.diversity_figure(tmp_path)
-    records.write_json(tmp_path / "config.json", {"method": "snip", "settings": {}})
+    evolution.write_config(tmp_path, (), method="snip", settings={})
     with pytest.raises(ep.InputError, match="run of snip without a fitness"):
         fronts.fronts_figure(tmp_path)
     evolution.write_config(tmp_path, ["accuracy", "sparsity"])

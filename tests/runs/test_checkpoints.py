@@ -1,6 +1,3 @@
-import hashlib
-import io
-import json
 import math
 import os
 import warnings
@@ -13,9 +10,7 @@ import pytest
 import torch
 
 from evoprune.operators import Evidence
-from evoprune.runs import records
 from evoprune.runs.checkpoints import Checkpoints
-from evoprune.runs.tensors import save_tensors
 
 MASKS = [name * 64 for name in "abc"]
 FLIPS = [*range(0, 400, 5), *range(400, 4000, 37)]
@@ -153,32 +148,3 @@ def test_after_a_generation_all_is_dropped(tmp_path: Path) -> None:
     checkpoints.drop_after(1)
     kept = {path.name.partition(".")[0] for path in tmp_path.iterdir()}
     assert kept == {"evidence-000001", "generation-000001", "starts"}
-
-
-def savez(**arrays: Any) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def test_checkpoints_of_earlier_versions_are_read(tmp_path: Path) -> None:
-    records.write_json(tmp_path / "winner.json", {"loss": None})
-    save_tensors(tmp_path / "winner.safetensors", {"w": torch.ones(2)})
-    packed, text = savez(bits=np.array([[7]], np.uint8)), json.dumps({"gen": 3})
-    (tmp_path / "generation-000003.npz").write_bytes(packed)
-    sums = {"npz_sha256": hashlib.sha256(packed).hexdigest(), "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    records.write_json(tmp_path / "generation-000003.json", {**sums, "state": text})
-    (tmp_path / "evidence-000003").mkdir()
-    (tmp_path / "evidence-000003" / f"{MASKS[0]}.npz").write_bytes(savez(still=np.array([1, 2]), grow=np.array([3])))
-    (tmp_path / "evidence-000003" / f"{MASKS[1]}.npz").write_bytes(b"torn")
-
-    checkpoints = Checkpoints(tmp_path)
-    facts, tensors = checkpoints.step("winner", never)
-    assert (facts, tensors["w"].tolist()) == ({"loss": None}, [1.0, 1.0])
-    assert checkpoints.load_state(lambda facts, tensors: (facts, tensors["bits"].tolist())) == ({"gen": 3}, [[7]])
-    evidence = [(mask, e.still.tolist(), e.grow.tolist()) for mask, e in checkpoints.load_evidence(3).items()]
-    assert evidence == [(MASKS[0], [1, 2], [3])]
-    (tmp_path / "generation-000003.npz").write_bytes(packed[:-9])
-    with pytest.warns(UserWarning, match=r"generation-000003\.json is damaged \(its checksum differs\)"):
-        assert checkpoints.load_state(lambda facts, _: facts) is None
-    assert not list(tmp_path.glob("generation-*[nz]"))

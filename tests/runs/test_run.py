@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.tables import read_table
+from support.tables import append_evaluations, read_table
 
 import evoprune as ep
 from evoprune.evaluation.evaluation import Evaluation
 from evoprune.runs import records
-from evoprune.runs.evaluations import append_evaluations, read_evaluations, rewrite_evaluations
+from evoprune.runs.evaluations import Evaluations, read_evaluations
 from evoprune.runs.run import Run
 from evoprune.runs.settings import settings_hash
 
@@ -186,7 +186,7 @@ def test_the_first_evaluation_decides_the_columns(tmp_path: Path) -> None:
     (_, first), (_, second) = read_evaluations(tmp_path)
     assert first.terms['a, "quoted" term'] == 2.0
     assert math.isnan(second.terms['a, "quoted" term'])
-    rewrite_evaluations(path, [(1, second)])
+    Evaluations.read(path).rewrite([(1, second)])
     ((_, back),) = read_evaluations(tmp_path)
     assert (back.mask, list(back.terms)) == ("b", list(first.terms))
 
@@ -195,7 +195,7 @@ def test_a_row_of_another_length_is_named(tmp_path: Path) -> None:
     append_evaluations(tmp_path / "evaluations.csv", 0, [evaluation("a"), evaluation("b")])
     rows = (tmp_path / "evaluations.csv").read_text().splitlines()
     (tmp_path / "evaluations.csv").write_text("\n".join([rows[0], rows[1][:40], rows[2], ""]))
-    with pytest.raises(ep.InputError, match=r"evaluations\.csv: row 1 has another number of cells"):
+    with pytest.raises(ep.InputError, match=r"row 1 of .*evaluations\.csv differs from the one that was written"):
         read_evaluations(tmp_path)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evoprune.runs import records
 
-TIMING = {"seconds", "worker"}
+TIMING = {"seconds", "worker", "check"}
 
 
 def table(path: Path) -> list[dict[str, str]]:

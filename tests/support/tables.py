@@ -1,10 +1,13 @@
 """CSV tables of runs, read for comparison."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evoprune.evaluation.evaluation import Evaluation
 from evoprune.runs import records
+from evoprune.runs.evaluations import Evaluations
 
 
 def read_table(path: Path) -> list[dict[str, Any]]:
@@ -19,3 +22,7 @@ def number(cell: str) -> Any:
         return float(cell)
     except ValueError:
         return cell
+
+
+def append_evaluations(path: Path, gen: int, evaluations: Sequence[Evaluation]) -> None:
+    Evaluations.read(path).append(gen, evaluations)

@@ -18,6 +18,7 @@ import pytest
 import torch
 from support import comparison
 from support.processes import python
+from support.tables import append_evaluations
 
 import evoprune as ep
 from evoprune.comparison import course as cells
@@ -28,8 +29,8 @@ from evoprune.evaluation.evaluation import Evaluation
 from evoprune.figures import comparisons as plot_compare
 from evoprune.figures import runs as plot
 from evoprune.problem.identity import VERSION
-from evoprune.runs import records
-from evoprune.runs.evaluations import append_evaluations, read_evaluations
+from evoprune.runs import records, sums
+from evoprune.runs.evaluations import read_evaluations
 from evoprune.runs.run import SCHEMA, Run
 from evoprune.runs.tensors import save_tensors
 from evoprune.system import files
@@ -494,7 +495,7 @@ CHANGED = [
     {"schema": [1]},
 ]
 CONFIGS = ["{}", "[]", "null", "3", "{", "\xff", "[" * 100_000, json.dumps({"schema": SCHEMA}),
-           *(json.dumps({**CONFIG, **change}) for change in CHANGED)]  # fmt: skip
+           *(json.dumps(sums.seal({**CONFIG, **change})) for change in CHANGED), json.dumps(CONFIG)]  # fmt: skip
 
 
 @pytest.mark.parametrize("content", CONFIGS, ids=lambda content: content[:60])
@@ -502,7 +503,7 @@ def test_a_configuration_of_a_stranger(tmp_path: Path, content: str) -> None:
     (tmp_path / "config.json").write_text(content, "latin-1")
     with pytest.raises(ep.InputError):
         Run.plan(tmp_path, "kstarts", {})
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    sums.write_sealed(tmp_path / "config.json", CONFIG)
     assert Run.plan(tmp_path, "kstarts", {}).identity == {"data": "a"}
 
 

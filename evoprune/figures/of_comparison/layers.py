@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evoprune.comparison.frames import LAYERS, read_frame
+from evoprune.comparison.frames import LAYERS, read_table
 from evoprune.comparison.statistics import ordered
 from evoprune.figures.of_comparison.panels import Group, finish, grid, of_main_table, seeds, select, size
 from evoprune.figures.styles import Look, scale_density, styles
@@ -17,7 +17,7 @@ from evoprune.figures.styles import Look, scale_density, styles
 
 def layers_figure(folder: Path, group: Group | None = None) -> Figure:
     """Draws the layers' densities, a panel for each sparsity, of the main table if there is one."""
-    layers = of_main_table(select(read_frame(folder / "layers.csv", LAYERS, ("method", "data", "model", "layer")), group))
+    layers = of_main_table(select(read_table(folder / "layers.csv", LAYERS, ("method", "data", "model", "layer")), group))
     layers = layers[layers["method"] != "dense"]
     sparsities = sorted(layers["sparsity"].unique())
     figure, look = Figure(figsize=size(len(sparsities), 6.5, 4.2), layout="constrained"), styles(layers["method"])

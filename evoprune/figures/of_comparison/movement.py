@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evoprune.comparison.frames import MOVEMENT, read_frame
+from evoprune.comparison.frames import MOVEMENT, read_table
 from evoprune.comparison.statistics import ordered
 from evoprune.figures.of_comparison.panels import Group, finish, grid, of_main_table, select, size
 from evoprune.figures.styles import MOVEMENT_LABELS
@@ -18,7 +18,7 @@ from evoprune.figures.styles import MOVEMENT_LABELS
 def movement_figure(folder: Path, group: Group | None = None) -> Figure:
     """Draws the movement, a panel for each epoch, of the first method and seed at the highest sparsity."""
     movement = of_main_table(
-        select(read_frame(folder / "movement.csv", MOVEMENT, ("method", "data", "model", "movement")), group)
+        select(read_table(folder / "movement.csv", MOVEMENT, ("method", "data", "model", "movement")), group)
     )
     movement = movement[movement["method"] == ordered(movement["method"])[0]]
     movement = movement[movement["sparsity"] == movement["sparsity"].max()]

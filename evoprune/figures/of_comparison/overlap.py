@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from evoprune.comparison.frames import OVERLAPS, read_frame
+from evoprune.comparison.frames import OVERLAPS, read_table
 from evoprune.comparison.statistics import ordered
 from evoprune.figures.of_comparison.panels import Group, finish, grid, seeds, select, size
 
 
 def overlap_figure(folder: Path, group: Group | None = None) -> Figure:
     """Draws the overlap between methods, a panel for each sparsity."""
-    overlaps = select(read_frame(folder / "overlaps.csv", OVERLAPS, ("data", "model", "a", "b")), group)
+    overlaps = select(read_table(folder / "overlaps.csv", OVERLAPS, ("data", "model", "a", "b")), group)
     sparsities = sorted(overlaps["sparsity"].unique())
     figure = Figure(figsize=size(len(sparsities), 7.2, 6), layout="constrained")
     for ax, sparsity in zip(grid(figure, len(sparsities)), sparsities, strict=False):

@@ -46,7 +46,7 @@ def read_removals(folder: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: The folder holds no finished run in which anything dissipated.
     """
-    read_finished(folder)
+    read_finished(folder, "removals.json")
     removals = (records.read_json(folder / "removals.json") or {}).get("winner")
     if not removals:
         raise InputError(f"{folder} holds no removals; expected a run of dissipate.py or combine.py.")

@@ -11,12 +11,18 @@ import pandas as pd
 from evoprune.comparison.frames import read_frame
 from evoprune.errors import InputError
 from evoprune.runs import records
+from evoprune.runs.config import read_config as config_of
+from evoprune.runs.sums import require_intact
 from evoprune.system.files import require_own
 
 
 def method_of(folder: Path) -> str | None:
-    """Returns the method of a run; None if the folder holds no run."""
-    return (records.read_json(folder / "config.json") or {}).get("method")
+    """Returns the method of a run; None if the folder holds no run that can be read."""
+    try:
+        config = config_of(folder)
+    except InputError:
+        return None
+    return None if config is None else str(config["method"])
 
 
 def is_finished(folder: Path) -> bool:
@@ -28,25 +34,30 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Reads ``config.json``.
 
     Raises:
-        InputError: The folder holds no run.
+        InputError: The folder holds no run, or one of another version of evoprune.
     """
     require_own(folder)
-    config = records.read_json(folder / "config.json")
+    config = config_of(folder)
     if config is None:
         raise InputError(f"{folder} holds no run; expected a folder with config.json, as evolve writes.")
     return config
 
 
-def read_finished(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_finished(folder: Path, *names: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads ``config.json`` and ``result.json``.
 
+    Args:
+        folder: The run folder.
+        names: Further files that will be read, which are checked with them.
+
     Raises:
-        InputError: The folder holds no finished run.
+        InputError: The folder holds no finished run, or a file differs from the one that was written.
     """
     require_own(folder)
-    config, result = records.read_json(folder / "config.json"), records.read_json(folder / "result.json")
+    config, result = config_of(folder), records.read_json(folder / "result.json")
     if config is None or result is None:
         raise InputError(f"{folder} holds no finished run; expected a folder with config.json and result.json.")
+    require_intact(folder, "result.json", *names)
     return config, result
 
 
@@ -77,6 +88,7 @@ def read_rows(folder: Path, name: str, columns: Sequence[str], text: Sequence[st
     if not path.exists():
         when = "when it ends" if name == "bests.csv" else "after each generation"
         raise InputError(f"{folder} holds no {name}, which evolve writes {when}; choose a run of evolve, or wait.")
+    require_intact(folder, name)
     rows = read_frame(path, columns, text)
     if rows.empty:
         raise InputError(f"{path} has no rows; expected one a generation; wait until the run has finished its first.")

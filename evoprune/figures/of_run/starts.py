@@ -56,7 +56,7 @@ def read_starts(folder: Path) -> Starts:
     Raises:
         InputError: The folder holds no finished run.
     """
-    config, result = read_finished(folder)
+    config, result = read_finished(folder, "evaluations.csv")
     rows = [e for gen, e in read_evaluations(folder) if gen == 0]
     usable = [e for e in rows if not e.has_failed]
     divisors = config["divisors"] or dict.fromkeys(config["settings"]["fitness_terms"], 1.0)

@@ -39,7 +39,7 @@ def read_histories(folder: Path) -> dict[str, pd.DataFrame]:
     Raises:
         InputError: There is no such file.
     """
-    read_finished(folder)
+    read_finished(folder, "history.csv")
     rows = read_frame(folder / "history.csv", ("role", "epoch", *PANELS), text=("role",))
     return {str(role): own for role, own in rows.groupby("role", sort=False)}
 

@@ -35,7 +35,7 @@ class TensorBoard:
         folder: Folder of the event files.
 
     Raises:
-        InputError: TensorBoard is not installed.
+        InputError: TensorBoard is not installed, or the folder cannot be written.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -46,6 +46,9 @@ class TensorBoard:
         self._writer = SummaryWriter
         self._begun = False
         self.folder = Path(folder).absolute()
+        there = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise InputError(f"cannot write to {folder}: {there} is no folder that can be written; choose another.")
 
     def on_generation(self, state: State) -> None:
         """Writes the last record, and the first time all records: ``fitness/min``, ``loss/mean``, ``diversity`` and so on."""

@@ -10,7 +10,9 @@ from evoprune.masks.random import survivors_of
 from evoprune.operators.crossover import CROSSOVERS
 from evoprune.operators.mutation import GROW, MUTATIONS
 from evoprune.operators.positions import SCOPES
+from evoprune.options import check_sizes
 from evoprune.search.evolution.options import ALGORITHMS, RANDOM, SELECTIONS, Evolution
+from evoprune.system.memory import require_memory
 
 
 def require(evolution: Evolution, sparsity: float, n: int, objectives: int) -> None:
@@ -25,6 +27,7 @@ def require(evolution: Evolution, sparsity: float, n: int, objectives: int) -> N
     Raises:
         InputError: A value out of range, an unknown name, or values that do not go together.
     """
+    check_sizes(evolution)
     _require_names(evolution)
     _require_numbers(evolution)
     _require_starts(evolution)
@@ -32,6 +35,8 @@ def require(evolution: Evolution, sparsity: float, n: int, objectives: int) -> N
     _require_rising(evolution, sparsity, n)
     _require_selection(evolution, objectives)
     _require_bounds(evolution, sparsity, n)
+    largest = max(evolution.first, evolution.k + evolution.children)
+    require_memory(largest * n, f"a generation of {largest:,} masks")
 
 
 def _require_names(evolution: Evolution) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,12 @@ class Evolution:
     """Children in each generation (lambda). None: twice k, or k if the algorithm is generational."""
     generations: int = 20
     """Generations after the first; the search stops at the first of the limits that is reached."""
-    evaluations: int | None = None
+    evaluations: int | None = field(default=None, metadata={"any_size": True})
     """Stop before there are more evaluations than this, in whole generations. None: no limit."""
-    seconds: float | None = None
+    seconds: float | None = field(default=None, metadata={"any_size": True})
     """Stop after so many seconds of generations, interruptions not counted; the result then depends on the machine. None: no
     limit."""
-    patience: int | None = None
+    patience: int | None = field(default=None, metadata={"any_size": True})
     """Stop after so many generations without a fitter mask, or, with several objectives, a change of the Pareto front. None: no
     limit."""
     start: tuple[str, ...] = ("random",)
