@@ -92,7 +92,7 @@ def slip(call: Callable[..., tuple[int, str]], folder: Path, line: tuple[str, ..
     wrong = []
     if "Traceback" in output:
         wrong.append(f"traceback: {output[-300:]}")
-    if seconds > 20:
+    if seconds > 60:  # on any machine
         wrong.append(f"{seconds:.0f} s")
     if code and not is_parsed and len(errors) != 1:
         wrong.append(f"{len(errors)} errors, status {code}: {output[-200:]}")

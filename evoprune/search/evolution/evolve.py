@@ -41,6 +41,9 @@ from evoprune.search.session import Session
 from evoprune.system.signals import save_on_signals
 from evoprune.training.final import FinalTraining
 
+# Children whose breeding takes long enough to be said.
+MANY = 10_000
+
 
 @dataclass(frozen=True)
 class EvolveOptions(SearchOptions):
@@ -105,6 +108,8 @@ class Evolve:
         self._next = copy.deepcopy(self.state)  # the state stays as it was, so that it can be saved at any time
         self._children, self._earlier = list(self.starts.masks), set(self.session.evaluator.known)
         if self._next.gen:
+            if self.evolution.children >= MANY:
+                self.session.say(f"breeding {self.evolution.children:,} children")
             self._children = vary(self._next, self.operators, self.evolution, self._rising)
         return [child for child in self._children if not child.fitness.valid]
 

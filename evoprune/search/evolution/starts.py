@@ -114,11 +114,13 @@ def first_masks(session: Session, evolution: Evolution, given: Sequence[Mask], s
     masks = {mask.hash: mask for mask in (Mask(bits, problem.shapes) for bits in rows)}
     if RANDOM in evolution.names:
         stream = session.generator("masks")
-        for _ in range(100 * evolution.first):  # a small network may have too few different masks
-            if len(masks) >= evolution.first:
-                break
-            drawn = random_mask(problem.shapes, sparsity, stream, layer_densities)
-            masks.setdefault(drawn.hash, drawn)
+        with session.bar(evolution.first, "first masks", unit="mask", leave=False, delay=2) as bar:
+            for _ in range(100 * evolution.first):  # a small network may have too few different masks
+                if len(masks) >= evolution.first:
+                    break
+                drawn = random_mask(problem.shapes, sparsity, stream, layer_densities)
+                masks.setdefault(drawn.hash, drawn)
+                bar.update(len(masks) - bar.n)
     return Starts(list(masks.values()), Spent(**facts))
 
 
