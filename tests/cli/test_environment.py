@@ -18,7 +18,7 @@ import evoprune as ep
 from evoprune.comparison.cells import Comparison
 from evoprune.figures import runs as plot
 from evoprune.figures.of_run import layers
-from evoprune.runs import records
+from evoprune.runs import records, sums
 from evoprune.search.evolution.state import State
 from evoprune.search.execution import Execution
 from evoprune.system.importing import MISSING_GUARD
@@ -186,7 +186,7 @@ def test_what_nobody_wrote_is_one_error(run: Path, tmp_path: Path) -> None:
     for content in ("{}", '{"controls": {}}', '{"controls": 3}'):
         for name in ("config.json", "evaluations.csv", "history.csv"):
             (tmp_path / name).write_bytes((run / name).read_bytes())
-        (tmp_path / "result.json").write_text(content)
+        sums.replace_files(tmp_path, {"result.json": content.encode()})
         code, output = python("plots/layers.py", tmp_path)
         assert code == 2, output
         assert "layers.png cannot be drawn" in output
