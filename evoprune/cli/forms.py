@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
+
+from evoprune.errors import InputError
 
 T = TypeVar("T")
 
@@ -20,11 +24,29 @@ def parse(kind: type[T], description: str | None, arguments: Sequence[str] | Non
         description: The text of ``--help``.
         arguments: The command line; None takes the process's.
         prog: The command's name; None takes the script's.
+
+    Raises:
+        InputError: An unknown flag, or a value of another type.
     """
     import tyro  # takes a second
 
-    options: T = tyro.cli(tyro.conf.OmitArgPrefixes[kind], description=description, args=arguments, prog=prog)  # type: ignore[misc, valid-type]
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options: T = tyro.cli(tyro.conf.OmitArgPrefixes[kind], description=description, args=arguments, prog=prog)  # type: ignore[misc, valid-type]
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise InputError(_in_one_line(said.getvalue())) from None
     return options
+
+
+def _in_one_line(box: str) -> str:
+    """Returns the message in a box of the parser's as one line, without the help on the argument."""
+    parts = [part for line in box.splitlines()[1:] if (part := line.strip("│╭╮╰╯─ "))]
+    help_begins = next((i for i, part in enumerate(parts) if part.startswith("Argument helptext")), len(parts))
+    hint = [f"({part})" for part in parts[help_begins:] if part.startswith("For full helptext")]
+    return " ".join([*parts[:help_begins], *hint])
 
 
 @functools.cache

@@ -88,13 +88,12 @@ def slip(call: Callable[..., tuple[int, str]], folder: Path, line: tuple[str, ..
     code, output = call(command, *SMALL, *few, *rest)
     seconds = time.monotonic() - start
     errors = [text for text in output.splitlines() if text.startswith("error: ")]
-    is_parsed = "─" in output  # a box of the parser's own
     wrong = []
     if "Traceback" in output:
         wrong.append(f"traceback: {output[-300:]}")
     if seconds > 60:  # on any machine
         wrong.append(f"{seconds:.0f} s")
-    if code and not is_parsed and len(errors) != 1:
+    if code and len(errors) != 1:
         wrong.append(f"{len(errors)} errors, status {code}: {output[-200:]}")
     if code == 2 and sorted(folder.iterdir()) != before:
         wrong.append(f"left {sorted(folder.iterdir())}")
