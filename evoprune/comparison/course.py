@@ -60,7 +60,7 @@ def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers
     require_own(folder)
     cells = check_cells(comparison, cells)
     evaluating = choose_workers(workers)
-    with _nothing_left(folder):
+    with _nothing_left(folder, cells):
         with _locked(folder):
             every = _keep_settings(comparison, cells, folder)
             cells = check_cells(comparison, every) if _drop_damaged_tables(folder) else cells
@@ -102,16 +102,21 @@ def _failed(cells: Sequence[Cell], folder: Path) -> list[Cell]:
 
 
 @contextmanager
-def _nothing_left(folder: Path) -> Iterator[None]:
+def _nothing_left(folder: Path, cells: Sequence[Cell]) -> Iterator[None]:
     """Removes the folder of a comparison that was made, but in which no cell could begin."""
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
     except BaseException:
         if made and not (folder / "cells.csv").exists() and not list(folder.glob("cells/*/config.json")):
-            with contextlib.suppress(OSError):
-                (folder / "compare.json").unlink(missing_ok=True)
-                remove_made(folder, [folder / "cells", *made] if (folder / "cells").exists() else made)
+            with contextlib.suppress(OSError, InputError):
+                with _locked(folder):
+                    wanted = {tuple(keys) for keys in (read_settings(folder) or {"cells": ()})["cells"]}
+                    is_ours = wanted <= {cell.keys for cell in cells}  # else another process is beginning
+                    if is_ours:
+                        (folder / "compare.json").unlink(missing_ok=True)
+                if is_ours:
+                    remove_made(folder, [folder / "cells", *made] if (folder / "cells").exists() else made)
         raise
 
 
