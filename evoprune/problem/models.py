@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from evoprune.errors import InputError
 from evoprune.options import parameters_of
+from evoprune.problem.convolutional import conv, resnet
 from evoprune.registry import Registry
 
 
@@ -126,6 +128,11 @@ MODELS: Registry[NamedModel] = Registry(
         "lenet-300-100": NamedModel(_lenet_300_100, (300, 100), "cross-entropy", True),
         "mlp": NamedModel(mlp, (128, 64), "cross-entropy", True),
         "autoencoder": NamedModel(autoencoder, (256, 64), "reconstruction", True),
+        "conv-2": NamedModel(partial(conv, depth=2), (64,), "cross-entropy", True),
+        "conv-4": NamedModel(partial(conv, depth=4), (64,), "cross-entropy", True),
+        "conv-6": NamedModel(partial(conv, depth=6), (64,), "cross-entropy", True),
+        "resnet-8": NamedModel(partial(resnet, depth=8), (16,), "cross-entropy", True),
+        "resnet-20": NamedModel(partial(resnet, depth=20), (16,), "cross-entropy", True),
     },
     _as_model,
 )

@@ -15,7 +15,8 @@ class ProblemOptions:
     """Options of the problem."""
 
     model: str = "lenet-300-100"
-    """Network: lenet-300-100, mlp, autoencoder, or one that --load or a plugin registers."""
+    """Network: lenet-300-100, mlp, autoencoder, conv-2, conv-4, conv-6, resnet-8, resnet-20, or one that --load or a plugin
+    registers."""
     data: str = "digits"
     """Data set: digits (embedded), mnist, fashion-mnist, or one that --load or a plugin registers."""
     loss: str | None = None
@@ -34,7 +35,9 @@ class ProblemOptions:
     """Scale the initial weights by 1 / sqrt of this density, the same for every mask; a number, or one by parameter name. None:
     not scaled."""
     widths: tuple[int, ...] | None = None
-    """Hidden widths of mlp (None: 128 64) or autoencoder (None: 256 64, mirrored in the decoder)."""
+    """Hidden widths of mlp (None: 128 64) or autoencoder (None: 256 64, mirrored in the decoder). For conv-2, conv-4 and conv-6
+    (None: 64) and for resnet-8 and resnet-20 (None: 16) one number, the channels of the first layer, of which all other widths
+    are multiples."""
     data_dir: Path | None = None
     """Folder of the data files; None: the environment variable EVOPRUNE_DATA, else they are downloaded and cached."""
     validation_fraction: float = 0.1

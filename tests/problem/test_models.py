@@ -9,7 +9,7 @@ from evoprune.problem.models import MODELS, build
 from evoprune.problem.prunable import PRUNABLE_MODULES, prunable
 from evoprune.problem.weights import INITIALIZATIONS, initialize, scale_for_density
 
-SHAPES = [(1, 8, 8), (1, 28, 28)]
+SHAPES = [(1, 8, 8), (1, 28, 28), (3, 32, 32)]
 DRAWN = [name for name in INITIALIZATIONS if name != "given"]
 
 

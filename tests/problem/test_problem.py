@@ -88,8 +88,10 @@ def test_w0_does_not_depend_on_anything_else(options):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_makes_a_problem_with_digits(name):
     problem = Problem(name)
-    widths = [64, *MODELS[name].widths]
-    assert next(iter(problem.shapes.values())) == (widths[1], widths[0])
+    inputs = 1 * 3 * 3 if name.startswith(("conv", "resnet")) else 64
+    shape = next(iter(problem.shapes.values()))
+    assert (shape[0], shape[1:].numel()) == (MODELS[name].widths[0], inputs)
+    assert problem.options.widths == MODELS[name].widths
     assert problem.loss_name == MODELS[name].loss
     assert problem.options.initialization == "kaiming"
     assert problem.is_classification == (problem.loss_name == "cross-entropy")
