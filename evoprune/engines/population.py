@@ -75,6 +75,19 @@ class Population(Protocol):
 
 
 @dataclass(frozen=True)
+class Stint:
+    """Some steps of a training, one after another.
+
+    Attributes:
+        rows: The numbers of each step's training examples.
+        rates: The learning rate of each step.
+    """
+
+    rows: list[Tensor]
+    rates: list[float]
+
+
+@dataclass(frozen=True)
 class Engine:
     """An engine's entry in the registry.
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from evoprune.engines.module import ModulePopulation
 from evoprune.engines.population import Engine
-from evoprune.engines.sparse.convert import company_changes_no_bit
 from evoprune.engines.sparse.population import SparsePopulation
 from evoprune.engines.stacked import StackedPopulation
 from evoprune.errors import InputError
@@ -34,7 +33,7 @@ ENGINES: Registry[Engine] = Registry(
     {
         "module": Engine(ModulePopulation, 1, lambda problem: True),
         "stacked": Engine(StackedPopulation),
-        "sparse": Engine(SparsePopulation, None, company_changes_no_bit),
+        "sparse": Engine(SparsePopulation, None, lambda problem: True),
     },
     engine_of,
 )

@@ -14,7 +14,7 @@ from evoprune.masks.bits import layer_slices
 from evoprune.masks.evidence import Evidence
 from evoprune.problem.problem import Problem
 from evoprune.training.dissipation import Dissipation, movement_scores
-from evoprune.training.gradient import BATCH, dense_gradient, dense_gradient_cost
+from evoprune.training.gradient import BATCH, dense_gradient_cost, population_gradient
 
 MAGNITUDE = "magnitude"
 
@@ -44,7 +44,7 @@ def take_evidence(
         movement: How survivors are ranked: see :class:`evoprune.training.dissipation.Dissipation`; or ``magnitude``: by |w| at
             the end. Ties are broken by the index, here and below, and a survivor whose score is not a number counts as the one
             that moved most.
-        batch: Training examples of the dense gradient, see :func:`dense_gradient`.
+        batch: Training examples of the dense gradient, see :func:`evoprune.training.gradient.dense_gradient`.
 
     Raises:
         InputError: A value out of range or an unknown name.
@@ -60,7 +60,7 @@ def take_evidence(
     else:
         scores = movement_scores(problem, mask, values, Dissipation(1, fraction=0.0, movement=movement), [seed])
     still = survivors[_least(scores, few)]
-    rank = -dense_gradient(problem, population.state(k), seed, batch)
+    rank = -population_gradient(problem, population, k, seed, batch)
     ranked = {f"the {movement} scores of survivors": scores, "the dense gradients of removed weights": rank[removed]}
     for what, keys in ranked.items():
         if 0 < few < len(keys) and keys.min() == keys.max():

@@ -60,6 +60,7 @@ class Problem:
         unprunable: Shape of the matrix-like weights that are not prunable, though they were not excluded, by parameter name.
         refusals: The reasons why engines cannot serve the problem, by the engine's name; empty for an engine that can. Kept
             by :func:`evoprune.engines.check.require`.
+        programs: The network as engines have compiled it, by the engine's name.
 
     Raises:
         InputError: A value that cannot be served, or a network, data and loss that do not fit together: one training
@@ -105,6 +106,7 @@ class Problem:
         warn_of_unprunable(self.unprunable)
         self._scale_w0()
         self.refusals: dict[str, str] = {}
+        self.programs: dict[str, Any] = {}
         self.is_classification = rehearse(self, self._loaded.own or self.data)
 
     @property
@@ -161,6 +163,11 @@ class Problem:
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean loss of a batch, a scalar."""
         return self._loss(outputs, targets)
+
+    @property
+    def loss_function(self) -> Loss:
+        """The function of outputs and targets that gives the mean loss of a batch."""
+        return self._loss
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean loss [K] of outputs [K, batch, ...] against one target [batch, ...]."""

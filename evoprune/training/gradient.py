@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evoprune.engines.population import Population
 from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
@@ -50,6 +51,28 @@ def dense_gradient(
     gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
     found: NDArray[np.floating[Any]] = torch.cat([gradient.flatten() for gradient in gradients]).abs().cpu().numpy()
     return found
+
+
+def population_gradient(
+    problem: Problem, population: Population, k: int, seed: int, batch: int = BATCH, draw: int = 0
+) -> NDArray[np.floating[Any]]:
+    """Returns :func:`dense_gradient` of an individual; an engine that has kernels for it computes it by them.
+
+    Args:
+        problem: The problem.
+        population: The population, whose mode may be changed.
+        k: The individual.
+        seed: See :func:`dense_gradient`, as for the further arguments.
+        batch: Number of examples.
+        draw: The number of the batch.
+    """
+    own = getattr(population, "dense_gradient", None)
+    if own is not None:
+        x, _ = problem.part("train")
+        found: NDArray[np.floating[Any]] | None = own(k, problem, next(batch_order(len(x), batch, seed, draw, x.device)))
+        if found is not None:
+            return found
+    return dense_gradient(problem, population.state(k), seed, batch, draw)
 
 
 def dense_gradient_cost(problem: Problem, batch: int = BATCH) -> float:

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evoprune.engines.move import move
-from evoprune.engines.population import Population
+from evoprune.engines.population import Population, Stint
 from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 from evoprune.seeds import batch_order, noise
 from evoprune.training.cost import multiply_adds
-from evoprune.training.gradient import dense_gradient, dense_gradient_cost
+from evoprune.training.gradient import dense_gradient_cost, population_gradient
 from evoprune.training.schedule import Moment, Schedule
+from evoprune.training.steps import train_steps
 
 AfterEpoch: TypeAlias = Callable[[int, Population, NDArray[np.float64]], None]
 
@@ -110,34 +111,27 @@ class _Loop:
     def train_epoch(self, epoch: int) -> NDArray[np.float64]:
         """Trains one epoch, counted from 0; returns mean losses [K]."""
         problem, population = self._problem, self.population
-        x, target = problem.part("train")
-        parameters = list(population.parameters())
+        x, _ = problem.part("train")
         batch = problem.recipe.batch_size
         steps = -(-len(x) // batch)
-        losses = torch.zeros(population.size, dtype=torch.float64, device=x.device)
+        losses = np.zeros(population.size)
         self.has_changed, self._counted = False, 0
         population.train()
+        rows = list(batch_order(len(x), batch, self._seed, epoch, x.device))
+        every = steps if self._schedule is None else self._schedule.every or steps
         with noise(self._seed, epoch):
-            for step, rows in enumerate(batch_order(len(x), batch, self._seed, epoch, x.device), epoch * steps):
-                for group in self.optimizer.param_groups:
-                    group["lr"] = problem.recipe.learning_rate(step, steps)
-                for parameter in parameters:
-                    parameter.grad = None
-                outputs = population(x.index_select(0, rows))
-                loss = problem.losses(outputs, target.index_select(0, rows))
-                loss.sum().backward()  # type: ignore[no-untyped-call]
-                population.mask_gradients()
-                for total, weight in zip(self.gradients, population.weights, strict=False):
-                    if weight.grad is not None:
-                        total.add_(weight.grad.abs())
-                self.optimizer.step()
-                population.mask_weights()
-                losses += loss.detach()
-                if self._schedule is not None and (step + 1) % (self._schedule.every or steps) == 0:
-                    self._count(epoch, min((step % steps + 1) * batch, len(x)))
-                    self._change_masks(self._schedule, epoch, step + 1, steps)
+            done = 0
+            while done < steps:
+                first = epoch * steps + done
+                until = min(steps, done + every - first % every)
+                rates = [problem.recipe.learning_rate(epoch * steps + step, steps) for step in range(done, until)]
+                losses += train_steps(population, problem, Stint(rows[done:until], rates), self.optimizer, self.gradients)
+                done = until
+                if self._schedule is not None and (epoch * steps + done) % every == 0:
+                    self._count(epoch, min(done * batch, len(x)))
+                    self._change_masks(self._schedule, epoch, epoch * steps + done, steps)
         self._count(epoch, len(x))
-        return (losses / steps).cpu().numpy()
+        return losses / steps
 
     def _count(self, epoch: int, examples: int) -> None:
         """Adds the cost of the epoch's examples up to a number of them, under the masks as they are."""
@@ -154,7 +148,7 @@ class _Loop:
         @functools.cache
         def gradients(k: int) -> NDArray[np.floating[Any]]:
             self.costs[epoch, k] += dense_gradient_cost(problem)
-            return dense_gradient(problem, population.state(k), seed, draw=step)
+            return population_gradient(problem, population, k, seed, draw=step)
 
         with noise(seed, step):  # a user's schedule may draw
             masks = schedule.masks_after(Moment(problem, population, step // steps, step, seed, gradients))

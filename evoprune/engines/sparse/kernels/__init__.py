@@ -1,0 +1,1 @@
+"""The kernels of the engine ``sparse``, compiled by numba."""

@@ -1,0 +1,200 @@
+"""Products with surviving weights: linear layers and convolutions, forward and backward.
+
+Every surviving weight is one scaled addition of a row of the batch to the row of an output, and its gradient one dot product
+(direct sparse convolution; Park et al., ICLR 2017, arXiv:1608.01409). A linear layer is a convolution of one position.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from evoprune.engines.sparse.kernels.codes import (
+    BIAS, FRESH, HIGH, LENGTH, LIST, LOW, POINTERS, RELU, ROWS, STEP, WANTED,
+)  # fmt: skip
+from evoprune.engines.sparse.kernels.compiled import compiled, inlined
+from evoprune.engines.sparse.kernels.vectors import fma, like, load, peek, splat, store, total, totals, where
+
+
+@compiled
+def product_forward(
+    op: Any, tables: Any, one: Any, x: Any, x_base: int, y: Any, y_base: int, batch: int, width: int, unit: Any
+) -> None:
+    """Sets y to bias + weights times x, and to zero below zero if ReLU follows."""
+    first, relu, y_step = op[POINTERS], op[RELU], op[STEP] * batch
+    bias = one.starts[op[BIAS]] if op[BIAS] >= 0 else -1
+    for i in range(op[LENGTH]):
+        run = op[LIST] + 4 * i
+        x_run, y_run = x_base + tables[run] * batch, y_base + tables[run + 1] * batch
+        units, step = tables[run + 2] * batch // width, tables[run + 3] * width
+        j = 0
+        while j < units:
+            four = units - j >= 4
+            for r in range(op[ROWS]):
+                b = splat(peek(one.values, bias + r) if bias >= 0 else one.zero, unit)
+                zero = like(0.0, b)
+                at = x_run + j * step
+                to = y_run + r * y_step + j * width
+                if four:
+                    y0, y1, y2, y3 = b, b, b, b
+                    for e in range(peek(one.pointers, first + r), peek(one.pointers, first + r + 1)):
+                        w = splat(peek(one.values, e), unit)
+                        p = at + np.int64(peek(one.columns, e)) * batch
+                        y0 = fma(w, load(x, p, unit), y0)
+                        y1 = fma(w, load(x, p + step, unit), y1)
+                        y2 = fma(w, load(x, p + 2 * step, unit), y2)
+                        y3 = fma(w, load(x, p + 3 * step, unit), y3)
+                    if relu:
+                        y0, y1 = where(y0 > zero, y0, zero), where(y1 > zero, y1, zero)
+                        y2, y3 = where(y2 > zero, y2, zero), where(y3 > zero, y3, zero)
+                    store(y, to, y0)
+                    store(y, to + width, y1)
+                    store(y, to + 2 * width, y2)
+                    store(y, to + 3 * width, y3)
+                else:
+                    y0 = b
+                    for e in range(peek(one.pointers, first + r), peek(one.pointers, first + r + 1)):
+                        p = at + np.int64(peek(one.columns, e)) * batch
+                        y0 = fma(splat(peek(one.values, e), unit), load(x, p, unit), y0)
+                    if relu:
+                        y0 = where(y0 > zero, y0, zero)
+                    store(y, to, y0)
+            j += 4 if four else 1
+
+
+@compiled
+def product_backward(
+    op: Any,
+    tables: Any,
+    one: Any,
+    x: Any,
+    x_base: int,
+    dx: Any,
+    y: Any,
+    dy: Any,
+    y_base: int,
+    sums: Any,
+    batch: int,
+    width: int,
+    unit: Any,
+    four: Any,
+) -> None:
+    """Adds to the gradients of weights and biases, and to dx; sets dy to zero where ReLU was."""
+    first, wanted = op[POINTERS], op[WANTED]
+    if wanted and op[FRESH]:
+        dx[x_base + op[LOW] * batch : x_base + op[HIGH] * batch] = 0
+    start, end = np.int64(one.pointers[first]), np.int64(one.pointers[first + op[ROWS]])
+    many = op[LENGTH] > 1 or tables[op[LIST] + 2] * batch > 4 * width
+    if many:
+        sums[: (end - start) * width] = 0
+    for i in range(op[LENGTH]):
+        run = op[LIST] + 4 * i
+        x_run, y_run = x_base + tables[run] * batch, y_base + tables[run + 1] * batch
+        units, step = tables[run + 2] * batch // width, tables[run + 3] * width
+        j = 0
+        while j < units:
+            at, to = x_run + j * step, y_run + j * width
+            if units - j >= 4:
+                _four_units(op, one, x, dx, y, dy, sums, at, to, step, start, many, batch, width, unit, four)
+                j += 4
+            else:
+                _one_unit(op, one, x, dx, y, dy, sums, at, to, start, many, batch, width, unit)
+                j += 1
+    if many:
+        for e in range(start, end):
+            one.gradients[e] += total(load(sums, (e - start) * width, unit))
+
+
+@compiled
+def _four_units(
+    op: Any, one: Any, x: Any, dx: Any, y: Any, dy: Any, sums: Any, at: int, to: int, step: int, start: int, many: bool,
+    batch: int, width: int, unit: Any, four: Any,
+) -> None:  # fmt: skip
+    first, wanted, y_step = op[POINTERS], op[WANTED], op[STEP] * batch
+    bias = one.starts[op[BIAS]] if op[BIAS] >= 0 else -1
+    for r in range(op[ROWS]):
+        q = to + r * y_step
+        d0, d1, d2, d3 = load(dy, q, unit), load(dy, q + width, unit), load(dy, q + 2 * width, unit), load(dy, q + 3 * width, unit)
+        if op[RELU]:
+            zero = like(0.0, d0)
+            d0 = where(load(y, q, unit) > zero, d0, zero)
+            d1 = where(load(y, q + width, unit) > zero, d1, zero)
+            d2 = where(load(y, q + 2 * width, unit) > zero, d2, zero)
+            d3 = where(load(y, q + 3 * width, unit) > zero, d3, zero)
+            store(dy, q, d0)
+            store(dy, q + width, d1)
+            store(dy, q + 2 * width, d2)
+            store(dy, q + 3 * width, d3)
+        if bias >= 0:
+            one.gradients[bias + r] += total((d0 + d1) + (d2 + d3))
+        e, end = np.int64(peek(one.pointers, first + r)), np.int64(peek(one.pointers, first + r + 1))
+        if not many:
+            while e + 4 <= end:  # four sums in one go
+                g0 = _dot(one, e, x, at, step, batch, d0, d1, d2, d3, unit)
+                g1 = _dot(one, e + 1, x, at, step, batch, d0, d1, d2, d3, unit)
+                g2 = _dot(one, e + 2, x, at, step, batch, d0, d1, d2, d3, unit)
+                g3 = _dot(one, e + 3, x, at, step, batch, d0, d1, d2, d3, unit)
+                found = totals(g0, g1, g2, g3)
+                store(one.gradients, e, load(one.gradients, e, four) + found)
+                if wanted:
+                    for i in range(e, e + 4):
+                        _spread(one, i, dx, at, step, batch, d0, d1, d2, d3, unit)
+                e += 4
+        while e < end:
+            g = _dot(one, e, x, at, step, batch, d0, d1, d2, d3, unit)
+            if many:
+                k = (e - start) * width
+                store(sums, k, load(sums, k, unit) + g)
+            else:
+                one.gradients[e] += total(g)
+            if wanted:
+                _spread(one, e, dx, at, step, batch, d0, d1, d2, d3, unit)
+            e += 1
+
+
+@inlined
+def _dot(one: Any, e: int, x: Any, at: int, step: int, batch: int, d0: Any, d1: Any, d2: Any, d3: Any, unit: Any) -> Any:
+    """Returns the products of a weight's inputs with four units of gradients, added up unit by unit."""
+    p = at + np.int64(peek(one.columns, e)) * batch
+    g = fma(d1, load(x, p + step, unit), d0 * load(x, p, unit))
+    return fma(d3, load(x, p + 3 * step, unit), fma(d2, load(x, p + 2 * step, unit), g))
+
+
+@inlined
+def _spread(one: Any, e: int, dx: Any, at: int, step: int, batch: int, d0: Any, d1: Any, d2: Any, d3: Any, unit: Any) -> None:
+    """Adds four units of gradients times a weight to the gradients of its inputs."""
+    p = at + np.int64(peek(one.columns, e)) * batch
+    w = splat(peek(one.values, e), unit)
+    store(dx, p, fma(w, d0, load(dx, p, unit)))
+    store(dx, p + step, fma(w, d1, load(dx, p + step, unit)))
+    store(dx, p + 2 * step, fma(w, d2, load(dx, p + 2 * step, unit)))
+    store(dx, p + 3 * step, fma(w, d3, load(dx, p + 3 * step, unit)))
+
+
+@compiled
+def _one_unit(
+    op: Any, one: Any, x: Any, dx: Any, y: Any, dy: Any, sums: Any, at: int, to: int, start: int, many: bool, batch: int,
+    width: int, unit: Any,
+) -> None:  # fmt: skip
+    first, wanted, y_step = op[POINTERS], op[WANTED], op[STEP] * batch
+    bias = one.starts[op[BIAS]] if op[BIAS] >= 0 else -1
+    for r in range(op[ROWS]):
+        q = to + r * y_step
+        d = load(dy, q, unit)
+        if op[RELU]:
+            zero = like(0.0, d)
+            d = where(load(y, q, unit) > zero, d, zero)
+            store(dy, q, d)
+        if bias >= 0:
+            one.gradients[bias + r] += total(d)
+        for e in range(peek(one.pointers, first + r), peek(one.pointers, first + r + 1)):
+            p = at + np.int64(peek(one.columns, e)) * batch
+            g = d * load(x, p, unit)
+            if many:
+                k = (e - start) * width
+                store(sums, k, load(sums, k, unit) + g)
+            else:
+                one.gradients[e] += total(g)
+            if wanted:
+                store(dx, p, fma(splat(peek(one.values, e), unit), d, load(dx, p, unit)))

@@ -1,0 +1,286 @@
+"""Whole steps of training of one individual, and its forward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evoprune.engines.sparse.kernels.codes import (
+    ACTIVATION, ADDITION, AVERAGE, BACKWARD, BATCH_NORM, CROSS_ENTROPY, EVALUATE, FORWARD, FROM_INPUT, GRADIENTS, KIND, LAYER_NORM, MAXIMUM,
+    NOISE, PRODUCT, SECOND_INPUT, SGD, TRAIN, BUFFERS, COLUMNS, COUNTS, FIRST, LENGTH_OF_VALUES, ROW_POINTERS, SECOND, STARTS, SUMS,
+    VALUES, Individual,
+)  # fmt: skip
+from evoprune.engines.sparse.kernels.compiled import compiled, entry, inlined
+from evoprune.engines.sparse.kernels.elementwise import (
+    activation_backward, activation_forward, addition_backward, addition_forward, noise_backward, noise_forward,
+)  # fmt: skip
+from evoprune.engines.sparse.kernels.losses import cross_entropy, squared
+from evoprune.engines.sparse.kernels.norms import (
+    batch_norm_backward, batch_norm_forward, layer_norm_backward, layer_norm_forward,
+)  # fmt: skip
+from evoprune.engines.sparse.kernels.pools import average_backward, average_forward, maximum_backward, maximum_forward
+from evoprune.engines.sparse.kernels.products import product_backward, product_forward
+from evoprune.engines.sparse.kernels.updates import adam, sgd, sum_gradients
+from evoprune.engines.sparse.kernels.vectors import array_at, load, peek, store, transposed
+
+
+@inlined
+def forward(program: Any, one: Any, room: Any, block: int, blocks: int, training: bool, unit: Any) -> None:
+    """Runs the operations one after another on some blocks of the batch, each in a room of its own."""
+    batch, width, tables = program.batch, program.width, program.tables
+    y_block, in_block, noise_block = program.places * batch, program.in_places * batch, program.noise_places * batch
+    y = room.values
+    for i in range(len(program.ops)):
+        op = program.ops[i]
+        from_input = op[FROM_INPUT]
+        x = room.inputs if from_input else room.values
+        x_block = in_block if from_input else y_block
+        x_first = block * in_block if from_input else 0
+        if op[KIND] == BATCH_NORM:
+            batch_norm_forward(
+                op, program.numbers[i], tables, one, room.real[block * batch :], x, x_first, x_block, y, 0, y_block, room.saved, blocks, batch,
+                width, unit, training,
+            )  # fmt: skip
+            continue
+        for b in range(blocks):
+            x_base, y_base = x_first + b * x_block, b * y_block
+            if op[KIND] == PRODUCT:
+                product_forward(op, tables, one, x, x_base, y, y_base, batch, width, unit)
+            elif op[KIND] == ACTIVATION:
+                activation_forward(op, program.numbers[i], tables, x, x_base, y, y_base, batch, width, unit)
+            elif op[KIND] == ADDITION:
+                other = room.inputs if op[SECOND_INPUT] else room.values
+                other_base = (block + b) * in_block if op[SECOND_INPUT] else y_base
+                addition_forward(op, tables, x, x_base, other, other_base, y, y_base, batch, width, unit)
+            elif op[KIND] == NOISE:
+                noise_forward(
+                    op, tables, room.noise, (block + b) * noise_block, training, x, x_base, y, y_base, batch, width, unit
+                )
+            elif op[KIND] == LAYER_NORM:
+                layer_norm_forward(op, program.numbers[i], tables, one, x, x_base, y, y_base, batch, width, unit)
+            elif op[KIND] == MAXIMUM:
+                maximum_forward(op, tables, x, x_base, y, y_base, batch, width, unit)
+            elif op[KIND] == AVERAGE:
+                average_forward(op, tables, x, x_base, y, y_base, batch, width, unit)
+
+
+@inlined
+def backward(program: Any, one: Any, room: Any, block: int, blocks: int, training: bool, unit: Any, four: Any) -> None:
+    """Runs the operations backwards: from the gradients of the outputs to those of the parameters."""
+    batch, width, tables = program.batch, program.width, program.tables
+    y_block, in_block, noise_block = program.places * batch, program.in_places * batch, program.noise_places * batch
+    y, dy = room.values, room.gradients
+    for i in range(len(program.ops) - 1, -1, -1):
+        op = program.ops[i]
+        from_input = op[FROM_INPUT]
+        x = room.inputs if from_input else room.values
+        x_block = in_block if from_input else y_block
+        x_first = block * in_block if from_input else 0
+        if op[KIND] == BATCH_NORM:
+            batch_norm_backward(
+                op, tables, one, room.real[block * batch :], x, x_first, x_block, dy, y, dy, 0, y_block, room.saved, blocks, batch, width, unit,
+                training,
+            )  # fmt: skip
+            continue
+        for b in range(blocks):
+            x_base, y_base = x_first + b * x_block, b * y_block
+            if op[KIND] == PRODUCT:
+                product_backward(op, tables, one, x, x_base, dy, y, dy, y_base, room.sums, batch, width, unit, four)
+            elif op[KIND] == ACTIVATION:
+                activation_backward(op, program.numbers[i], tables, x, x_base, dy, y, dy, y_base, batch, width, unit)
+            elif op[KIND] == ADDITION:
+                addition_backward(op, tables, x_base, y_base, dy, y, dy, y_base, batch, width, unit)
+            elif op[KIND] == NOISE:
+                noise_backward(
+                    op, tables, room.noise, (block + b) * noise_block, training, x_base, dy, dy, y_base, batch, width, unit
+                )
+            elif op[KIND] == LAYER_NORM:
+                layer_norm_backward(op, program.numbers[i], tables, one, x, x_base, dy, dy, y_base, batch, width, unit)
+            elif op[KIND] == MAXIMUM:
+                maximum_backward(op, tables, x, x_base, dy, y, dy, y_base, batch, width, unit)
+            elif op[KIND] == AVERAGE:
+                average_backward(op, tables, x_base, dy, dy, y_base, batch, width, unit)
+
+
+@inlined
+def _loss(program: Any, room: Any, loss: Any, n: int, block: int, slot: int, weight: float, unit: Any) -> float:
+    """Returns a block's share of the batch's mean loss, and sets the gradients of its outputs."""
+    batch, width = program.batch, program.width
+    base, real = slot * program.places * batch, room.real[block * batch :]
+    if loss.kind == CROSS_ENTROPY:
+        return cross_entropy(
+            program.outputs, loss.weights, loss.smoothing, room.labels[block * batch :], weight, real, room.values, room.gradients, base,
+            n - block * batch, room.scratch, batch, width, unit,
+        )  # fmt: skip
+    count = n * len(program.outputs)
+    at = block * len(program.outputs) * batch
+    return squared(
+        program.outputs, room.targets, at, count, real, room.values, room.gradients, base, room.scratch, batch, width, unit
+    )  # fmt: skip
+
+
+@inlined
+def _weight(loss: Any, room: Any, n: int) -> float:
+    """Returns the sum of the weights of a batch's labels."""
+    weight = 0.0
+    for i in range(n if loss.kind == CROSS_ENTROPY else 0):
+        weight += loss.weights[room.labels[i]]
+    return weight
+
+
+@compiled
+def _copy_out(program: Any, room: Any, n: int, block: int, slot: int, outputs: Any) -> None:
+    """Copies a block's outputs to [examples, outputs]."""
+    base, first = slot * program.places * program.batch, block * program.batch
+    for c in range(len(program.outputs)):
+        at = base + program.outputs[c] * program.batch
+        for lane in range(min(program.batch, n - first)):
+            outputs[first + lane, c] = room.values[at + lane]
+
+
+@compiled
+def _copy_in(program: Any, room: Any, n: int, block: int, outputs: Any) -> None:
+    """Copies the gradients [examples, outputs] of a block's outputs to their places; those of padded examples are zero."""
+    base, first = block * program.places * program.batch, block * program.batch
+    for c in range(len(program.outputs)):
+        at = base + program.outputs[c] * program.batch
+        for lane in range(program.batch):
+            room.gradients[at + lane] = outputs[first + lane, c] if first + lane < n else 0
+
+
+@compiled
+def _stage(rows: Any, n: int, source: Any, places: Any, target: Any, batch: int, block_size: int, eight: Any) -> None:
+    """Copies examples to blocks of the batch, whose examples lie side by side; the last one fills the rest.
+
+    Args:
+        rows: Which examples.
+        n: How many.
+        source: All examples [n, features], one after another.
+        places: The place of each feature.
+        target: The blocks.
+        batch: Examples of a block.
+        block_size: Numbers of a block.
+        eight: Lanes of a tile, in both directions.
+    """
+    features = len(places)
+    for first in range(0, (n + batch - 1) // batch * batch, 8):
+        to = first // batch * block_size + first % batch
+        r0, r1 = rows[min(first, n - 1)] * features, rows[min(first + 1, n - 1)] * features
+        r2, r3 = rows[min(first + 2, n - 1)] * features, rows[min(first + 3, n - 1)] * features
+        r4, r5 = rows[min(first + 4, n - 1)] * features, rows[min(first + 5, n - 1)] * features
+        r6, r7 = rows[min(first + 6, n - 1)] * features, rows[min(first + 7, n - 1)] * features
+        for f in range(0, features - 7, 8):
+            c0, c1, c2, c3, c4, c5, c6, c7 = transposed(
+                (
+                    load(source, r0 + f, eight), load(source, r1 + f, eight), load(source, r2 + f, eight),
+                    load(source, r3 + f, eight), load(source, r4 + f, eight), load(source, r5 + f, eight),
+                    load(source, r6 + f, eight), load(source, r7 + f, eight),
+                )
+            )  # fmt: skip
+            store(target, to + peek(places, f) * batch, c0)
+            store(target, to + peek(places, f + 1) * batch, c1)
+            store(target, to + peek(places, f + 2) * batch, c2)
+            store(target, to + peek(places, f + 3) * batch, c3)
+            store(target, to + peek(places, f + 4) * batch, c4)
+            store(target, to + peek(places, f + 5) * batch, c5)
+            store(target, to + peek(places, f + 6) * batch, c6)
+            store(target, to + peek(places, f + 7) * batch, c7)
+        for f in range(features - features % 8, features):
+            for i in range(8):
+                target[to + places[f] * batch + i] = source[rows[min(first + i, n - 1)] * features + f]
+
+
+@inlined
+def _prepare(program: Any, room: Any, data: Any, s: int, loss: Any, eight: Any) -> None:
+    """Puts a step's examples into the room."""
+    n, batch, rows = data.sizes[s], program.batch, data.rows[s]
+    _stage(rows, n, data.inputs, program.in_table, room.inputs, batch, program.in_places * batch, eight)
+    if len(data.targets) > 0:
+        outputs = len(program.outputs)
+        _stage(rows, n, data.targets, program.counting[:outputs], room.targets, batch, outputs * batch, eight)
+    if len(data.noise) > 0:
+        _stage(program.counting, n, data.noise[s], program.counting[: program.noise_places], room.noise, batch, program.noise_places * batch, eight)
+    for i in range(len(room.real)):
+        room.real[i] = 1 if i < n else 0
+    if len(data.labels) > 0:
+        for i in range(n):
+            room.labels[i] = data.labels[rows[i]]
+
+
+@inlined
+def _individual(people: Any, k: int, room: Any) -> Any:
+    """Returns an individual of a table of addresses."""
+    length = people[k, LENGTH_OF_VALUES]
+    return Individual(
+        array_at(people[k, VALUES], length, room.values),
+        room.slopes[:length],
+        array_at(people[k, FIRST], length, room.values),
+        array_at(people[k, SECOND], length, room.values),
+        array_at(people[k, SUMS], length, room.values),
+        array_at(people[k, STARTS], length, room.labels),
+        array_at(people[k, ROW_POINTERS], length, room.indices),
+        array_at(people[k, COLUMNS], length, room.indices),
+        array_at(people[k, BUFFERS], length, room.values),
+        array_at(people[k, COUNTS], length, room.labels),
+        room.zero,
+    )
+
+
+@entry
+def run(
+    mode: int, program: Any, people: Any, room: Any, data: Any, loss: Any, optimizer: Any, rates: Any, done: int, summed: bool,
+    outputs: Any, losses: Any, training: bool, unit: Any, four: Any, eight: Any,
+) -> None:  # fmt: skip
+    """Trains individuals for some steps, or takes them through parts of a step.
+
+    It is one function, since numba compiles everything anew for each.
+
+    Args:
+        mode: TRAIN for whole steps. The others take the first batch alone: EVALUATE sets the outputs in evaluation mode;
+            FORWARD sets them and keeps all values; BACKWARD continues from there with the gradients of the outputs; GRADIENTS
+            takes one block, whose number is ``done``, forward and backward with its share of the loss.
+        program: The network, as operations; see :class:`evoprune.engines.sparse.program.Program`.
+        people: The individuals: a table of addresses.
+        room: Room for one batch.
+        data: The examples.
+        loss: The loss.
+        optimizer: The optimiser.
+        rates: Learning rates, one a step.
+        done: Steps done before.
+        summed: Whether |g| is added to the sums.
+        outputs: The outputs [K, examples, outputs], or their gradients.
+        losses: The sums of the batches' mean losses, to which those of the steps are added.
+        training: Whether FORWARD, BACKWARD and GRADIENTS are in training mode.
+        unit: The lanes of a vector.
+        four: Four lanes.
+        eight: Eight lanes.
+    """
+    for s in range(len(data.sizes)):
+        _prepare(program, room, data, s, loss, eight)
+        n = data.sizes[s]
+        blocks = (n + program.batch - 1) // program.batch
+        weight = _weight(loss, room, n)
+        # all blocks where they depend on each other or are wanted later, else one at a time, so that it stays in the cache
+        whole = mode == FORWARD or mode == BACKWARD or (mode == TRAIN and program.whole_batch)
+        some = blocks if whole else 1
+        first, last = (done, done + 1) if mode == GRADIENTS else (0, blocks)
+        for k in range(len(people)):
+            one = _individual(people, k, room)
+            for b in range(first, last, some):
+                if mode != BACKWARD:
+                    forward(program, one, room, b, some, training, unit)
+                for slot in range(some):
+                    if mode == TRAIN or mode == GRADIENTS:
+                        losses[k] += _loss(program, room, loss, n, b + slot, slot, weight, unit)
+                    elif mode == BACKWARD:
+                        _copy_in(program, room, n, slot, outputs[k])
+                    else:
+                        _copy_out(program, room, n, b + slot, slot, outputs[k])
+                if mode != FORWARD and mode != EVALUATE:
+                    backward(program, one, room, b, some, training, unit, four)
+            if mode == TRAIN:
+                if summed:
+                    sum_gradients(one)
+                if optimizer.kind == SGD:
+                    sgd(one, rates[s], optimizer.a, optimizer.b, optimizer.decay, optimizer.flag, done + s > 0)
+                else:
+                    adam(one, rates[s], optimizer.a, optimizer.b, optimizer.eps, optimizer.decay, optimizer.flag, done + s + 1)

@@ -1,0 +1,234 @@
+"""A network as a program of the kernels: operations, places, and the places of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from evoprune.engines.sparse.kernels import codes
+from evoprune.engines.sparse.layout import Value, allocate, runs
+from evoprune.engines.sparse.modules import IDENTITY
+from evoprune.errors import InputError
+
+
+@dataclass(frozen=True)
+class Product:
+    """How the weight of a product is used: the place of each weight's input, counted from the position's first input.
+
+    Attributes:
+        parameter: The weight's number among the parameters.
+        pointers: The first of its rows among the pointers of all products.
+        columns: Place of the input for each weight of a row.
+        shift: Places to add for each row, of grouped convolutions.
+        positions: How often an example uses each weight.
+    """
+
+    parameter: int
+    pointers: int
+    columns: NDArray[np.int64]
+    shift: NDArray[np.int64]
+    positions: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A product with the values that it reads and writes, for the dense gradient."""
+
+    module: nn.Module
+    name: str
+    x: Value
+    y: Value
+
+
+@dataclass
+class Builder:
+    """Collects the operations of a network.
+
+    Attributes:
+        parameters: The number of each parameter, by the identity of its tensor.
+        batch: Examples of a block.
+        width: Lanes of a vector.
+        ops: The operations so far, each with the values that it reads and writes.
+        size: Number of places of the workspace.
+        in_size: Number of places of the input.
+        noise_size: Number of places of dropout's noise.
+        noises: Modules of dropout with the shape of what they are given, in the order in which they draw.
+        products: The products by the number of their weight.
+        buffers: The running statistics: for each module its number of channels and its name.
+    """
+
+    parameters: dict[int, int]
+    names: dict[nn.Module, str]
+    batch: int
+    width: int
+    ops: list[tuple[list[int], list[float], tuple[Value, ...], Value]] = field(default_factory=list)
+    tables: list[int] = field(default_factory=list)
+    size: int = 0
+    in_size: int = 0
+    noise_size: int = 0
+    noises: list[tuple[nn.Module, tuple[int, ...]]] = field(default_factory=list)
+    products: dict[int, Product] = field(default_factory=dict)
+    layers: list[Layer] = field(default_factory=list)
+    norms: list[nn.Module] = field(default_factory=list)
+    running: int = 0
+    saved: int = 0
+    pointers: int = 0
+    largest: int = 0
+
+    def input(self, shape: Sequence[int], halo: Sequence[int]) -> Value:
+        """Returns the network's input."""
+        value = allocate(shape, halo, self.in_size, from_input=True)
+        self.in_size = value.high
+        return Value(value.places, value.low, value.high, value.halo, from_input=True, is_wanted=False)
+
+    def allocate(self, shape: Sequence[int], halo: Sequence[int]) -> Value:
+        """Returns a new value of the workspace."""
+        value = allocate(shape, halo, self.size)
+        self.size = value.high
+        return value
+
+    def _list(self, listed: Sequence[int]) -> int:
+        start = len(self.tables)
+        self.tables += listed
+        return start
+
+    def _add(self, kind: int, x: Value, y: Value, at: int, length: int, more: Sequence[int], numbers: Sequence[float] = ()) -> None:
+        op = [kind, int(x.from_input), at, length, int(x.is_wanted), 0, x.low, x.high, *more]
+        op += [0] * (codes.FIELDS - len(op))
+        self.ops.append((op, [*numbers, 0.0, 0.0][: codes.NUMBERS], (x,), y))
+
+    def units(self, x: int, y: int, count: int, step: int) -> list[int]:
+        """Returns runs of neighbouring positions, which are computed together where their vectors have the same distance."""
+        if step == 1 or self.batch == self.width:
+            return [x, y, count, step]
+        return [number for i in range(count) for number in (x + i * step, y + i, 1, 1)]
+
+    def _parameter(self, tensor: Any) -> int:
+        return -1 if tensor is None else self.parameters[id(tensor)]
+
+    def product(
+        self, module: Any, x: Value, y: Value, listed: Sequence[int], y_step: int, columns: NDArray[np.int64], shift: NDArray[np.int64]
+    ) -> Value:
+        """Adds a product with a module's weight at the listed positions: places of x and y, length of the run and step in x."""
+        number = self.parameters[id(module.weight)]
+        known = self.products.get(number)
+        if known is None:
+            known = self.products[number] = Product(number, self.pointers, columns, shift, sum(listed[2::4]))
+            self.pointers += len(shift) + 1
+            self.largest = max(self.largest, module.weight.numel())
+        elif not (np.array_equal(known.columns, columns) and np.array_equal(known.shift, shift)):
+            raise InputError("has a weight that is used twice, on values that lie differently in memory")
+        at = self._list(listed)
+        more = [len(shift), known.pointers, self._parameter(module.bias), y_step, 0]
+        self._add(codes.PRODUCT, x, y, at, len(listed) // 4, more)
+        self.layers.append(Layer(module, self.names[module], x, y))
+        return y
+
+    def activation(self, x: Value, shape: Sequence[int], halo: Sequence[int], which: tuple[int, float, float]) -> Value:
+        """Adds an elementwise function; y is written behind x."""
+        y = self.allocate(shape, halo)
+        if not x.is_wanted:
+            y = Value(y.places, y.low, y.high, y.halo, is_wanted=False)
+        listed = runs(x.places, y.places)
+        self._add(codes.ACTIVATION, x, y, self._list(listed), len(listed) // 3, [which[0]], which[1:])
+        return y
+
+    def fuse_relu(self, x: Value) -> bool:
+        """Lets the last operation end with ReLU, if it wrote x and can."""
+        if not self.ops or self.ops[-1][3] is not x:
+            return False
+        op = self.ops[-1][0]
+        if op[codes.KIND] not in (codes.PRODUCT, codes.BATCH_NORM, codes.ADDITION) or op[codes.RELU]:
+            return False
+        op[codes.RELU] = 1
+        return True
+
+    def copied(self, x: Value, halo: Sequence[int]) -> Value:
+        """Adds a copy of a value, with zeros around it."""
+        return self.activation(x, x.places.shape, halo, (IDENTITY, 0.0, 0.0))
+
+    def addition(self, a: Value, b: Value, shape: Sequence[int], halo: Sequence[int]) -> Value:
+        """Adds two values."""
+        if not a.is_wanted and b.is_wanted:
+            a, b = b, a
+        y = self.allocate(shape, halo)
+        if not a.is_wanted:
+            y = Value(y.places, y.low, y.high, y.halo, is_wanted=False)
+        listed = runs(a.places, b.places, y.places)
+        self._add(codes.ADDITION, a, y, self._list(listed), len(listed) // 4, [int(b.is_wanted), 0, int(b.from_input)])
+        self.ops[-1] = (*self.ops[-1][:2], (a, b), y)
+        return y
+
+    def noise(self, module: nn.Module, x: Value, y: Value) -> Value:
+        """Adds a product with dropout's noise."""
+        if not x.is_wanted:
+            y = Value(y.places, y.low, y.high, y.halo, is_wanted=False)
+        listed = runs(x.places, y.places)
+        self._add(codes.NOISE, x, y, self._list(listed), len(listed) // 3, [self.noise_size])
+        self.noises.append((module, x.places.shape))
+        self.noise_size += x.places.size
+        return y
+
+    def batch_norm(self, module: Any, x: Value, y: Value, pointers: Sequence[int], listed: Sequence[int]) -> Value:
+        """Adds batch normalisation; each channel has its runs."""
+        base = len(self.tables) + len(pointers)
+        at = self._list([base + pointer for pointer in pointers] + list(listed))
+        channels, tracked = len(x.places), module.running_mean is not None
+        more = [
+            channels, self._parameter(module.weight), self._parameter(module.bias), self.running if tracked else -1, 0,
+            len(self.norms), self.saved,
+        ]  # fmt: skip
+        rate = -1.0 if module.momentum is None else module.momentum
+        self._add(codes.BATCH_NORM, x, y, at, len(listed) // 3, more, (module.eps, rate))
+        if tracked:
+            self.norms.append(module)
+            self.running += 2 * channels
+        self.saved += 2 * channels
+        return y
+
+    def layer_norm(self, module: nn.LayerNorm, x: Value, y: Value, listed: Sequence[int], groups: int, features: int) -> Value:
+        """Adds layer normalisation of groups of features."""
+        more = [features, self._parameter(module.weight), self._parameter(module.bias), groups]
+        self._add(codes.LAYER_NORM, x, y, self._list(listed), len(listed) // 2, more, (module.eps,))
+        return y
+
+    def pool(self, kind: int, x: Value, y: Value, listed: Sequence[int], count: int, planes: tuple[int, int, int]) -> Value:
+        """Adds pooling; its places are counted from a channel's first."""
+        if not x.is_wanted:
+            y = Value(y.places, y.low, y.high, y.halo, is_wanted=False)
+        self._add(kind, x, y, self._list(listed), count, [*planes, x.start, y.start])
+        return y
+
+    def program(self, inputs: Value, outputs: Value, largest_batch: int) -> codes.Program:
+        """Returns the program.
+
+        Raises:
+            InputError: The network has no operation, or its output is its input.
+        """
+        if outputs.from_input or not self.ops:
+            raise InputError("the network computes nothing that the engine 'sparse' could train. Use the engine 'module'.")
+        written: set[int] = set()
+        for op, _, terms, _ in reversed(self.ops):  # the first in this order to write a gradient sets it, the others add
+            for term, wanted, fresh in zip(terms, (codes.WANTED, codes.SECOND_WANTED), (codes.FRESH, codes.SECOND_FRESH), strict=False):
+                if op[wanted]:
+                    op[fresh] = int(term.low not in written)
+                    written.add(term.low)
+        return codes.Program(
+            ops=np.array([op for op, *_ in self.ops], np.int64),
+            numbers=np.array([numbers for _, numbers, *_ in self.ops]),
+            tables=np.array([*self.tables, 0], np.int64),
+            outputs=outputs.places.reshape(-1).astype(np.int64),
+            in_table=inputs.places.reshape(-1).astype(np.int64),
+            counting=np.arange(max(outputs.places.size, self.noise_size, largest_batch)),
+            places=self.size,
+            in_places=self.in_size,
+            noise_places=self.noise_size,
+            batch=self.batch,
+            width=self.width,
+            whole_batch=any(op[codes.KIND] == codes.BATCH_NORM for op, *_ in self.ops),
+        )
