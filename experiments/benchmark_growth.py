@@ -300,10 +300,11 @@ def measure_generations(search: Evolve, repeats: int) -> list[dict[str, Any]]:
 
 def measure(part: str, prepare: Part, point: Point, repeats: int) -> dict[str, Any]:
     """Measures a part; returns a row without ``share``."""
-    times = []
-    for _ in range(repeats):
+    times, before = [], math.nan
+    for i in range(repeats):
         function = prepare(point)
-        before = reset_peak_memory()
+        if i == repeats - 1:  # memory that is new to the process takes longer
+            before = reset_peak_memory()
         start = time.perf_counter()
         function()
         times.append(time.perf_counter() - start)

@@ -12,7 +12,7 @@ from evoprune.masks.bits import layer_slices
 from evoprune.masks.mask import Mask
 
 # Masks of which all pairs are compared.
-ALL_PAIRS = 256
+ALL_PAIRS = 128
 
 
 def layer_counts(masks: Sequence[Mask]) -> NDArray[np.int64]:
