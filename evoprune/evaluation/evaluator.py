@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain, repeat
 from typing import Any, TypeAlias
@@ -148,20 +148,21 @@ class Evaluator:
         masks, recorded = list(masks), recorded or {}
         for mask in masks:
             mask.require(self.problem.shapes)
-        for evaluations in run_chunks(self.job, self._chunks(masks, recorded)):
+        hashes = [mask.hash for mask in masks]
+        for evaluations in run_chunks(self.job, self._chunks(dict(zip(hashes, masks, strict=True)), recorded)):
             if on_result is not None:
                 on_result(evaluations)
             for e in evaluations:
                 self.known[e.mask] = replace(recorded[e.mask], evidence=e.evidence) if e.mask in recorded else e
-        found = [self.known[mask.hash] for mask in masks]
+        found = [self.known[mask_hash] for mask_hash in hashes]
         usable = [evaluation.values for evaluation in found if not evaluation.has_failed]
         if not self.divisors and usable:
             self.divisors = {term: divisor for o in self.objectives for term, divisor in o.calibrate(usable).items()}
         return found
 
-    def _chunks(self, masks: Sequence[Mask], recorded: Mapping[str, Evaluation]) -> list[Chunk]:
+    def _chunks(self, masks: Mapping[str, Mask], recorded: Mapping[str, Evaluation]) -> list[Chunk]:
         """Returns the chunks that are to be evaluated, and knows those that are recorded."""
-        new = [(h, mask) for h, mask in {mask.hash: mask for mask in masks}.items() if h not in self.known]
+        new = [(h, mask) for h, mask in masks.items() if h not in self.known]
         chunks: list[Chunk] = []
         # a chunk that was not finished is evaluated whole: under some engines company changes the last bits
         for chunk in split(new, self.job.chunk):

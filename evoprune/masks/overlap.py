@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from evoprune.masks.bits import layer_slices
 from evoprune.masks.mask import Mask
+
+# Masks of which all pairs are compared.
+ALL_PAIRS = 128
 
 
 def layer_counts(masks: Sequence[Mask]) -> NDArray[np.int64]:
@@ -39,22 +41,60 @@ def expected_iou(a_counts: Sequence[int], b_counts: Sequence[int], sizes: Sequen
 
 
 def chance_diversity(masks: Sequence[Mask]) -> float:
-    """Returns the expected diversity of random masks with as many survivors in each layer; NaN for fewer than two."""
+    """Returns the expected diversity of random masks with as many survivors in each layer; NaN for fewer than two.
+
+    Of more than :data:`ALL_PAIRS` masks, the mean is over a part of the pairs; see :func:`pairs_of`.
+    """
     if len(masks) < 2:
         return math.nan
-    counts = layer_counts(masks).tolist()
-    sizes = [math.prod(shape) for shape in masks[0].shapes.values()]
-    expected = [expected_iou(a, b, sizes) for a, b in combinations(counts, 2)]
-    return float(1 - np.mean([1.0 if math.isnan(iou) else iou for iou in expected]))
+    first, second = pairs_of(len(masks))
+    counts = layer_counts(masks)
+    shared, total = np.zeros(len(first)), counts.sum(1)
+    for layer, shape in zip(counts.T, masks[0].shapes.values(), strict=True):
+        shared += layer[first] * layer[second] / max(1, math.prod(shape))
+    return _one_minus_mean(shared, total[first] + total[second] - shared)
 
 
 def diversity(masks: Sequence[Mask]) -> float:
-    """Returns 1 - the mean pairwise IoU of a population, from 0 (all equal) to 1 (disjoint); NaN for fewer than two."""
+    """Returns 1 - the mean pairwise IoU of a population, from 0 (all equal) to 1 (disjoint); NaN for fewer than two.
+
+    Of more than :data:`ALL_PAIRS` masks, the mean is over a part of the pairs; see :func:`pairs_of`.
+    """
     if len(masks) < 2:
         return math.nan
-    bits = np.stack([mask.bits for mask in masks]).astype(np.float32)
-    common = (bits @ bits.T).astype(np.float64)
-    sizes = np.diagonal(common)
-    union = sizes[:, None] + sizes[None, :] - common
-    iou = np.divide(common, union, out=np.ones_like(common), where=union > 0)
-    return float(1 - iou[np.triu_indices(len(masks), 1)].mean())
+    first, second = pairs_of(len(masks))
+    sizes = np.array([mask.survivors for mask in masks])
+    packed = _packed_common(masks)
+    common = np.array([np.bitwise_count(packed[i] & packed[j]).sum() for i, j in zip(first, second, strict=True)], np.float64)
+    return _one_minus_mean(common, sizes[first] + sizes[second] - common)
+
+
+def pairs_of(count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the pairs of masks over which a population's overlap is averaged, as two arrays of numbers.
+
+    They are all pairs of up to :data:`ALL_PAIRS` masks. Of more, each mask is paired with :data:`ALL_PAIRS` others at even
+    distances in the order of the population, so that the time grows with the number of masks, and not with its square.
+    """
+    if count <= ALL_PAIRS:
+        return np.triu_indices(count, 1)
+    steps = np.linspace(1, (count - 1) // 2, ALL_PAIRS // 2).round().astype(np.int64)
+    first = np.repeat(np.arange(count), len(steps))
+    return first, (first + np.tile(steps, count)) % count
+
+
+def _packed_common(masks: Sequence[Mask]) -> NDArray[np.uint64]:
+    """Returns the bits [masks, words] of the weights that several masks keep: others are in no intersection."""
+    one, several = np.zeros_like(masks[0].bits), np.zeros_like(masks[0].bits)
+    for mask in masks:
+        several |= one & mask.bits
+        one |= mask.bits
+    where = np.flatnonzero(several)
+    packed = np.zeros((len(masks), -(-len(where) // 64) * 8), np.uint8)
+    for row, mask in zip(packed, masks, strict=True):
+        row[: -(-len(where) // 8)] = np.packbits(mask.bits[where])
+    return packed.view(np.uint64)
+
+
+def _one_minus_mean(common: NDArray[np.float64], union: NDArray[np.float64]) -> float:
+    """Returns 1 - the mean IoU of pairs, of which two empty masks have 1."""
+    return float(1 - np.divide(common, union, out=np.ones(len(common)), where=union > 0).mean())

@@ -10,7 +10,7 @@ import numpy as np
 
 from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
-from evoprune.operators.positions import set_bits
+from evoprune.operators.positions import draw_removed, set_bits
 
 
 def repair(mask: Mask, *, rng: np.random.Generator, survivors: int) -> tuple[Mask]:
@@ -27,8 +27,10 @@ def repair(mask: Mask, *, rng: np.random.Generator, survivors: int) -> tuple[Mas
     if isinstance(survivors, bool) or not isinstance(survivors, (int, np.integer)) or not 0 <= survivors <= len(mask):
         raise InputError(f"survivors are {survivors!r}; expected an integer from 0 to the {len(mask)} weights.")
     change = int(survivors) - mask.survivors
-    if change:
-        set_bits(mask, rng.choice(np.flatnonzero(mask.bits == (change < 0)), abs(change), replace=False), change > 0)
+    if change > 0:
+        set_bits(mask, draw_removed(mask, slice(0, len(mask)), change, rng), True)
+    elif change:
+        set_bits(mask, rng.choice(np.flatnonzero(mask.bits), -change, replace=False), False)
     return (mask,)
 
 

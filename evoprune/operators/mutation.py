@@ -12,10 +12,22 @@ from evoprune.masks.evidence import Evidence
 from evoprune.masks.mask import Mask
 from evoprune.masks.random import survivors_of
 from evoprune.operators.keeping import repair
-from evoprune.operators.positions import Mutation, amount_of, blocks_of, exchange, first_named, part_of, set_bits, within
+from evoprune.operators.positions import (
+    Mutation,
+    amount_of,
+    blocks_of,
+    draw_removed,
+    exchange,
+    first_named,
+    part_of,
+    set_bits,
+    within,
+)
 from evoprune.registry import Registry
 
 GROW = ("gradient", "random")
+# Up to so many removed weights are put in random order to let some grow, as in runs that are recorded; more take too long.
+PERMUTED = 300_000
 MISSING = ("error", "random", "silent")
 NO_EVIDENCE = (
     "a mask that was evaluated has no evidence, so chance decides in place of it; expected evidence= above 0 in make_toolbox, "
@@ -44,11 +56,10 @@ def swap(
     amount = amount_of(mask.survivors, n, fraction)
     blocks = blocks_of(mask, scope)
     survivors = [block.start + np.flatnonzero(mask.bits[block]) for block in blocks]
-    removed = [block.start + np.flatnonzero(~mask.bits[block]) for block in blocks]
-    possible = [min(len(s), len(r)) for s, r in zip(survivors, removed, strict=True)]
+    possible = [min(len(own), block.stop - block.start - len(own)) for own, block in zip(survivors, blocks, strict=True)]
     counts = rng.multivariate_hypergeometric(possible, min(amount, sum(possible)))
     leaving = [rng.choice(own, count, replace=False) for own, count in zip(survivors, counts, strict=True)]
-    coming = [rng.choice(own, count, replace=False) for own, count in zip(removed, counts, strict=True)]
+    coming = [draw_removed(mask, block, count, rng) for block, count in zip(blocks, counts, strict=True)]
     exchange(mask, np.concatenate(leaving), np.concatenate(coming))
     return (mask,)
 
@@ -80,8 +91,8 @@ def move_density(mask: Mask, *, rng: np.random.Generator, fraction: float) -> tu
     source, target = pairs[rng.integers(len(pairs))]
     amount = min(part_of(fraction, min(counts[source], counts[target])), counts[source] - 1, room[target])
     leaving = rng.choice(np.flatnonzero(mask.bits[blocks[source]]), amount, replace=False)
-    coming = rng.choice(np.flatnonzero(~mask.bits[blocks[target]]), amount, replace=False)
-    exchange(mask, blocks[source].start + leaving, blocks[target].start + coming)
+    coming = draw_removed(mask, blocks[target], amount, rng)
+    exchange(mask, blocks[source].start + leaving, coming)
     return (mask,)
 
 
@@ -131,9 +142,14 @@ def informed(
     gone = first_named(evidence.still, amount, among, rng)
     leaving, coming = [], []
     for block in blocks:
-        removed = block.start + np.flatnonzero(~mask.bits[block])
-        lost = gone[within(gone, block)][: len(removed)]
-        named = evidence.grow[within(evidence.grow, block)] if grow == "gradient" else rng.permutation(removed)
+        removed = block.stop - block.start - int(np.count_nonzero(mask.bits[block]))
+        lost = gone[within(gone, block)][:removed]
+        if grow == "gradient":
+            named = evidence.grow[within(evidence.grow, block)]
+        elif removed <= PERMUTED:
+            named = rng.permutation(block.start + np.flatnonzero(~mask.bits[block]))
+        else:
+            named = draw_removed(mask, block, min(removed, round(among * len(lost))), rng)
         leaving.append(lost)
         coming.append(first_named(named, len(lost), among, rng))
     exchange(mask, np.concatenate(leaving), np.concatenate(coming))

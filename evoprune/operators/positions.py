@@ -31,6 +31,20 @@ def set_bits(mask: Mask, index: Indices, value: Bits | bool) -> None:
         mask.evidence = None
 
 
+def draw_removed(mask: Mask, block: slice, count: int, rng: np.random.Generator) -> Indices:
+    """Draws removed weights of a block of a mask, without listing all of them: in a sparse mask they are most weights.
+
+    Returns:
+        Their positions in the mask: those that ``rng.choice`` would draw of the list, without replacement.
+    """
+    survivors = np.flatnonzero(mask.bits[block])
+    number = rng.choice(block.stop - block.start - len(survivors), count, replace=False)
+    # so many removed weights come before each survivor
+    before = survivors - np.arange(len(survivors))
+    drawn: Indices = block.start + number + np.searchsorted(before, number, side="right")
+    return drawn
+
+
 def first_named(named: Indices, count: int, among: float, rng: np.random.Generator) -> Indices:
     """Returns ``count`` of the first positions that the evidence names, in its order."""
     if len(named) < count:

@@ -32,6 +32,8 @@ Read: TypeAlias = Callable[[dict[str, Any], dict[str, Tensor]], T]
 DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, RuntimeError, SafetensorError)
 # States of a search that are kept.
 KEPT = 2
+# Takes the place of a checksum, until it is known.
+_NO_SUM = "0" * 64
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,9 @@ class Checkpoints:
         path = self.folder / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         facts = records.as_json(facts)
-        sums = {"sha256": _checksum(facts, pack_tensors(tensors))}
-        write_atomically(path.with_suffix(".safetensors"), pack_tensors(tensors, sums))
+        packed = pack_tensors(tensors, {"sha256": _NO_SUM})
+        content = packed.replace(_NO_SUM.encode(), _checksum(facts, packed).encode(), 1)  # the metadata come first
+        write_atomically(path.with_suffix(".safetensors"), content)
         records.write_json(path, facts)
         return facts
 

@@ -37,7 +37,8 @@ def log_generation(
         new: Hashes of the masks that were evaluated in this generation.
     """
     earlier = [name for name in logbook.chapters if name != _LAYERS]
-    names = dict.fromkeys([*(term for mask in population for term in known[mask.hash].terms), *earlier, ACCURACY])
+    evaluations = [known[mask.hash] for mask in population]
+    names = dict.fromkeys([*(term for evaluation in evaluations for term in evaluation.terms), *earlier, ACCURACY])
     terms = with_statistics(
         tools.MultiStatistics({n: tools.Statistics(lambda e, n=n: e.values.get(n, math.nan)) for n in names})
     )
@@ -45,7 +46,7 @@ def log_generation(
     by_layer = zip(counts.min(0), counts.mean(0), counts.max(0), layer_counts([best])[0], strict=True)
     logbook.header = ["gen", "nevals", "best", *STATISTICS, "diversity", "seconds"]
     layers = {name: [float(n) for n in numbers] for name, numbers in zip(population[0].shapes, by_layer, strict=True)}
-    chapters = terms.compile([known[mask.hash] for mask in population]) | {_LAYERS: layers}
+    chapters = terms.compile(evaluations) | {_LAYERS: layers}
     for name, values in chapters.items():  # given to record below, a chapter would take over min, mean, max and std
         logbook.chapters[name].record(gen=gen, **values)
     logbook.record(

@@ -105,7 +105,9 @@ class Session:
         evaluator, recorded = self.evaluator, self.journal.recorded(gen)
         done_by: Counter[str] = Counter()
         with self.bar(len(masks), f"generation {gen}", unit="mask", leave=gen == 0) as bar:
-            bar.update(sum(mask.hash in recorded or mask.hash in evaluator.known for mask in masks))
+            bar.update(
+                sum(mask_hash in recorded or mask_hash in evaluator.known for mask_hash in (mask.hash for mask in masks))
+            )
 
             def on_result(evaluations: list[Evaluation]) -> None:
                 self.journal.record(gen, evaluations)

@@ -93,7 +93,7 @@ def _evaluation(fields: dict[str, Any]) -> Evaluation:
 
 def _unpack(bits: bytes, job: Job) -> Mask:
     unpacked = np.unpackbits(np.frombuffer(bits, np.uint8), count=job.problem.prunable_count)
-    return Mask(unpacked.astype(bool), job.problem.shapes)
+    return Mask(unpacked.view(np.bool_), job.problem.shapes)
 
 
 @contextmanager

@@ -24,11 +24,13 @@ from evoprune.operators import (
     by_neuron,
     informed,
     move_density,
+    mutation,
     shrink,
     swap,
     uniform,
     vary_sparsity,
 )
+from evoprune.operators.positions import draw_removed
 from evoprune.training.loop import train
 
 NETWORKS = {
@@ -367,8 +369,10 @@ def test_informed_by_hand_within_layers():
     assert np.flatnonzero(child.bits).tolist() == [0, 1, 2, 5]
 
 
+@pytest.mark.parametrize("permuted", [mutation.PERMUTED, 0])
 @pytest.mark.parametrize("scope", ["global", "layer"])
-def test_informed_grows_at_random(scope):
+def test_informed_grows_at_random(scope, permuted, monkeypatch):
+    monkeypatch.setattr(mutation, "PERMUTED", permuted)
     grown = set()
     for seed in range(40):
         (child,) = apply(informed, example(), fraction=0.4, grow="random", scope=scope, seed=seed)
@@ -689,3 +693,26 @@ def test_a_run_is_repeated_by_its_seeds(tiny):
     runs = [evolve(tiny, "simple", "informed", "uniform") for _ in range(2)]
     assert runs[0][1] == runs[1][1]
     assert runs[0][2] == runs[1][2]
+
+
+@few
+@given(st.integers(0, 999), st.sampled_from([0.0, 0.01, 0.5, 0.99, 1.0]), st.floats(0, 1), st.integers(1, 300))
+def test_removed_weights_are_drawn_as_from_their_list(seed, density, part, n):
+    """The same weights, and the same draws are left."""
+    bits = np.random.default_rng(seed).random(n + 40) < density
+    mask, block = ep.Mask(bits, {"w": (n + 40,)}), slice(17, 17 + n)
+    removed = block.start + np.flatnonzero(~bits[block])
+    count = round(part * len(removed))
+    mine, listed = np.random.default_rng(seed), np.random.default_rng(seed)
+    assert np.array_equal(draw_removed(mask, block, count, mine), listed.choice(removed, count, replace=False))
+    assert mine.bit_generator.state == listed.bit_generator.state
+
+
+def test_many_removed_weights_are_drawn_as_from_their_list():
+    mask = ep.random_mask({"w": (300, 400)}, 0.99, np.random.default_rng(0))
+    removed = np.flatnonzero(~mask.bits)
+    for count in (3, 500, 40_000):  # numpy has several ways
+        mine, listed = np.random.default_rng(count), np.random.default_rng(count)
+        drawn = draw_removed(mask, slice(0, len(mask)), count, mine)
+        assert np.array_equal(drawn, listed.choice(removed, count, replace=False))
+        assert mine.bit_generator.state == listed.bit_generator.state

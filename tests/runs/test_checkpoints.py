@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from evoprune.operators import Evidence
-from evoprune.runs.checkpoints import Checkpoints
+from evoprune.runs.checkpoints import Checkpoints, read_checkpoint
+from evoprune.runs.tensors import pack_tensors, parts_of
 
 MASKS = [name * 64 for name in "abc"]
 FLIPS = [*range(0, 400, 5), *range(400, 4000, 37)]
@@ -148,3 +149,16 @@ def test_after_a_generation_all_is_dropped(tmp_path: Path) -> None:
     checkpoints.drop_after(1)
     kept = {path.name.partition(".")[0] for path in tmp_path.iterdir()}
     assert kept == {"evidence-000001", "generation-000001", "starts"}
+
+
+def test_a_checkpoint_is_packed_once_with_its_checksum(quick: None, tmp_path: Path) -> None:
+    tensors = {"w": torch.tensor([0.1, 0.2]), "0" * 64: torch.tensor([1, 2])}
+    Checkpoints(tmp_path).write("step", {"loss": 1.0}, tensors)
+    content = (tmp_path / "step.safetensors").read_bytes()
+    _, metadata, _ = parts_of(content)
+    assert metadata is not None
+    assert metadata["sha256"] != "0" * 64
+    assert content == pack_tensors(tensors, metadata)
+    facts, back = read_checkpoint(tmp_path / "step.json")
+    assert facts == {"loss": 1.0}
+    assert all(torch.equal(back[name], tensors[name]) for name in tensors)

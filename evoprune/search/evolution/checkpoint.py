@@ -45,9 +45,11 @@ def pack(state: State) -> Content:
     """Returns a state as JSON values and tensors."""
     pending = [mask for chunk in state.pending for mask in chunk]
     kept = (*state.population, *state.hall_of_fame, *(mask for _, mask in state.bests), *pending)
-    distinct = {mask.hash: mask for mask in kept}
-    number = {mask_hash: i for i, mask_hash in enumerate(distinct)}
-    tensors = {"bits": torch.tensor(np.array([np.packbits(mask.bits) for mask in distinct.values()]))}
+    hashes = {id(mask): mask.hash for mask in kept}  # a mask may be in several of them
+    distinct = {hashes[id(mask)]: mask for mask in kept}
+    place = {mask_hash: i for i, mask_hash in enumerate(distinct)}
+    number = {key: place[mask_hash] for key, mask_hash in hashes.items()}
+    tensors = {"bits": torch.from_numpy(np.array([np.packbits(mask.bits) for mask in distinct.values()]))}
     for i, mask in enumerate(state.population):
         if mask.evidence is not None:
             tensors[f"still/{i}"] = torch.tensor(mask.evidence.still)
@@ -56,10 +58,10 @@ def pack(state: State) -> Content:
         "gen": state.gen,
         "masks": list(distinct),
         "fitness": [list(mask.fitness.values) for mask in distinct.values()],
-        "population": [number[mask.hash] for mask in state.population],
-        "hall_of_fame": [number[mask.hash] for mask in state.hall_of_fame],
-        "bests": [[gen, number[mask.hash]] for gen, mask in state.bests],
-        "pending": [[number[mask.hash] for mask in chunk] for chunk in state.pending],
+        "population": [number[id(mask)] for mask in state.population],
+        "hall_of_fame": [number[id(mask)] for mask in state.hall_of_fame],
+        "bests": [[gen, number[id(mask)]] for gen, mask in state.bests],
+        "pending": [[number[id(mask)] for mask in chunk] for chunk in state.pending],
         "logbook": _plain({"records": state.logbook, "chapters": state.logbook.chapters, "header": state.logbook.header}),
         "variation": state.variation.bit_generator.state,
         "selection": state.selection.getstate(),
@@ -85,7 +87,7 @@ def unpack(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], shapes: Shap
     n = sum(math.prod(shape) for shape in shapes.values())
 
     def mask_of(i: int) -> Mask:
-        mask = Mask(np.unpackbits(tensors["bits"][i].numpy(), count=n).astype(bool), shapes)
+        mask = Mask(np.unpackbits(tensors["bits"][i].numpy(), count=n).view(np.bool_), shapes)
         if mask.hash != facts["masks"][i]:
             raise ValueError("a mask has another hash")
         if facts["fitness"][i]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 import time
 import warnings
@@ -105,7 +104,7 @@ class Evolve:
     def ask(self) -> list[Mask]:
         """Returns the children of the next generation that have no fitness yet; at first, the first masks."""
         self._began = time.perf_counter()
-        self._next = copy.deepcopy(self.state)  # the state stays as it was, so that it can be saved at any time
+        self._next = self.state.snapshot()  # the state stays as it was, so that it can be saved at any time
         self._children, self._earlier = list(self.starts.masks), set(self.session.evaluator.known)
         if self._next.gen:
             if self.evolution.children >= MANY:
@@ -121,9 +120,10 @@ class Evolve:
         """
         state, evaluator = self._next, self.session.evaluator
         gen, rising = state.gen, self._rising
-        living = {mask.hash: mask.evidence for mask in state.population}
-        for mask in masks:
-            mask.evidence = mask.evidence or living.get(mask.hash)
+        bare = [mask for mask in masks if mask.evidence is None]
+        living = {mask.hash: mask.evidence for mask in state.population} if bare else {}
+        for mask in bare:
+            mask.evidence = living.get(mask.hash)
         if rising is not None:
             state.population = []
             state.bests.clear()
@@ -157,7 +157,7 @@ class Evolve:
                 self.tell(masks)
             if not self.finished:
                 slots = session.journal.keep("slots", lambda: evolution.slots or session.count_workers())
-                steady = Steady(copy.deepcopy(self.state), session, self.operators, evolution, slots)
+                steady = Steady(self.state.snapshot(), session, self.operators, evolution, slots)
                 for state in steady.states(session.journal.arrivals(self.state.gen)):
                     self._enter(state)
         state = self.state

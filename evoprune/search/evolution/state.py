@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from dataclasses import dataclass, field
 
@@ -40,3 +41,8 @@ class State:
     seconds: float = 0.0
     pending: list[list[Mask]] = field(default_factory=list)
     exhausted: bool = False
+
+    def snapshot(self) -> State:
+        """Returns a copy that stays as it is while a search goes on; masks with fitness are shared, for they stay the same."""
+        masks = (*self.population, *self.hall_of_fame, *(mask for _, mask in self.bests))
+        return copy.deepcopy(self, {id(mask): mask for mask in masks})

@@ -6,7 +6,6 @@ recorded in ``evaluations.csv``: a run that was interrupted repeats the arrivals
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -159,4 +158,4 @@ class Steady:
         state.gen += 1
         state.seconds += now - self.began
         self.began, self.arrived = now, []
-        return copy.deepcopy(state)
+        return state.snapshot()

@@ -170,3 +170,24 @@ def test_saving_again_over_one_is_the_same(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()}
     save_state(journal(tmp_path), state)
     assert {path.name: path.read_bytes() for path in (tmp_path / "checkpoint").iterdir()} == before
+
+
+def test_a_snapshot_stays_as_it_is() -> None:
+    state = make_state()
+    waiting = ep.random_mask(SHAPES, 0.8, np.random.default_rng(9))
+    state.pending = [[waiting]]
+    snapshot = state.snapshot()
+    assert all(a is b for a, b in zip(snapshot.population, state.population, strict=True))  # they stay the same
+    waiting.fitness.values = (1.0,)
+    state.population.pop()
+    state.hall_of_fame.update([waiting])
+    state.bests.append((3, waiting))
+    state.logbook.record(gen=3, mean=0.0)
+    state.variation.random()
+    state.selection.random()
+    assert not snapshot.pending[0][0].fitness.valid
+    assert (len(snapshot.population), len(snapshot.bests), len(snapshot.logbook)) == (4, 2, 3)
+    assert waiting not in list(snapshot.hall_of_fame)
+    fresh = make_state()
+    assert snapshot.variation.bit_generator.state == fresh.variation.bit_generator.state
+    assert snapshot.selection.getstate() == fresh.selection.getstate()
