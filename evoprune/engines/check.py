@@ -15,7 +15,7 @@ from evoprune.engines.registry import ENGINES
 from evoprune.errors import InputError, look_up
 from evoprune.masks.random import random_mask
 from evoprune.problem.problem import Problem
-from evoprune.problem.recipe import MEASURE_BATCH
+from evoprune.problem.recipe import MEASURE_BATCH, without_compiler
 
 # Their step of a weight depends on other weights, which in a population may be another individual's.
 _NOT_ELEMENTWISE = ("Adafactor", "Muon")
@@ -64,7 +64,7 @@ def _train_two_steps(population: Population, problem: Problem) -> None:
     """Trains two steps on three examples, with noise, and with frozen and unused parameters."""
     x, target = problem.part("train")
     parameters = [parameter for parameter in population.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(parameters, lr=0.01, weight_decay=0.1)
+    optimizer = without_compiler("SGD")(parameters, lr=0.01, weight_decay=0.1)
     population.train()
     with seeds.seeded(0):
         for _ in range(2):

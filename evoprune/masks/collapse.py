@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from evoprune.masks.bits import Bits
+from evoprune.problem.draws import Draws, draw
+
+if TYPE_CHECKING:
+    from evoprune.problem.problem import Problem
+
+# The most parameters of a network whose draws are kept: they take 64 MiB.
+MOST_KEPT = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,14 @@ class Collapse:
         return "; ".join(parts)
 
 
-def unreached_outputs(network: nn.Module, layers: Mapping[str, Bits], x: Tensor) -> tuple[int, ...]:
+def draws_of(problem: Problem) -> Draws:
+    """Returns the draws for a problem, which it keeps unless they take much memory."""
+    if problem.parameter_count <= MOST_KEPT:
+        return problem.draws
+    return draw(problem.network(), problem.data.train[0])
+
+
+def unreached_outputs(network: nn.Module, layers: Mapping[str, Bits], draws: Draws) -> tuple[int, ...]:
     """Sends examples through the surviving connections, and returns the outputs that are the same for all of them.
 
     The weights are drawn anew, so that no path cancels or vanishes. Every layer with weights has its output scaled,
@@ -49,19 +63,11 @@ def unreached_outputs(network: nn.Module, layers: Mapping[str, Bits], x: Tensor)
     for module in network.modules():
         if not any(module.children()):
             module.register_forward_hook(_pass_on)
-    draws = torch.Generator().manual_seed(0)
-    # integer inputs are indices, and keep their values
-    inputs = torch.randn(x.shape, generator=draws, dtype=torch.float64) if x.is_floating_point() else x.cpu()
-    reached = torch.tensor(False)
+    inputs, reached = draws.inputs.clone(), torch.tensor(False)  # a network may change its inputs in place
     with torch.no_grad():
-        # positive weights pass a chain of functional ReLU, mixed signs one that negates; neither passes a cut
-        for positive in (True, False):
+        for drawn in draws.parameters:
             for name, parameter in network.named_parameters():
-                parameter.normal_(generator=draws)
-                if positive:
-                    parameter.copy_(torch.zeros(()) if name.endswith("bias") else parameter.abs())
-                if name in layers:
-                    parameter.mul_(torch.from_numpy(layers[name]))
+                parameter.copy_(drawn[name] * torch.from_numpy(layers[name]) if name in layers else drawn[name])
             outputs = network(inputs)
             reached = reached | (outputs.amax(0) - outputs.amin(0) > 1e-9 * outputs.abs().amax(0))
     return tuple(torch.nonzero(~reached.flatten()).flatten().tolist())

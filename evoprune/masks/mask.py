@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from evoprune.masks.evidence import Evidence
     from evoprune.problem.problem import Problem
 from evoprune.masks.bits import Bits
-from evoprune.masks.collapse import Collapse, unreached_outputs
+from evoprune.masks.collapse import Collapse, draws_of, unreached_outputs
 
 # Bytes of packed bits that a compressed file of any size may hold: those of 8 million weights.
 SMALL = 2**20
@@ -243,7 +243,7 @@ class Mask:
         self.require(problem.shapes)
         layers = self.layers
         empty = tuple(name for name, layer in layers.items() if not layer.any())
-        return Collapse(empty, unreached_outputs(problem.network(), layers, problem.data.train[0][:16]))
+        return Collapse(empty, unreached_outputs(problem.network(), layers, draws_of(problem)))
 
     def __len__(self) -> int:
         return len(self.bits)

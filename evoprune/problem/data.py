@@ -96,7 +96,9 @@ class Data:
         for part, size in sizes.items():
             kept, taken = _split_indices(data.train[1], size, rng)
             x, y = data.train
-            data = data.with_parts({"train": (x[kept], y[kept]), part: (x[taken], y[taken])})
+            # faster than x[kept]
+            train, other = ((x.index_select(0, rows), y.index_select(0, rows)) for rows in (kept, taken))
+            data = data.with_parts({"train": train, part: other})
         return data
 
     def to(self, device: str | torch.device) -> Data:

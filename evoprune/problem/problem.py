@@ -21,6 +21,7 @@ from evoprune.errors import InputError, look_up
 from evoprune.options import make, takes
 from evoprune.problem.arrays import is_labels
 from evoprune.problem.data import Data, Pair, content_digest
+from evoprune.problem.draws import Draws, draw
 from evoprune.problem.identity import Identified, digest_of, hash_of, identify
 from evoprune.problem.load import load_for_problem, place
 from evoprune.problem.losses import LOSSES, Loss, chance_loss, losses_of
@@ -188,6 +189,11 @@ class Problem:
     def uses(self) -> dict[str, int]:
         """How often an example's forward pass uses each prunable weight, see :func:`evoprune.problem.prunable.uses`."""
         return uses(self.network(), list(self.shapes), self.data.train[0][:1])
+
+    @cached_property
+    def draws(self) -> Draws:
+        """Inputs and weights that stand in for the problem's own in reports of collapse; drawing them takes long."""
+        return draw(self.network(), self.data.train[0])
 
     @cached_property
     def chance_loss(self) -> float | None:

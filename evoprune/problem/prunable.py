@@ -118,6 +118,11 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.weights = weights
         self.multiply_adds: Counter[str] = Counter()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keeps torch from importing its compiler, which takes two seconds: nothing is compiled here."""
+        return False
+
     def __torch_dispatch__(self, function: Any, kinds: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
         formula = flop_registry.get(function._overloadpacket)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -83,7 +84,8 @@ class Recipe:
         if self.momentum is not None:
             arguments["momentum"] = self.momentum
         try:
-            return kind(parameters, **arguments)
+            make = kind if self.options.get("differentiable") else without_compiler(self.optimizer)
+            return make(parameters, **arguments)
         except (TypeError, ValueError) as error:
             raise InputError(f"torch.optim.{self.optimizer} refuses {arguments}: {error}.") from error
 
@@ -104,3 +106,19 @@ def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
         if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)
     }
     return {name: kind for name, kind in found.items() if name not in ("Optimizer", "LBFGS", "SparseAdam")}
+
+
+@functools.cache
+def without_compiler(name: str) -> type[torch.optim.Optimizer]:
+    """Returns a class that is one of ``torch.optim`` and makes the same steps, bit for bit, without importing torch's compiler.
+
+    torch wraps some methods for ``torch.compile``, and the wrappers import ``torch._dynamo``, which takes two seconds in every
+    process. Here the same methods are called without the wrappers.
+
+    Args:
+        name: The class's name. No step is differentiated, whatever the option ``differentiable`` says.
+    """
+    kind = optimizers()[name]
+    methods = {method: inspect.unwrap(getattr(kind, method)) for method in ("add_param_group", "zero_grad")}
+    methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
+    return type(name, (kind,), methods)

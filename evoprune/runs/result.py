@@ -19,6 +19,7 @@ from evoprune.evaluation.evaluation import FAILURE, MACHINE_FAILURE, Evaluation
 from evoprune.masks.mask import Mask, fitness_of
 from evoprune.problem.problem import Problem
 from evoprune.runs import records, sums
+from evoprune.runs.ranks import spearman
 from evoprune.runs.tensors import save_tensors
 from evoprune.system.files import read_bytes, write_atomically
 from evoprune.training.final import HISTORY_COLUMNS, FinalTraining
@@ -130,9 +131,7 @@ def rank_correlation(population: Sequence[Mask], evaluations: Sequence[Evaluatio
     values = np.array(pairs).T
     if len(pairs) < 3 or np.ptp(values, axis=1).min() == 0:
         return math.nan
-    from scipy import stats  # slow to import, and no worker needs it
-
-    return float(stats.spearmanr(*values).statistic)
+    return spearman(*values)
 
 
 def write_result(folder: Path, result: Result) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
 from evoprune import seeds
 from evoprune.errors import RunError, is_of_the_machine
+from evoprune.evaluation.chunks import split
 from evoprune.masks.mask import Mask
 from evoprune.runs.checkpoints import Content
 from evoprune.search.session import Session
-from evoprune.training.final import FinalTraining, Training, train_from_w0, train_fully
+from evoprune.training.final import FinalTraining, Training, train_from_w0, train_together
 from evoprune.training.schedule import Schedule
 
 
@@ -35,9 +37,9 @@ class Plan:
 
 
 def train_chosen(session: Session, chosen: Mapping[str, Mask], plan: Plan) -> dict[str, FinalTraining]:
-    """Trains masks fully, each distinct one once. A training that the journal has is read back.
+    """Trains masks fully, each distinct one once: as one population where that changes no bit, else one after another.
 
-    A control may diverge, and is recorded so.
+    A training that the journal has is read back. A control may diverge, and is recorded so.
 
     Args:
         session: The session.
@@ -47,49 +49,84 @@ def train_chosen(session: Session, chosen: Mapping[str, Mask], plan: Plan) -> di
     Raises:
         RunError: The winner's training diverged, or the machine failed.
     """
-    problem = session.problem
-    epochs = problem.recipe.epochs + (plan.last if plan.restart else 0)
-    trainings: dict[str, FinalTraining] = {}
+    epochs = session.problem.recipe.epochs + (plan.last if plan.restart else 0)
+    distinct = {mask.hash: mask for mask in chosen.values()}
     done: dict[str, FinalTraining] = {}
-    with session.bar(epochs * len(chosen), "training", unit="epoch") as bar:
-
-        def train(mask: Mask) -> Content:
-            return _train(session, mask, plan, lambda: bar.update() and None).to_facts()
-
-        for role, mask in chosen.items():
-            bar.set_postfix_str(role)
-            if mask.hash not in done:
-                facts, tensors = session.journal.step(mask.hash, partial(train, mask))
-                done[mask.hash] = FinalTraining.from_facts(facts, tensors, problem)
-            trainings[role] = done[mask.hash]
-            if role == "winner":
-                _require_convergence(session, plan, mask, trainings[role])
-            bar.update(len(trainings) * epochs - bar.n)
-    return trainings
+    with session.bar(epochs * len(distinct), "training", unit="epoch") as bar:
+        for group in split(list(distinct.values()), _most_at_once(session, plan)):
+            roles = [role for role, mask in chosen.items() if mask in group]
+            bar.set_postfix_str(", ".join(roles))
+            done |= _read_or_train(session, group, plan, lambda count: bar.update(count) and None)
+            if "winner" in roles:
+                winner = chosen["winner"]
+                _require_convergence(session, plan, winner, done[winner.hash])
+            bar.update(len(done) * epochs - bar.n)
+    return {role: done[mask.hash] for role, mask in chosen.items()}
 
 
-def _train(session: Session, mask: Mask, plan: Plan, advance: Callable[[], None]) -> FinalTraining:
-    training = Training(
-        engine=session.engine,
-        seed=session.order,
-        threads=session.threads,
-        on_epoch=advance,
-        schedule=plan.schedule,
-        free_after=plan.free_after if session.execution.engine == "auto" else None,
-    )
+def _most_at_once(session: Session, plan: Plan) -> int:
+    """Returns how many masks are trained as one population: a chunk, but one where company may change the last bits.
+
+    A schedule may look at all individuals that it is given, and ``auto`` at their number.
+    """
+    if session.evaluating is None or plan.schedule is not None:
+        return 1
+    job = session.evaluator.job
+    return job.chunk if job.engine.company_changes_no_bit(job.problem) else 1
+
+
+def _read_or_train(
+    session: Session, group: Sequence[Mask], plan: Plan, advance: Callable[[int], None]
+) -> dict[str, FinalTraining]:
+    """Returns the trainings of masks by their hash. From the first that the journal lacks on, they are trained together."""
+    trained: dict[str, Content] = {}
+    done: dict[str, FinalTraining] = {}
+
+    def train(masks: Sequence[Mask]) -> Content:
+        mask = masks[0]
+        if mask.hash not in trained:
+            trainings = _train(session, masks, plan, advance)
+            trained.update({mask.hash: training.to_facts() for mask, training in zip(masks, trainings, strict=True)})
+        return trained.pop(mask.hash)
+
+    for i, mask in enumerate(group):
+        facts, tensors = session.journal.step(mask.hash, partial(train, group[i:]))
+        done[mask.hash] = FinalTraining.from_facts(facts, tensors, session.problem)
+    return done
+
+
+def _train(session: Session, masks: Sequence[Mask], plan: Plan, advance: Callable[[int], None]) -> list[FinalTraining]:
+    """Trains masks as one population, and one after another if that fails: together they need more memory."""
+    if len(masks) > 1:
+        with suppress(Exception):
+            return _train_together(session, masks, plan, advance)
+        return [training for mask in masks for training in _train(session, [mask], plan, lambda count: None)]
     try:
-        if plan.restart:
-            restart = seeds.integer(session.seed, "restart")
-            epochs = plan.last if plan.schedule is not None else None
-            return train_from_w0(session.problem, mask, replace(training, epochs=epochs), restart)
-        return train_fully(session.problem, mask, training)
+        return _train_together(session, masks, plan, advance)
     except Exception as error:
         if not is_of_the_machine(error):
             raise
         raise RunError(
-            f"the machine failed in the final training of mask {mask.hash[:12]}: {type(error).__name__}: {error}; the results "
-            f"so far are on disk, if out= was given, and the same command resumes."
+            f"the machine failed in the final training of mask {masks[0].hash[:12]}: {type(error).__name__}: {error}; the "
+            f"results so far are on disk, if out= was given, and the same command resumes."
         ) from error
+
+
+def _train_together(session: Session, masks: Sequence[Mask], plan: Plan, advance: Callable[[int], None]) -> list[FinalTraining]:
+    training = Training(
+        engine=session.engine,
+        seed=session.order,
+        threads=session.threads,
+        on_epoch=partial(advance, len(masks)),
+        schedule=plan.schedule,
+        free_after=plan.free_after if session.execution.engine == "auto" else None,
+    )
+    if not plan.restart:
+        return train_together(session.problem, masks, training)
+    restart = seeds.integer(session.seed, "restart")
+    if plan.schedule is None:
+        return train_together(session.problem, masks, replace(training, seed=restart, free_after=None))
+    return [train_from_w0(session.problem, mask, replace(training, epochs=plan.last), restart) for mask in masks]
 
 
 def _require_convergence(session: Session, plan: Plan, mask: Mask, training: FinalTraining) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from evoprune import seeds
 from evoprune.errors import InputError
+from evoprune.masks import collapse
 from evoprune.masks import mask as mask_module
 from evoprune.masks.collapse import Collapse
 from evoprune.masks.mask import Fitness, Mask
@@ -732,3 +733,22 @@ def test_a_long_report_is_shortened():
 
 def test_repr_says_the_essential():
     assert repr(mask_of(1, 2)).startswith("Mask(2 of 8 weights, sparsity 0.7500")
+
+
+def test_collapse_draws_weights_once_for_a_problem_unless_they_take_much_memory(small, monkeypatch):
+    problem = pickle.loads(pickle.dumps(small))
+    with monkeypatch.context() as patch:
+        patch.setattr(collapse, "MOST_KEPT", 0)
+        assert collapse.draws_of(problem) is not collapse.draws_of(problem)
+        rare = [str(Mask(bits, problem.shapes).collapse(problem)) for bits in np.eye(12, dtype=bool)]
+    assert collapse.draws_of(problem) is collapse.draws_of(problem)
+    assert [str(Mask(bits, problem.shapes).collapse(problem)) for bits in np.eye(12, dtype=bool)] == rare
+
+
+def test_a_network_that_changes_its_inputs_in_place_reports_the_same_each_time():
+    network = nn.Sequential(nn.Threshold(0.0, 0.0, inplace=True), nn.Linear(3, 2))
+    problem = Problem(network, Data(train=(torch.randn(40, 3), torch.arange(40) % 2)))
+    masks = [cut(problem, **{"1.weight": [[1, 1, 0], [0, 0, i]]}) for i in (0, 1, 0, 1)]
+    first, second, *again = [mask.collapse(problem) for mask in masks]
+    assert (first, second) == (Collapse((), (1,)), Collapse((), ()))
+    assert again == [first, second]

@@ -199,6 +199,15 @@ def test_digits_has_all_images_once(digits):
     assert sorted(map(tuple, rows.tolist())) == sorted(map(tuple, wanted.tolist()))
 
 
+def test_digits_are_the_same_where_scikit_learn_has_no_file_of_that_name(digits, monkeypatch):
+    monkeypatch.setattr(load_module, "find_spec", lambda name: None)
+    again = load("digits", seed=0)
+    assert all(
+        torch.equal(x, y) for part, pair in digits.parts().items() for x, y in zip(pair, again.parts()[part], strict=True)
+    )
+    assert again.digest is None  # the content that is known
+
+
 def test_digits_parts_keep_the_proportions_of_classes(digits):
     counts = {name: np.bincount(y.numpy(), minlength=10) for name, (_, y) in digits.parts().items()}
     whole = sum(counts.values())

@@ -20,7 +20,7 @@ from evoprune.problem.data import Data
 from evoprune.problem.losses import LOSSES
 from evoprune.problem.models import MODELS
 from evoprune.problem.problem import Problem
-from evoprune.problem.recipe import SCHEDULES, Recipe, optimizers
+from evoprune.problem.recipe import SCHEDULES, Recipe, optimizers, without_compiler
 from evoprune.problem.weights import INITIALIZATIONS
 
 X, Y = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 4
@@ -223,12 +223,30 @@ def test_every_schedule_starts_at_the_learning_rate_and_never_rises(schedule):
 def test_every_optimizer_that_is_offered_takes_a_step(name):
     weight = nn.Parameter(torch.ones(3, 2))
     optimizer = Recipe(optimizer=name, lr=0.01, weight_decay=0.0).make_optimizer([weight])
-    assert type(optimizer) is getattr(torch.optim, name)
+    assert isinstance(optimizer, getattr(torch.optim, name))
+    assert type(optimizer).__name__ == name
     assert optimizer.param_groups[0]["lr"] == 0.01
     weight.square().sum().backward()
     optimizer.step()
     assert torch.isfinite(weight).all()
     assert (weight < 1).all()
+
+
+@pytest.mark.parametrize("name", optimizers())
+def test_an_optimizer_makes_the_steps_of_torchs_own_bit_for_bit(name):
+    start = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    trained = []
+    for kind in (getattr(torch.optim, name), without_compiler(name)):
+        weight = nn.Parameter(start.clone())
+        options = {} if name == "Rprop" else {"weight_decay": 0.01}
+        optimizer = kind([weight], lr=0.1, **options)
+        for _ in range(4):
+            optimizer.zero_grad()
+            weight.pow(3).sum().backward()
+            optimizer.step()
+        trained.append(weight.detach())
+    assert torch.equal(*trained)
+    assert not torch.equal(trained[0], start)
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad"])

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import nn
 
 import evoprune as ep
 from evoprune.errors import RunError
-from evoprune.training.final import Training, train_fully
+from evoprune.training.final import FinalTraining, Training, train_fully
 
 
 def problem(lr: float = 100.0) -> ep.Problem:
@@ -53,7 +53,7 @@ def test_a_winner_that_diverges_ends_with_an_error_and_keeps_what_was_found(
     def no_training(*arguments: object, **options: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("evoprune.search.final.train_fully", no_training)
+    monkeypatch.setattr("evoprune.search.final.train_together", no_training)
     monkeypatch.setattr("evoprune.search.final.train_from_w0", no_training)
     with pytest.raises(RunError) as again:
         method(problem(lr), out=tmp_path / "run")
@@ -84,11 +84,11 @@ def test_a_script_ends_with_status_1_and_one_line(tmp_path: Path) -> None:
 def test_a_control_that_diverges_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
 
-    def train(p: ep.Problem, mask: ep.Mask, *arguments: Any, **options: Any) -> Any:
-        trained.append(mask.hash)
-        return train_fully(p if len(trained) == 1 else problem(), mask, *arguments, **options)
+    def train(p: ep.Problem, masks: Sequence[ep.Mask], training: Training) -> list[FinalTraining]:
+        trained.extend(mask.hash for mask in masks)
+        return [train_fully(p if mask.hash == trained[0] else problem(), mask, training) for mask in masks]
 
-    monkeypatch.setattr("evoprune.search.final.train_fully", train)
+    monkeypatch.setattr("evoprune.search.final.train_together", train)
     result = ep.k_starts(problem(0.05), k=6, fitness="magnitude", fitness_epochs=1, out=tmp_path)
     assert len(trained) > 1
     assert math.isfinite(result.summary["test_loss"])

@@ -86,11 +86,12 @@ def update_of(optimizer: torch.optim.Optimizer, vectors: Sequence[nn.Parameter])
     if any(group.get(name) for name in ("maximize", "amsgrad", "differentiable", "capturable")):
         return None
     names: tuple[str, ...]
-    if type(optimizer) is torch.optim.SGD:
+    name = type(optimizer).__name__
+    if name == "SGD" and isinstance(optimizer, torch.optim.SGD):
         constants = codes.Optimizer(codes.SGD, group["momentum"], group["dampening"], 0.0, group["weight_decay"], group["nesterov"])
         names = ("momentum_buffer",) if group["momentum"] else ()
-    elif type(optimizer) in (torch.optim.Adam, torch.optim.AdamW):
-        decoupled = group.get("decoupled_weight_decay", type(optimizer) is torch.optim.AdamW)
+    elif name in ("Adam", "AdamW") and isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
+        decoupled = group.get("decoupled_weight_decay", name == "AdamW")
         constants = codes.Optimizer(codes.ADAM, *map(float, group["betas"]), group["eps"], group["weight_decay"], bool(decoupled))
         names = ("exp_avg", "exp_avg_sq")
     else:

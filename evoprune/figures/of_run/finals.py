@@ -15,6 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from evoprune.errors import InputError
 from evoprune.figures.of_run.generations import sequential
 from evoprune.figures.of_run.reading import is_evolution_with, label_of, objectives_of, read_config, read_rows
+from evoprune.runs.ranks import spearman
 
 _ROOM = (0.1, 0.06)  # of a label, as fractions of the points' range
 
@@ -105,9 +106,7 @@ def plot_finals(ax: Axes, finals: Finals) -> None:
 def _rank_correlation(x: Sequence[float], y: Sequence[float]) -> float | None:
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return None
-    from scipy import stats  # slow to import, and no worker needs it
-
-    return float(stats.spearmanr(x, y).statistic)
+    return spearman(x, y)
 
 
 def _with_room(x: Sequence[float], y: Sequence[float]) -> list[int]:
