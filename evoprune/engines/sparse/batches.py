@@ -75,9 +75,8 @@ def make_room(network: Network, blocks: int, input_blocks: int, longest: int, dt
 
     return codes.Room(
         values=zeros(size),
-        gradients=zeros(size),
+        gradients=zeros(program.batch * max(blocks * program.slope_places, network.unshared.slope_places)),
         saved=zeros(network.saved),
-        sums=zeros(longest * program.width),
         scratch=zeros(3 * program.width),
         slopes=zeros(longest),
         inputs=zeros(examples * program.in_places),

@@ -128,14 +128,14 @@ def _memories(state: dict[str, Any], names: Sequence[str]) -> tuple[torch.Tensor
 
 def dense_gradients(network: Any, room: codes.Room, block: int) -> list[torch.Tensor]:
     """Returns a block's share of the gradient of each product's dense weight, from the values and gradients in a room."""
-    program, batch = network.program, network.program.batch
+    program, batch = network.unshared, network.unshared.batch
     inputs = torch.from_numpy(room.inputs).view(-1, program.in_places, batch)[block]
     values = torch.from_numpy(room.values[: program.places * batch]).view(program.places, batch)
-    gradients = torch.from_numpy(room.gradients[: program.places * batch]).view(program.places, batch)
+    gradients = torch.from_numpy(room.gradients[: program.slope_places * batch]).view(program.slope_places, batch)
     found = []
     for layer in network.layers:
         x = (inputs if layer.x.from_input else values)[torch.from_numpy(layer.x.places)]
-        dy = gradients[torch.from_numpy(layer.y.places)]
+        dy = gradients[torch.from_numpy(layer.y.places + layer.shift(program))]
         if isinstance(layer.module, nn.Linear):
             x, dy = x.reshape(-1, x.shape[-2], batch), dy.reshape(-1, dy.shape[-2], batch)
             found.append(torch.einsum("pob,pib->oi", dy, x))

@@ -186,7 +186,7 @@ class SparsePopulation(nn.Module):
         room, total = self._room(0, 1, len(rows)), []
         for block in range(self._blocks(len(rows))):
             room.slopes[:] = 0
-            self._run(codes.GRADIENTS, [k], room, data, done=block, training=False)
+            self._run(codes.GRADIENTS, [k], room, data, program=self.network.unshared, done=block, training=False)
             found = fused.dense_gradients(self.network, room, block)
             total = found if not total else [a + b for a, b in zip(total, found, strict=True)]
         room.slopes[:] = 0
@@ -223,7 +223,7 @@ class SparsePopulation(nn.Module):
         memories, sums = given.get("memories"), given.get("sums")
         people = np.array([self.individuals[k].addresses(memories[k] if memories else None, sums[k] if sums else None) for k in ks], np.int64)
         self.machine.run(
-            mode, self.network.program, people, room, data, self._loss or codes.Loss(codes.GIVEN, np.ones(1), 0.0),
+            mode, given.get("program", self.network.program), people, room, data, self._loss or codes.Loss(codes.GIVEN, np.ones(1), 0.0),
             given.get("optimizer", codes.Optimizer(codes.SGD, 0.0, 0.0, 0.0, 0.0, False)), given.get("rates", np.zeros(1)),
             given.get("done", 0), bool(sums), given.get("outputs", np.zeros((len(ks), 0, 0), self._dtype)),
             given.get("losses", np.zeros(len(ks))), given.get("training", True), self.machine.lanes[self._dtype], self.machine.four,

@@ -37,12 +37,17 @@ class Product:
 
 @dataclass(frozen=True)
 class Layer:
-    """A product with the values that it reads and writes, for the dense gradient."""
+    """A product with the values that it reads and writes, and the number of its operation, for the dense gradient."""
 
     module: nn.Module
     name: str
     x: Value
     y: Value
+    op: int
+
+    def shift(self, program: codes.Program) -> int:
+        """Returns the way from the places of y to those of its gradient."""
+        return int(program.ops[self.op, codes.Y_SHIFT])
 
 
 @dataclass
@@ -126,7 +131,7 @@ class Builder:
         at = self._list(listed)
         more = [len(shift), known.pointers, self._parameter(module.bias), y_step, 0]
         self._add(codes.PRODUCT, x, y, at, len(listed) // 4, more)
-        self.layers.append(Layer(module, self.names[module], x, y))
+        self.layers.append(Layer(module, self.names[module], x, y, len(self.ops) - 1))
         return y
 
     def activation(self, x: Value, shape: Sequence[int], halo: Sequence[int], which: tuple[int, float, float]) -> Value:
@@ -204,20 +209,21 @@ class Builder:
         self._add(kind, x, y, self._list(listed), count, [*planes, x.start, y.start])
         return y
 
-    def program(self, inputs: Value, outputs: Value, largest_batch: int) -> codes.Program:
+    def program(self, inputs: Value, outputs: Value, largest_batch: int, shared: bool) -> codes.Program:
         """Returns the program.
+
+        Args:
+            inputs: The network's input.
+            outputs: Its output.
+            largest_batch: The most examples of a batch.
+            shared: Gradients share places as soon as they can; else those of all values are kept.
 
         Raises:
             InputError: The network has no operation, or its output is its input.
         """
         if outputs.from_input or not self.ops:
             raise InputError("the network computes nothing that the engine 'sparse' could train. Use the engine 'module'.")
-        written: set[int] = set()
-        for op, _, terms, _ in reversed(self.ops):  # the first in this order to write a gradient sets it, the others add
-            for term, wanted, fresh in zip(terms, (codes.WANTED, codes.SECOND_WANTED), (codes.FRESH, codes.SECOND_FRESH), strict=False):
-                if op[wanted]:
-                    op[fresh] = int(term.low not in written)
-                    written.add(term.low)
+        slopes, out_shift = self._place_gradients(outputs, shared)
         return codes.Program(
             ops=np.array([op for op, *_ in self.ops], np.int64),
             numbers=np.array([numbers for _, numbers, *_ in self.ops]),
@@ -226,9 +232,75 @@ class Builder:
             in_table=inputs.places.reshape(-1).astype(np.int64),
             counting=np.arange(max(outputs.places.size, self.noise_size, largest_batch)),
             places=self.size,
+            slope_places=slopes,
+            out_shift=out_shift,
             in_places=self.in_size,
             noise_places=self.noise_size,
             batch=self.batch,
             width=self.width,
             whole_batch=any(op[codes.KIND] == codes.BATCH_NORM for op, *_ in self.ops),
         )
+
+    def _place_gradients(self, outputs: Value, shared: bool) -> tuple[int, int]:
+        """Gives the gradients of values their places, and marks the first operation that writes each.
+
+        Returns:
+            The number of places, and the shift from the outputs to their gradients.
+        """
+        pool = _Pool(shared)
+        starts = {outputs.low: pool.take(outputs.high - outputs.low)}
+        for op, _, terms, y in reversed(self.ops):
+            if y.low not in starts:
+                starts[y.low] = pool.take(y.high - y.low)  # its gradient is zero: nothing reads it
+            mine = starts[y.low]
+            op[codes.Y_SHIFT] = mine - y.low
+            is_free, fields = True, ((codes.WANTED, codes.FRESH, codes.X_SHIFT), (codes.SECOND_WANTED, codes.SECOND_FRESH, codes.SECOND_SHIFT))
+            for term, (wanted, fresh, shift) in zip(terms, fields, strict=False):
+                if not op[wanted]:
+                    continue
+                op[fresh] = int(term.low not in starts)
+                if op[fresh]:
+                    in_place = shared and is_free and op[codes.KIND] in _IN_PLACE and _congruent(term, y)
+                    starts[term.low] = mine if in_place else pool.take(term.high - term.low)
+                    is_free = is_free and not in_place
+                op[shift] = starts[term.low] - term.low
+            if is_free:
+                pool.give(mine, y.high - y.low)
+        return pool.size, starts[outputs.low] - outputs.low
+
+
+# Operations that read the gradient of their output at a place, before they write that of their input there.
+_IN_PLACE = (codes.ACTIVATION, codes.ADDITION, codes.NOISE, codes.BATCH_NORM)
+
+
+def _congruent(x: Value, y: Value) -> bool:
+    """Tells whether two values lie alike."""
+    return x.high - x.low == y.high - y.low and np.array_equal(x.places.reshape(-1) - x.low, y.places.reshape(-1) - y.low)
+
+
+class _Pool:
+    """Places that are taken and given back.
+
+    Args:
+        shared: Places that were given back are taken again.
+    """
+
+    def __init__(self, shared: bool) -> None:
+        self.size, self._shared, self._free = 0, shared, list[tuple[int, int]]()
+
+    def take(self, count: int) -> int:
+        """Returns the first of so many places."""
+        fitting = [(size, start) for start, size in self._free if size >= count]
+        if fitting:
+            size, start = min(fitting)
+            self._free.remove((start, size))
+            if size > count:
+                self._free.append((start + count, size - count))
+            return start
+        self.size += count
+        return self.size - count
+
+    def give(self, start: int, count: int) -> None:
+        """Gives places back."""
+        if self._shared:
+            self._free.append((start, count))

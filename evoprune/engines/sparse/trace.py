@@ -19,6 +19,8 @@ from evoprune.errors import InputError
 from evoprune.problem.recipe import MEASURE_BATCH
 
 CURE = "Use the engine 'module'."
+# Modules whose output had best lie as their input does.
+_ALIKE = (nn.ReLU, nn.Identity, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 # Examples of the trial that finds the shapes: a number that is no feature's by chance.
 TRIAL = 3
 
@@ -29,6 +31,7 @@ class Network:
 
     Attributes:
         program: Its operations.
+        unshared: The same, but all gradients are kept.
         outputs: Shape of one example's output.
         products: How the weights of products are used, by the number of their parameter.
         layers: The products in order.
@@ -42,6 +45,7 @@ class Network:
     """
 
     program: codes.Program
+    unshared: codes.Program
     outputs: tuple[int, ...]
     products: Mapping[int, Product]
     layers: tuple[Layer, ...]
@@ -83,7 +87,8 @@ def trace(network: nn.Module, x: Tensor, batch_size: int) -> Network:
     (output,) = (node for node in graph.graph.nodes if node.op == "output")
     value = found.value(output, output.args[0])
     return Network(
-        program=builder.program(found.input, value, max(batch_size, MEASURE_BATCH)),
+        program=builder.program(found.input, value, max(batch_size, MEASURE_BATCH), shared=True),
+        unshared=builder.program(found.input, value, max(batch_size, MEASURE_BATCH), shared=False),
         outputs=tuple(value.places.shape),
         products=builder.products,
         layers=tuple(builder.layers),
@@ -194,8 +199,8 @@ class _Translation:
             wanted: tuple[int, ...] = ()
             if isinstance(module, known.CONVOLUTIONS):
                 wanted = tuple(known.padding_of(module)[1])
-            elif isinstance(module, (nn.ReLU, nn.Identity)) and self.shapes.get(node) == self.shapes.get(source):
-                wanted = halos.get(node, ())  # it may be no operation at all
+            elif isinstance(module, _ALIKE) and self.shapes.get(node) == self.shapes.get(source):
+                wanted = halos.get(node, ())  # so that both lie alike
             before = halos.get(source, ())
             if len(wanted) == len(before) or not before:
                 halos[source] = tuple(map(max, wanted, before)) if before else wanted

@@ -26,7 +26,9 @@ CHANNELS, SCALE, SHIFT, RUNNING, COUNTER, SAVED = 8, 9, 10, 11, 13, 14
 FEATURES, GROUPS = 8, 11
 # Of pooling: channels; places between channels of what it reads and writes; their first places.
 PLANES, X_STEP, Y_STEP, X_FIRST, Y_FIRST = 8, 9, 10, 11, 12
-FIELDS = 16
+# From the places of what an operation reads and writes to those of their gradients.
+X_SHIFT, Y_SHIFT, SECOND_SHIFT = 16, 17, 18
+FIELDS = 19
 
 # Fields of the table of floating point numbers.
 EPS, MOMENTUM = 0, 1
@@ -50,6 +52,8 @@ class Program(NamedTuple):
         in_table: The place of each feature of the input.
         counting: 0, 1, 2, ..., as many as there are outputs, noise or examples.
         places: Number of places of all values; a place holds a block's examples side by side.
+        slope_places: Number of places of their gradients, which share places as soon as they can.
+        out_shift: From the places of the outputs to those of their gradients.
         in_places: Number of places of the input.
         noise_places: Number of places of dropout's noise.
         batch: Examples of a block, a multiple of the width.
@@ -64,6 +68,8 @@ class Program(NamedTuple):
     in_table: Any
     counting: Any
     places: int
+    slope_places: int
+    out_shift: int
     in_places: int
     noise_places: int
     batch: int
@@ -111,7 +117,6 @@ class Room(NamedTuple):
     Attributes:
         values: All values, and ``gradients`` theirs.
         saved: Statistics that a forward pass saves.
-        sums: Partial sums of a product's gradient.
         scratch: A few vectors.
         slopes: Gradients of the parameters, zero between steps.
         inputs: The batch's inputs, ``targets``, ``labels`` and dropout's ``noise``, in blocks.
@@ -122,7 +127,6 @@ class Room(NamedTuple):
     values: Any
     gradients: Any
     saved: Any
-    sums: Any
     scratch: Any
     slopes: Any
     inputs: Any

@@ -10,9 +10,9 @@ import numpy as np
 from evoprune.engines.sparse.kernels.codes import (
     FRESH, LENGTH, LIST, NOISE_AT, RELU, SECOND_FRESH, SECOND_WANTED, WANTED, WHICH,
 )  # fmt: skip
-from evoprune.engines.sparse.kernels.compiled import compiled
+from evoprune.engines.sparse.kernels.compiled import compiled, inlined
 from evoprune.engines.sparse.kernels.vectors import (
-    absolute, exponent_limit, fma, like, load, rounded, store, times_power_of_two, where,
+    absolute, exponent_limit, fma, like, load, rounded, splat, store, times_power_of_two, where,
 )  # fmt: skip
 
 # Which activation. The first few are computed on vectors, the others number by number.
@@ -21,6 +21,20 @@ ELU, HARDTANH, HARDSIGMOID, HARDSWISH, HARDSHRINK, SOFTSHRINK, SOFTSIGN, TANHSHR
     range(6, 19)
 )
 LAST_VECTOR = SILU
+
+
+@inlined
+def add(array: Any, i: int, vector: Any, fresh: bool, unit: Any) -> None:
+    """Sets elements of an array, or adds to them."""
+    store(array, i, vector if fresh else load(array, i, unit) + vector)
+
+
+@compiled
+def clear(array: Any, start: int, end: int, width: int, unit: Any) -> None:
+    """Sets elements of an array to zero."""
+    zero = splat(array.dtype.type(0), unit)
+    for i in range(start, end, width):
+        store(array, i, zero)
 
 
 @compiled
@@ -180,8 +194,9 @@ def activation_forward(op: Any, numbers: Any, tables: Any, x: Any, x_base: int, 
 
 @compiled
 def activation_backward(
-    op: Any, numbers: Any, tables: Any, x: Any, x_base: int, dx: Any, y: Any, dy: Any, y_base: int, batch: int, width: int, unit: Any
-) -> None:
+    op: Any, numbers: Any, tables: Any, x: Any, x_base: int, dx: Any, dx_shift: int, y: Any, dy: Any, dy_shift: int,
+    y_base: int, batch: int, width: int, unit: Any,
+) -> None:  # fmt: skip
     """Sets dx to dy times the derivative, or adds it."""
     if not op[WANTED]:
         return
@@ -192,12 +207,13 @@ def activation_backward(
         n = tables[run + 2] * batch
         if which <= LAST_VECTOR:
             for j in range(0, n, width):
-                d = load(dy, q + j, unit) * vector_derivative(which, load(x, p + j, unit), load(y, q + j, unit), a)
-                store(dx, p + j, d if fresh else load(dx, p + j, unit) + d)
+                d = load(dy, q + dy_shift + j, unit) * vector_derivative(which, load(x, p + j, unit), load(y, q + j, unit), a)
+                add(dx, p + dx_shift + j, d, fresh, unit)
         else:
             for j in range(n):
-                d_one = dy[q + j] * derivative(which, float(x[p + j]), a, b)
-                dx[p + j] = d_one if fresh else dx[p + j] + d_one
+                d_one = dy[q + dy_shift + j] * derivative(which, float(x[p + j]), a, b)
+                to = p + dx_shift + j
+                dx[to] = d_one if fresh else dx[to] + d_one
 
 
 @compiled
@@ -218,21 +234,22 @@ def addition_forward(
 
 @compiled
 def addition_backward(
-    op: Any, tables: Any, x_base: int, other_base: int, dx: Any, y: Any, dy: Any, y_base: int, batch: int, width: int, unit: Any
-) -> None:
+    op: Any, tables: Any, x_base: int, other_base: int, dx: Any, dx_shift: int, other_shift: int, y: Any, dy: Any, dy_shift: int,
+    y_base: int, batch: int, width: int, unit: Any,
+) -> None:  # fmt: skip
     """Sets the gradients of both terms to dy, or adds it."""
     for i in range(op[LENGTH]):
         run = op[LIST] + 4 * i
         p, o = x_base + tables[run] * batch, other_base + tables[run + 1] * batch
         q, n = y_base + tables[run + 2] * batch, tables[run + 3] * batch
         for j in range(0, n, width):
-            d = load(dy, q + j, unit)
+            d = load(dy, q + dy_shift + j, unit)
             if op[RELU]:
                 d = where(load(y, q + j, unit) > like(0.0, d), d, like(0.0, d))
             if op[WANTED]:
-                store(dx, p + j, d if op[FRESH] else load(dx, p + j, unit) + d)
+                add(dx, p + dx_shift + j, d, op[FRESH], unit)
             if op[SECOND_WANTED]:
-                store(dx, o + j, d if op[SECOND_FRESH] else load(dx, o + j, unit) + d)
+                add(dx, o + other_shift + j, d, op[SECOND_FRESH], unit)
 
 
 @compiled
@@ -253,7 +270,8 @@ def noise_forward(
 
 @compiled
 def noise_backward(
-    op: Any, tables: Any, noise: Any, noise_base: int, training: bool, x_base: int, dx: Any, dy: Any, y_base: int, batch: int, width: int, unit: Any
+    op: Any, tables: Any, noise: Any, noise_base: int, training: bool, x_base: int, dx: Any, dx_shift: int, dy: Any, dy_shift: int, y_base: int,
+    batch: int, width: int, unit: Any,
 ) -> None:
     """Sets dx to dy times dropout's noise, or adds it."""
     if not op[WANTED]:
@@ -264,7 +282,7 @@ def noise_backward(
         p, q = x_base + tables[run] * batch, y_base + tables[run + 1] * batch
         n = tables[run + 2] * batch
         for j in range(0, n, width):
-            d = load(dy, q + j, unit)
+            d = load(dy, q + dy_shift + j, unit)
             d = d * load(noise, at + j, unit) if training else d
-            store(dx, p + j, d if op[FRESH] else load(dx, p + j, unit) + d)
+            add(dx, p + dx_shift + j, d, op[FRESH], unit)
         at += n

@@ -14,7 +14,7 @@ from evoprune.engines.sparse.kernels.vectors import like, load, store, where
 
 @compiled
 def cross_entropy(
-    places: Any, weights: Any, smoothing: float, labels: Any, weight: float, real: Any, y: Any, dy: Any, base: int, n: int,
+    places: Any, weights: Any, smoothing: float, labels: Any, weight: float, real: Any, y: Any, dy: Any, base: int, shift: int, n: int,
     scratch: Any, batch: int, width: int, unit: Any,
 ) -> float:  # fmt: skip
     """Returns a block's share of the mean cross-entropy, with class weights and smoothed labels as torch has them.
@@ -26,6 +26,8 @@ def cross_entropy(
         labels: The labels of the block.
         weight: The sum of the weights of the batch's labels.
         real: 1 for the block's real examples, 0 for others.
+        base: Where the block's values begin.
+        shift: From a value to its gradient.
         n: Number of real examples of the block.
         scratch: Room for three vectors.
     """
@@ -40,7 +42,7 @@ def cross_entropy(
             i = base + places[c] * batch + j
             p = exp(load(y, i, unit) - top)
             sums = sums + p
-            store(dy, i, p)
+            store(dy, i + shift, p)
         store(scratch, 0, top)
         store(scratch, width, sums)
         store(scratch, 2 * width, like(0.0, top))
@@ -56,16 +58,17 @@ def cross_entropy(
         for c in range(len(places)):
             i = base + places[c] * batch + j
             part = like(smoothing / len(places) * weights[c] / weight, top) * load(real, j, unit)
-            store(dy, i, load(dy, i, unit) * factor - part)
+            store(dy, i + shift, load(dy, i + shift, unit) * factor - part)
         for lane in range(min(width, n - j)):
             label = labels[j + lane]
-            dy[base + places[label] * batch + j + lane] -= (1 - smoothing) * weights[label] / weight
+            dy[base + shift + places[label] * batch + j + lane] -= (1 - smoothing) * weights[label] / weight
     return found
 
 
 @compiled
 def squared(
-    places: Any, targets: Any, at: int, count: int, real: Any, y: Any, dy: Any, base: int, scratch: Any, batch: int, width: int, unit: Any
+    places: Any, targets: Any, at: int, count: int, real: Any, y: Any, dy: Any, base: int, shift: int, scratch: Any, batch: int, width: int,
+    unit: Any,
 ) -> float:
     """Returns a block's share of the mean squared error; count is the number of elements of the whole batch."""
     found = 0.0
@@ -75,7 +78,7 @@ def squared(
         for j in range(0, batch, width):
             d = (load(y, i + j, unit) - load(targets, at + c * batch + j, unit)) * load(real, j, unit)
             sums = sums + d * d
-            store(dy, i + j, d * like(2.0 / count, d))
+            store(dy, i + shift + j, d * like(2.0 / count, d))
         store(scratch, 0, sums)
         for lane in range(width):
             found += scratch[lane]

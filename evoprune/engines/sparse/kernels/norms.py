@@ -9,31 +9,32 @@ from evoprune.engines.sparse.kernels.codes import (
     CHANNELS, COUNTER, EPS, FEATURES, FRESH, GROUPS, LIST, MOMENTUM, RELU, RUNNING, SAVED, SCALE, SHIFT, WANTED,
 )  # fmt: skip
 from evoprune.engines.sparse.kernels.compiled import compiled
+from evoprune.engines.sparse.kernels.elementwise import add
 from evoprune.engines.sparse.kernels.vectors import fma, like, load, sqrt, store, total, where
 
 
 @compiled
-def _moments(op: Any, tables: Any, c: int, real: Any, x: Any, x_base: int, x_block: int, blocks: int, batch: int, width: int, unit: Any) -> Any:
-    """Returns a channel's mean, sum of squared deviations, and number of elements, over the real examples."""
+def _moments(
+    op: Any, tables: Any, c: int, real: Any, x: Any, x_base: int, x_block: int, blocks: int, batch: int, width: int, unit: Any
+) -> Any:
+    """Returns a channel's mean, sum of squared deviations, and number of elements, over the real examples.
+
+    In one pass, around the channel's first element: sums of squares around zero would lose the digits of a small variance.
+    """
+    around = x[x_base + tables[tables[op[LIST] + c]] * batch]
     sums = load(real, 0, unit) * like(0.0, load(real, 0, unit))
-    counts = sums
+    squares, counts = sums, sums
     for b in range(blocks):
         for run in range(tables[op[LIST] + c], tables[op[LIST] + c + 1], 3):
             p, n = x_base + b * x_block + tables[run] * batch, tables[run + 2] * batch
             for j in range(0, n, width):
                 on = load(real, b * batch + j % batch, unit)
-                sums = fma(load(x, p + j, unit), on, sums)
-                counts = counts + on
-    number = total(counts)
-    mean = total(sums) / number
-    squares = counts * like(0.0, counts)
-    for b in range(blocks):
-        for run in range(tables[op[LIST] + c], tables[op[LIST] + c + 1], 3):
-            p, n = x_base + b * x_block + tables[run] * batch, tables[run + 2] * batch
-            for j in range(0, n, width):
-                d = (load(x, p + j, unit) - like(mean, sums)) * load(real, b * batch + j % batch, unit)
+                d = (load(x, p + j, unit) - like(around, sums)) * on
+                sums = sums + d
                 squares = fma(d, d, squares)
-    return mean, total(squares), number
+                counts = counts + on
+    number, offset = total(counts), total(sums)
+    return around + offset / number, max(total(squares) - offset * offset / number, 0 * offset), number
 
 
 @compiled
@@ -76,29 +77,29 @@ def batch_norm_forward(
 
 @compiled
 def batch_norm_backward(
-    op: Any, tables: Any, one: Any, real: Any, x: Any, x_base: int, x_block: int, dx: Any, y: Any, dy: Any, y_base: int,
-    y_block: int, saved: Any, blocks: int, batch: int, width: int, unit: Any, training: bool,
+    op: Any, tables: Any, one: Any, real: Any, x: Any, x_base: int, x_block: int, dx: Any, dx_shift: int, dy: Any, dy_shift: int,
+    y_base: int, y_block: int, g_block: int, saved: Any, blocks: int, batch: int, width: int, unit: Any, training: bool,
 ) -> None:  # fmt: skip
     """Adds to the gradients of scale and shift; sets dx, or adds to it. Padded examples have a gradient of zero."""
     channels = op[CHANNELS]
     for c in range(channels):
         mean, inverse = saved[op[SAVED] + c], saved[op[SAVED] + channels + c]
+        scale = one.values[one.starts[op[SCALE]] + c] if op[SCALE] >= 0 else one.zero + 1
+        shift = one.values[one.starts[op[SHIFT]] + c] if op[SHIFT] >= 0 else one.zero
         of_shift = load(real, 0, unit) * like(0.0, load(real, 0, unit))
         of_scale, counts = of_shift, of_shift
         for b in range(blocks):
             for run in range(tables[op[LIST] + c], tables[op[LIST] + c + 1], 3):
                 p, n = x_base + b * x_block + tables[run] * batch, tables[run + 2] * batch
-                q = y_base + b * y_block + tables[run + 1] * batch
+                q = y_base + b * g_block + tables[run + 1] * batch + dy_shift
                 for j in range(0, n, width):
-                    d = load(dy, q + j, unit)
-                    if op[RELU]:
-                        d = where(load(y, q + j, unit) > like(0.0, d), d, like(0.0, d))
-                        store(dy, q + j, d)
+                    d, centred = load(dy, q + j, unit), load(x, p + j, unit) - like(mean, of_shift)
+                    if op[RELU]:  # as the forward pass computed it, which is quicker than to load it
+                        d = where(fma(centred, like(inverse * scale, d), like(shift, d)) > like(0.0, d), d, like(0.0, d))
                     counts = counts + load(real, b * batch + j % batch, unit)
                     of_shift = of_shift + d
-                    of_scale = fma(d, (load(x, p + j, unit) - like(mean, d)) * like(inverse, d), of_scale)
+                    of_scale = fma(d, centred * like(inverse, d), of_scale)
         sum_shift, sum_scale, number = total(of_shift), total(of_scale), total(counts)
-        scale = one.values[one.starts[op[SCALE]] + c] if op[SCALE] >= 0 else one.zero + 1
         if op[SCALE] >= 0:
             one.gradients[one.starts[op[SCALE]] + c] += sum_scale
         if op[SHIFT] >= 0:
@@ -111,13 +112,15 @@ def batch_norm_backward(
         for b in range(blocks):
             for run in range(tables[op[LIST] + c], tables[op[LIST] + c + 1], 3):
                 p, n = x_base + b * x_block + tables[run] * batch, tables[run + 2] * batch
-                q = y_base + b * y_block + tables[run + 1] * batch
+                q = y_base + b * g_block + tables[run + 1] * batch + dy_shift
+                to = p - b * x_block + b * g_block + dx_shift
                 for j in range(0, n, width):
-                    d = load(dy, q + j, unit)
-                    centred = load(x, p + j, unit) - like(mean, d)
+                    d, centred = load(dy, q + j, unit), load(x, p + j, unit) - like(mean, of_shift)
+                    if op[RELU]:
+                        d = where(fma(centred, like(inverse * scale, d), like(shift, d)) > like(0.0, d), d, like(0.0, d))
                     g = (d - like(share, d) - centred * like(slope, d)) * like(inverse * scale, d)
                     g = g * load(real, b * batch + j % batch, unit)
-                    store(dx, p + j, g if op[FRESH] else load(dx, p + j, unit) + g)
+                    add(dx, to + j, g, op[FRESH], unit)
 
 
 @compiled
@@ -149,8 +152,8 @@ def layer_norm_forward(
 
 @compiled
 def layer_norm_backward(
-    op: Any, numbers: Any, tables: Any, one: Any, x: Any, x_base: int, dx: Any, dy: Any, y_base: int, batch: int, width: int,
-    unit: Any,
+    op: Any, numbers: Any, tables: Any, one: Any, x: Any, x_base: int, dx: Any, dx_shift: int, dy: Any, dy_shift: int, y_base: int,
+    batch: int, width: int, unit: Any,
 ) -> None:  # fmt: skip
     """Adds to the gradients of scale and shift; sets dx, or adds to it."""
     features, groups = op[FEATURES], op[GROUPS]
@@ -169,7 +172,7 @@ def layer_norm_backward(
             inverse = like(1.0, mean) / sqrt(square * like(part, mean) + like(numbers[EPS], mean))
             for i in range(features):
                 v = (load(x, x_base + tables[at + 2 * i] * batch + j, unit) - mean) * inverse
-                d = load(dy, y_base + tables[at + 2 * i + 1] * batch + j, unit)
+                d = load(dy, y_base + dy_shift + tables[at + 2 * i + 1] * batch + j, unit)
                 if op[SCALE] >= 0:
                     one.gradients[one.starts[op[SCALE]] + i] += total(d * v)
                 if op[SHIFT] >= 0:
@@ -183,8 +186,8 @@ def layer_norm_backward(
                 for i in range(features):
                     p = x_base + tables[at + 2 * i] * batch + j
                     v = (load(x, p, unit) - mean) * inverse
-                    d = load(dy, y_base + tables[at + 2 * i + 1] * batch + j, unit)
+                    d = load(dy, y_base + dy_shift + tables[at + 2 * i + 1] * batch + j, unit)
                     if op[SCALE] >= 0:
                         d = d * like(one.values[one.starts[op[SCALE]] + i], d)
                     d = (d - sum_d - v * sum_dx) * inverse
-                    store(dx, p, d if op[FRESH] else load(dx, p, unit) + d)
+                    add(dx, p + dx_shift, d, op[FRESH], unit)

@@ -8,6 +8,7 @@ from evoprune.engines.sparse.kernels.codes import (
     FRESH, HIGH, LENGTH, LIST, LOW, PLANES, WANTED, X_FIRST, X_STEP, Y_FIRST, Y_STEP,
 )  # fmt: skip
 from evoprune.engines.sparse.kernels.compiled import compiled
+from evoprune.engines.sparse.kernels.elementwise import clear
 from evoprune.engines.sparse.kernels.vectors import like, load, store, where
 
 # A window in the list: the place of its output, its number of inputs, its divisor, and as many places.
@@ -32,24 +33,24 @@ def maximum_forward(op: Any, tables: Any, x: Any, x_base: int, y: Any, y_base: i
 
 @compiled
 def maximum_backward(
-    op: Any, tables: Any, x: Any, x_base: int, dx: Any, y: Any, dy: Any, y_base: int, batch: int, width: int, unit: Any
+    op: Any, tables: Any, x: Any, x_base: int, dx: Any, dx_shift: int, y: Any, dy: Any, dy_shift: int, y_base: int, batch: int, width: int, unit: Any
 ) -> None:
     """Adds dy to the gradient of the first maximum of each window."""
     if not op[WANTED]:
         return
     if op[FRESH]:
-        dx[x_base + op[LOW] * batch : x_base + op[HIGH] * batch] = 0
+        clear(dx, x_base + dx_shift + op[LOW] * batch, x_base + dx_shift + op[HIGH] * batch, width, unit)
     for c in range(op[PLANES]):
         p, q = x_base + (op[X_FIRST] + c * op[X_STEP]) * batch, y_base + (op[Y_FIRST] + c * op[Y_STEP]) * batch
         at = op[LIST]
         for _ in range(op[LENGTH]):
             for j in range(0, batch, width):
                 best = load(y, q + tables[at] * batch + j, unit)
-                d = load(dy, q + tables[at] * batch + j, unit)
+                d = load(dy, q + dy_shift + tables[at] * batch + j, unit)
                 for k in range(at + 3, at + 3 + tables[at + 1]):
                     i = p + tables[k] * batch + j
                     is_best = load(x, i, unit) == best
-                    store(dx, i, load(dx, i, unit) + where(is_best, d, like(0.0, d)))
+                    store(dx, i + dx_shift, load(dx, i + dx_shift, unit) + where(is_best, d, like(0.0, d)))
                     d = where(is_best, like(0.0, d), d)
             at += 3 + tables[at + 1]
 
@@ -71,21 +72,21 @@ def average_forward(op: Any, tables: Any, x: Any, x_base: int, y: Any, y_base: i
 
 @compiled
 def average_backward(
-    op: Any, tables: Any, x_base: int, dx: Any, dy: Any, y_base: int, batch: int, width: int, unit: Any
+    op: Any, tables: Any, x_base: int, dx: Any, dx_shift: int, dy: Any, dy_shift: int, y_base: int, batch: int, width: int, unit: Any
 ) -> None:
     """Adds dy over the divisor to the gradients of each window."""
     if not op[WANTED]:
         return
     if op[FRESH]:
-        dx[x_base + op[LOW] * batch : x_base + op[HIGH] * batch] = 0
+        clear(dx, x_base + dx_shift + op[LOW] * batch, x_base + dx_shift + op[HIGH] * batch, width, unit)
     for c in range(op[PLANES]):
         p, q = x_base + (op[X_FIRST] + c * op[X_STEP]) * batch, y_base + (op[Y_FIRST] + c * op[Y_STEP]) * batch
         at = op[LIST]
         for _ in range(op[LENGTH]):
             for j in range(0, batch, width):
-                d = load(dy, q + tables[at] * batch + j, unit)
+                d = load(dy, q + dy_shift + tables[at] * batch + j, unit)
                 d = d * like(1.0 / tables[at + 2], d)
                 for k in range(at + 3, at + 3 + tables[at + 1]):
-                    i = p + tables[k] * batch + j
+                    i = p + dx_shift + tables[k] * batch + j
                     store(dx, i, load(dx, i, unit) + d)
             at += 3 + tables[at + 1]

@@ -6,7 +6,7 @@ from typing import Any
 
 from evoprune.engines.sparse.kernels.codes import (
     ACTIVATION, ADDITION, AVERAGE, BACKWARD, BATCH_NORM, CROSS_ENTROPY, EVALUATE, FORWARD, FROM_INPUT, GRADIENTS, KIND, LAYER_NORM, MAXIMUM,
-    NOISE, PRODUCT, SECOND_INPUT, SGD, TRAIN, BUFFERS, COLUMNS, COUNTS, FIRST, LENGTH_OF_VALUES, ROW_POINTERS, SECOND, STARTS, SUMS,
+    NOISE, PRODUCT, SECOND_INPUT, SGD, TRAIN, X_SHIFT, Y_SHIFT, SECOND_SHIFT, BUFFERS, COLUMNS, COUNTS, FIRST, LENGTH_OF_VALUES, ROW_POINTERS, SECOND, STARTS, SUMS,
     VALUES, Individual,
 )  # fmt: skip
 from evoprune.engines.sparse.kernels.compiled import compiled, entry, inlined
@@ -68,6 +68,7 @@ def backward(program: Any, one: Any, room: Any, block: int, blocks: int, trainin
     """Runs the operations backwards: from the gradients of the outputs to those of the parameters."""
     batch, width, tables = program.batch, program.width, program.tables
     y_block, in_block, noise_block = program.places * batch, program.in_places * batch, program.noise_places * batch
+    g_block = program.slope_places * batch
     y, dy = room.values, room.gradients
     for i in range(len(program.ops) - 1, -1, -1):
         op = program.ops[i]
@@ -75,30 +76,33 @@ def backward(program: Any, one: Any, room: Any, block: int, blocks: int, trainin
         x = room.inputs if from_input else room.values
         x_block = in_block if from_input else y_block
         x_first = block * in_block if from_input else 0
+        dx_shift, dy_shift, other_shift = op[X_SHIFT] * batch, op[Y_SHIFT] * batch, op[SECOND_SHIFT] * batch
         if op[KIND] == BATCH_NORM:
             batch_norm_backward(
-                op, tables, one, room.real[block * batch :], x, x_first, x_block, dy, y, dy, 0, y_block, room.saved, blocks, batch, width, unit,
-                training,
+                op, tables, one, room.real[block * batch :], x, x_first, x_block, dy, dx_shift, dy, dy_shift, 0, y_block, g_block,
+                room.saved, blocks, batch, width, unit, training,
             )  # fmt: skip
             continue
         for b in range(blocks):
             x_base, y_base = x_first + b * x_block, b * y_block
+            move = b * (g_block - y_block)  # from a value's room to its gradient's
+            to_dx, to_dy = dx_shift + move, dy_shift + move
             if op[KIND] == PRODUCT:
-                product_backward(op, tables, one, x, x_base, dy, y, dy, y_base, room.sums, batch, width, unit, four)
+                product_backward(op, tables, one, x, x_base, dy, to_dx, y, dy, to_dy, y_base, batch, width, unit, four)
             elif op[KIND] == ACTIVATION:
-                activation_backward(op, program.numbers[i], tables, x, x_base, dy, y, dy, y_base, batch, width, unit)
+                activation_backward(op, program.numbers[i], tables, x, x_base, dy, to_dx, y, dy, to_dy, y_base, batch, width, unit)
             elif op[KIND] == ADDITION:
-                addition_backward(op, tables, x_base, y_base, dy, y, dy, y_base, batch, width, unit)
+                addition_backward(op, tables, x_base, y_base, dy, to_dx, other_shift + move, y, dy, to_dy, y_base, batch, width, unit)
             elif op[KIND] == NOISE:
                 noise_backward(
-                    op, tables, room.noise, (block + b) * noise_block, training, x_base, dy, dy, y_base, batch, width, unit
-                )
+                    op, tables, room.noise, (block + b) * noise_block, training, x_base, dy, to_dx, dy, to_dy, y_base, batch, width, unit
+                )  # fmt: skip
             elif op[KIND] == LAYER_NORM:
-                layer_norm_backward(op, program.numbers[i], tables, one, x, x_base, dy, dy, y_base, batch, width, unit)
+                layer_norm_backward(op, program.numbers[i], tables, one, x, x_base, dy, to_dx, dy, to_dy, y_base, batch, width, unit)
             elif op[KIND] == MAXIMUM:
-                maximum_backward(op, tables, x, x_base, dy, y, dy, y_base, batch, width, unit)
+                maximum_backward(op, tables, x, x_base, dy, to_dx, y, dy, to_dy, y_base, batch, width, unit)
             elif op[KIND] == AVERAGE:
-                average_backward(op, tables, x_base, dy, dy, y_base, batch, width, unit)
+                average_backward(op, tables, x_base, dy, to_dx, dy, to_dy, y_base, batch, width, unit)
 
 
 @inlined
@@ -106,15 +110,16 @@ def _loss(program: Any, room: Any, loss: Any, n: int, block: int, slot: int, wei
     """Returns a block's share of the batch's mean loss, and sets the gradients of its outputs."""
     batch, width = program.batch, program.width
     base, real = slot * program.places * batch, room.real[block * batch :]
+    shift = slot * (program.slope_places - program.places) * batch + program.out_shift * batch
     if loss.kind == CROSS_ENTROPY:
         return cross_entropy(
-            program.outputs, loss.weights, loss.smoothing, room.labels[block * batch :], weight, real, room.values, room.gradients, base,
+            program.outputs, loss.weights, loss.smoothing, room.labels[block * batch :], weight, real, room.values, room.gradients, base, shift,
             n - block * batch, room.scratch, batch, width, unit,
         )  # fmt: skip
     count = n * len(program.outputs)
     at = block * len(program.outputs) * batch
     return squared(
-        program.outputs, room.targets, at, count, real, room.values, room.gradients, base, room.scratch, batch, width, unit
+        program.outputs, room.targets, at, count, real, room.values, room.gradients, base, shift, room.scratch, batch, width, unit
     )  # fmt: skip
 
 
@@ -140,7 +145,7 @@ def _copy_out(program: Any, room: Any, n: int, block: int, slot: int, outputs: A
 @compiled
 def _copy_in(program: Any, room: Any, n: int, block: int, outputs: Any) -> None:
     """Copies the gradients [examples, outputs] of a block's outputs to their places; those of padded examples are zero."""
-    base, first = block * program.places * program.batch, block * program.batch
+    base, first = (block * program.slope_places + program.out_shift) * program.batch, block * program.batch
     for c in range(len(program.outputs)):
         at = base + program.outputs[c] * program.batch
         for lane in range(program.batch):
