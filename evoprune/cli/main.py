@@ -21,7 +21,7 @@ def main(command: str, arguments: Sequence[str] | None = None) -> None:
     """Runs one command, as the scripts in ``experiments`` do; see :func:`run`.
 
     Args:
-        command: ``compare``, ``migrate``, or the name of a method.
+        command: ``compare``, ``migrate``, ``calibrate``, or the name of a method.
         arguments: Its options; None takes the process's.
     """
     guard(lambda: _run(command, sys.argv[1:] if arguments is None else list(arguments), None))
@@ -56,6 +56,10 @@ def _run(command: str, arguments: list[str], prog: str | None) -> None:
         from evoprune.cli.migrate import migrate
 
         migrate(arguments, prog)
+    elif command == "calibrate":
+        from evoprune.cli.calibrate import calibrate
+
+        calibrate(arguments, prog)
     else:
         from evoprune.cli.experiment import run_method
 
@@ -85,6 +89,7 @@ def _overview(arguments: Sequence[str]) -> str:
         f"  {'compare':16} Compare methods over sparsities, seeds and data sets.",
         f"  {'plot':16} Draw a figure of a run or of a comparison.",
         f"  {'migrate':16} Bring the folder of an earlier version to this one.",
+        f"  {'calibrate':16} Measure the engines on this machine, for --engine auto.",
     ]
     return "\n".join(
         [

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from evoprune import seeds
 from evoprune.engines.module import ModulePopulation
-from evoprune.engines.population import Engine, Population
+from evoprune.engines.population import Engine, Population, Stint
 from evoprune.engines.registry import ENGINES
+from evoprune.engines.steps import train_steps
 from evoprune.errors import InputError, look_up
 from evoprune.masks.random import random_mask
 from evoprune.problem.problem import Problem
@@ -62,18 +63,13 @@ def _refusal(name: str, engine: Engine, problem: Problem) -> str:
 
 def _train_two_steps(population: Population, problem: Problem) -> None:
     """Trains two steps on three examples, with noise, and with frozen and unused parameters."""
-    x, target = problem.part("train")
     parameters = [parameter for parameter in population.parameters() if parameter.requires_grad]
     optimizer = without_compiler("SGD")(parameters, lr=0.01, weight_decay=0.1)
+    n = min(3, len(problem.part("train")[0]))
+    rows = torch.arange(n, device=problem.part("train")[0].device)
     population.train()
     with seeds.seeded(0):
-        for _ in range(2):
-            optimizer.zero_grad()
-            losses = [problem.loss(outputs, target[:3]) for outputs in population(x[:3])]
-            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-            population.mask_gradients()
-            optimizer.step()
-            population.mask_weights()
+        train_steps(population, problem, Stint([rows] * 2, [0.01] * 2), optimizer, [])
 
 
 def _different_state(population: Population, references: Sequence[Population]) -> str:

@@ -96,11 +96,15 @@ class Engine:
         capacity: Most individuals that it trains at once; None for any number.
         company_changes_no_bit: Tells whether, for a problem, an individual is known to have the same bits alone and beside
             others, so that a population may be split to suit the workers.
+        arithmetic: The version of its arithmetic: with another one, an individual may get other bits.
+        fault: Returns the reason why this machine cannot have the engine; empty if it can.
     """
 
     kind: Any
     capacity: int | None = None
     company_changes_no_bit: Callable[[Problem], bool] = lambda problem: False
+    arithmetic: int = 1
+    fault: Callable[[], str] = lambda: ""
 
     def build(self, problem: Problem, masks: Sequence[Mask]) -> Population:
         """Makes the population of some masks, at W0."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from evoprune.engines.module import ModulePopulation
 from evoprune.engines.population import Engine
+from evoprune.engines.sparse import support
 from evoprune.engines.sparse.population import SparsePopulation
 from evoprune.engines.stacked import StackedPopulation
 from evoprune.errors import InputError
@@ -33,7 +35,33 @@ ENGINES: Registry[Engine] = Registry(
     {
         "module": Engine(ModulePopulation, 1, lambda problem: True),
         "stacked": Engine(StackedPopulation),
-        "sparse": Engine(SparsePopulation, None, lambda problem: True),
+        "sparse": Engine(SparsePopulation, None, lambda problem: True, arithmetic=2, fault=support.fault),
     },
     engine_of,
 )
+
+
+def arithmetic() -> dict[str, int]:
+    """Returns the version of each engine's arithmetic, as a run records it; 0 for an engine that this machine cannot have."""
+    return {name: 0 if engine.fault() else engine.arithmetic for name, engine in ENGINES.items()}
+
+
+def arithmetic_difference(engine: str, before: Mapping[str, int], now: Mapping[str, int]) -> str:
+    """Returns in words why a run cannot continue with the same arithmetic; empty if it can.
+
+    Args:
+        engine: The run's engine; ``auto`` stands for any.
+        before: The versions that it recorded; engines that are missing had version 1.
+        now: The versions of this process.
+    """
+    for name in now if engine == "auto" else [engine] if engine in now else []:
+        was, has = before.get(name, 1), now[name]
+        if was != has and not has:
+            return f"its engine {name!r} cannot be had here, for {ENGINES[name].fault()}"
+        if was != has:
+            then = f"arithmetic of version {was}" if was else "could not be had where it began"
+            return (
+                f"its engine {name!r} has arithmetic of version {has}, then {then}, so its numbers would change; "
+                f"environment.json names the versions that would continue it"
+            )
+    return ""

@@ -109,7 +109,7 @@ def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
 
 
 @functools.cache
-def without_compiler(name: str) -> type[torch.optim.Optimizer]:
+def without_compiler(name: str) -> Callable[..., torch.optim.Optimizer]:
     """Returns a class that is one of ``torch.optim`` and makes the same steps, bit for bit, without importing torch's compiler.
 
     torch wraps some methods for ``torch.compile``, and the wrappers import ``torch._dynamo``, which takes two seconds in every

@@ -46,9 +46,11 @@ def wrong_values(config: Mapping[str, Any]) -> list[str]:
     if wrong := [name for name, kind in _KINDS.items() if not isinstance(config.get(name), kind)]:
         return wrong
     threads, engine = config["execution"].get("threads", 1), config["execution"].get("engine", "auto")
+    arithmetic = config["execution"].get("arithmetic", {})
     proper = {
         "threads": type(threads) is int and 0 < threads < 10_000,
         "engine": isinstance(engine, str),
+        "arithmetic": isinstance(arithmetic, dict) and all(type(version) is int for version in arithmetic.values()),
         "identity": all(isinstance(part, str) for part in config["identity"].values()),
         "divisors": all(type(number) in (int, float) for number in config["divisors"].values()),
     }

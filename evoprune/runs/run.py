@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from evoprune.engines.registry import arithmetic_difference
 from evoprune.errors import InputError, InUseError
 from evoprune.evaluation.evaluation import MACHINE_FAILURE, Evaluation
 from evoprune.masks.mask import Mask
@@ -104,7 +105,7 @@ class Run:
             if not force and run.folder.is_dir() and any(not path.name.startswith(".") for path in run.folder.iterdir()):
                 raise InputError(f"{folder} holds files but no run; choose another --out, or --force to use it.")
             return run
-        other = difference(before, method, run.settings)
+        other = run._difference(before)
         if other and not force:
             raise InputError(f"{folder} holds another run: {other}. Choose another --out, or --force to start over.")
         if other:
@@ -115,6 +116,16 @@ class Run:
         run._warn_of_device(before["settings"])
         run.settings = before["settings"]
         return run
+
+    def _difference(self, before: Mapping[str, Any]) -> str:
+        """Returns in words how the run that was recorded differs from this one; empty for no difference."""
+        other = difference(before, self.method, self.settings)
+        if other or self.finished or "arithmetic" not in self.execution:
+            return other
+        recorded = before["execution"]
+        return arithmetic_difference(
+            recorded.get("engine", "auto"), recorded.get("arithmetic", {}), self.execution["arithmetic"]
+        )
 
     def _warn_of_device(self, before: Mapping[str, Any]) -> None:
         was, now = (flatten(settings).get(DEVICE, "cpu") for settings in (before, self.settings))
@@ -164,7 +175,7 @@ class Run:
             raise InputError(f"cannot write to {self.folder}: {error}; choose another --out.") from error
         remove_temporaries(self.folder)
         before = read_config(self.folder)
-        other = before is None or bool(difference(before, self.method, self.settings)) or before["identity"] != self.identity
+        other = before is None or bool(self._difference(before)) or before["identity"] != self.identity
         if other and before is not None and not self.force:
             self._lock.release()
             raise InputError(f"{self.folder} was taken by another run meanwhile; choose another --out.")

@@ -82,7 +82,7 @@ def _session(name: str, method: Method, problem: Problem, seed: int, options: An
     own = identify_own(method, options, problem)
     if hasattr(method, "find"):
         auto.resolve(execution.engine, problem, 0.0, 1)  # refuses an engine that cannot serve
-        recorded = {"workers": "serial", "threads": execution.threads, "engine": execution.engine}
+        recorded = {**execution.recorded(execution.engine), "workers": "serial"}
         with open_journal(execution, name, settings, recorded).of(problem, own) as journal:
             yield Session(problem, journal, seed, execution)
         return

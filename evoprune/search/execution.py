@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evoprune.engines.registry import arithmetic
 from evoprune.errors import InputError
 from evoprune.options import check_sizes
 
@@ -23,8 +24,9 @@ class Execution:
     processes on this machine), dask:N (a local Dask cluster of N processes) or the address of a Dask scheduler, such as
     tcp://host:8786. The result is the same with any, except with --steady-state."""
     engine: str = "auto"
-    """How masked networks are trained: module (one after another, any network), stacked (together, dense), sparse (together, at
-    the cost of the survivors), or auto (the one with the least measured cost for network, sparsity and chunk)."""
+    """How masked networks are trained: module (one after another, any network), stacked (together, dense), sparse (by
+    compiled kernels, at the cost of the survivors), or auto (the one with the least measured cost for network, sparsity and
+    chunk)."""
     threads: int = 1
     """Threads of torch in every evaluating process. A resumed run keeps its own number."""
     evaluation_timeout: float | None = field(default=None, metadata={"any_size": True})
@@ -61,4 +63,5 @@ class Execution:
             "threads": self.threads,
             "evaluation_timeout": self.evaluation_timeout,
             "engine": engine,
+            "arithmetic": arithmetic(),
         }

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from evoprune.engines.move import move
 from evoprune.engines.population import Population, Stint
+from evoprune.engines.steps import train_steps
 from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
@@ -21,7 +22,6 @@ from evoprune.seeds import batch_order, noise
 from evoprune.training.cost import multiply_adds
 from evoprune.training.gradient import dense_gradient_cost, population_gradient
 from evoprune.training.schedule import Moment, Schedule
-from evoprune.training.steps import train_steps
 
 AfterEpoch: TypeAlias = Callable[[int, Population, NDArray[np.float64]], None]
 

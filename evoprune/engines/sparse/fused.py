@@ -46,9 +46,10 @@ def _named(problem: Problem) -> tuple[str, dict[str, Any]]:
         return "mse", {}
     if type(loss) is nn.CrossEntropyLoss and loss.reduction == "mean" and loss.ignore_index == -100 and not _is_hooked(loss):
         return "cross-entropy", {"weight": loss.weight, "label_smoothing": loss.label_smoothing}
-    if isinstance(loss, functools.partial) and loss.func is F.cross_entropy and not loss.args:
-        if set(loss.keywords) <= {"weight", "label_smoothing"}:
-            return "cross-entropy", dict(loss.keywords)
+    given: Any = loss
+    is_partial = isinstance(given, functools.partial) and given.func is F.cross_entropy and not given.args
+    if is_partial and set(given.keywords) <= {"weight", "label_smoothing"}:
+        return "cross-entropy", dict(given.keywords)
     return "", {}
 
 
@@ -88,11 +89,15 @@ def update_of(optimizer: torch.optim.Optimizer, vectors: Sequence[nn.Parameter])
     names: tuple[str, ...]
     name = type(optimizer).__name__
     if name == "SGD" and isinstance(optimizer, torch.optim.SGD):
-        constants = codes.Optimizer(codes.SGD, group["momentum"], group["dampening"], 0.0, group["weight_decay"], group["nesterov"])
+        constants = codes.Optimizer(
+            codes.SGD, group["momentum"], group["dampening"], 0.0, group["weight_decay"], group["nesterov"]
+        )
         names = ("momentum_buffer",) if group["momentum"] else ()
     elif name in ("Adam", "AdamW") and isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
         decoupled = group.get("decoupled_weight_decay", name == "AdamW")
-        constants = codes.Optimizer(codes.ADAM, *map(float, group["betas"]), group["eps"], group["weight_decay"], bool(decoupled))
+        constants = codes.Optimizer(
+            codes.ADAM, group["betas"][0], group["betas"][1], group["eps"], group["weight_decay"], decoupled
+        )
         names = ("exp_avg", "exp_avg_sq")
     else:
         return None
@@ -107,7 +112,9 @@ def _floats(constants: codes.Optimizer) -> codes.Optimizer:
     return codes.Optimizer(int(kind), float(a), float(b), float(eps), float(decay), bool(flag))
 
 
-def _remember(optimizer: torch.optim.Optimizer, vectors: Sequence[nn.Parameter], names: Sequence[str], counted: bool) -> tuple[bool, int]:
+def _remember(
+    optimizer: torch.optim.Optimizer, vectors: Sequence[nn.Parameter], names: Sequence[str], counted: bool
+) -> tuple[bool, int]:
     """Gives each vector the memory that the optimiser would; returns whether it had it before, and the steps taken."""
     started, steps = True, 0
     for vector in vectors:

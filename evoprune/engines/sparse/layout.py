@@ -89,7 +89,9 @@ def runs(*places: NDArray[np.int64]) -> list[int]:
     return np.column_stack([*(each[starts] for each in flat), lengths]).reshape(-1).tolist()
 
 
-def windows(sizes: Sequence[int], spans: Sequence[Sequence[tuple[Sequence[int], int]]]) -> list[tuple[list[tuple[int, ...]], int]]:
+def windows(
+    sizes: Sequence[int], spans: Sequence[Sequence[tuple[Sequence[int], int]]]
+) -> list[tuple[list[tuple[int, ...]], int]]:
     """Returns the windows of pooling: for each output position the input positions, and the divisor.
 
     Args:

@@ -13,21 +13,35 @@ from torch import nn
 from torch.nn import functional as F
 
 from evoprune.engines.sparse.kernels import codes
+from evoprune.engines.sparse.kernels.codes import (
+    ELU,
+    GELU,
+    GELU_TANH,
+    HARDSHRINK,
+    HARDSIGMOID,
+    HARDSWISH,
+    HARDTANH,
+    LEAKY,
+    LOGSIGMOID,
+    MISH,
+    RECTIFIED,
+    SIGMOID,
+    SILU,
+    SOFTPLUS,
+    SOFTSHRINK,
+    SOFTSIGN,
+    TANH,
+    TANHSHRINK,
+)  # fmt: skip
 from evoprune.engines.sparse.layout import Value, runs, windows
 from evoprune.errors import InputError
 
 if TYPE_CHECKING:
     from evoprune.engines.sparse.program import Builder
 
-# The numbers are those of evoprune.engines.sparse.kernels.elementwise, which only numba may import.
-(
-    IDENTITY, RELU, LEAKY, SIGMOID, TANH, SILU, ELU, HARDTANH, HARDSIGMOID, HARDSWISH, HARDSHRINK, SOFTSHRINK, SOFTSIGN, TANHSHRINK,
-    GELU, GELU_TANH, SOFTPLUS, LOGSIGMOID, MISH,
-) = range(19)  # fmt: skip
-
 # For each activation, its number and the two constants that it takes.
 ACTIVATIONS: dict[type[nn.Module], Callable[[Any], tuple[int, float, float]]] = {
-    nn.ReLU: lambda m: (RELU, 0.0, 0.0),
+    nn.ReLU: lambda m: (RECTIFIED, 0.0, 0.0),
     nn.ReLU6: lambda m: (HARDTANH, 0.0, 6.0),
     nn.LeakyReLU: lambda m: (LEAKY, m.negative_slope, 0.0),
     nn.Sigmoid: lambda m: (SIGMOID, 0.0, 0.0),
@@ -51,7 +65,8 @@ FUNCTIONS_AS_MODULES: dict[Any, type[nn.Module]] = {
     F.relu: nn.ReLU, torch.relu: nn.ReLU, "relu": nn.ReLU, "relu_": nn.ReLU, torch.relu_: nn.ReLU,
     F.relu6: nn.ReLU6, F.leaky_relu: nn.LeakyReLU, F.elu: nn.ELU, F.gelu: nn.GELU, F.silu: nn.SiLU, F.mish: nn.Mish,
     F.softplus: nn.Softplus, F.hardtanh: nn.Hardtanh, F.hardswish: nn.Hardswish, F.hardsigmoid: nn.Hardsigmoid,
-    torch.sigmoid: nn.Sigmoid, F.sigmoid: nn.Sigmoid, "sigmoid": nn.Sigmoid, torch.tanh: nn.Tanh, F.tanh: nn.Tanh, "tanh": nn.Tanh,
+    torch.sigmoid: nn.Sigmoid, F.sigmoid: nn.Sigmoid, "sigmoid": nn.Sigmoid,
+    torch.tanh: nn.Tanh, F.tanh: nn.Tanh, "tanh": nn.Tanh,
     F.max_pool1d: nn.MaxPool1d, F.max_pool2d: nn.MaxPool2d, F.max_pool3d: nn.MaxPool3d,
     F.avg_pool1d: nn.AvgPool1d, F.avg_pool2d: nn.AvgPool2d, F.avg_pool3d: nn.AvgPool3d,
     F.adaptive_avg_pool1d: nn.AdaptiveAvgPool1d, F.adaptive_avg_pool2d: nn.AdaptiveAvgPool2d,
@@ -62,8 +77,8 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NOISES = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 # Functions, and methods by name, whose result has the features of what they are given, in the same order.
 RESHAPES = (
-    torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, "view", "reshape", "flatten", "unflatten", "contiguous", "squeeze",
-    "unsqueeze",
+    torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, "view", "reshape", "flatten", "unflatten", "contiguous",
+    "squeeze", "unsqueeze",
 )  # fmt: skip
 ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 MEANS = (torch.mean, "mean")
@@ -112,7 +127,7 @@ def convolution(builder: Builder, module: Any, x: Value, shape: Sequence[int], h
     inputs = module.in_channels // module.groups
     column_of = (np.arange(inputs)[:, None] * channel_step + within).reshape(-1)
     shift = np.arange(module.out_channels) // (module.out_channels // module.groups) * inputs * channel_step
-    listed = []
+    listed: list[int] = []
     for outer in np.ndindex(*y_first.shape[:-1]):
         position = (*outer, 0)
         base = x.start + sum((i * s - p) * step for i, s, p, step in zip(position, module.stride, left, along, strict=True))
@@ -130,7 +145,8 @@ def padding_of(module: Any) -> tuple[list[int], list[int]]:
 def batch_norm(builder: Builder, module: Any, x: Value, shape: Sequence[int], halo: Sequence[int]) -> Value:
     """Batch normalisation: channels are the first dimension."""
     y = builder.allocate(shape, halo)
-    pointers, listed = [], []
+    pointers: list[int] = []
+    listed: list[int] = []
     for a, b in zip(x.places, y.places, strict=True):
         pointers.append(len(listed))
         listed += runs(np.atleast_1d(a), np.atleast_1d(b))
@@ -199,8 +215,10 @@ def pooled(
     listed = []
     for (inside, divisor), place in zip(found, to, strict=True):
         listed += [place - y.start, len(inside), divisor, *(int(first[i]) - x.start for i in inside)]
-    steps = [int(v.places[1].flat[0] - v.places[0].flat[0]) if len(v.places) > 1 else 0 for v in (x, y)]
-    return builder.pool(codes.MAXIMUM if is_maximum else codes.AVERAGE, x, y, listed, len(found), (len(x.places), *steps))
+    x_step, y_step = (int(v.places[1].flat[0] - v.places[0].flat[0]) if len(v.places) > 1 else 0 for v in (x, y))
+    return builder.pool(
+        codes.MAXIMUM if is_maximum else codes.AVERAGE, x, y, listed, len(found), (len(x.places), x_step, y_step)
+    )
 
 
 def mean(builder: Builder, x: Value, dims: Sequence[int], shape: Sequence[int], halo: Sequence[int]) -> Value:

@@ -1,8 +1,8 @@
 """The ``sparse`` engine: one individual at a time, while it lies in the cache, in kernels of its own.
 
-An individual is a vector of its surviving weights, biases and scales. A whole step (forward, loss, backward, update) is one call
-of a kernel; threads train individuals side by side. Work and memory grow with the survivors. Since an individual is trained by
-itself, and every sum has a fixed order, neither company nor the number of threads changes its bits.
+An individual is a vector of its surviving weights, biases and scales. A whole step (forward, loss, backward, update) lies in one
+call of a kernel, and threads train individuals side by side. Work and memory grow with the survivors. Since an individual is
+trained by itself, and every sum has a fixed order, neither company nor the number of threads changes its bits.
 """
 
 from __future__ import annotations
@@ -142,7 +142,9 @@ class SparsePopulation(nn.Module):
             part = slice(start, start + most)
             data, rates = self._gather(x, stint.rows[part], target), np.array(stint.rates[part])
 
-            def train(room: codes.Room, ks: Sequence[int], data: Any = data, rates: Any = rates, done: int = update.done + start) -> None:
+            def train(
+                room: codes.Room, ks: Sequence[int], data: Any = data, rates: Any = rates, done: int = update.done + start
+            ) -> None:
                 found = np.zeros(len(ks))
                 self._run(
                     codes.TRAIN, ks, room, data, memories=update.memories, optimizer=update.constants, rates=rates, done=done,
@@ -166,10 +168,10 @@ class SparsePopulation(nn.Module):
             data, wanted = self._gather(x, [rows]), target.index_select(0, rows)
             for k, individual in enumerate(self.individuals):
                 with torch.enable_grad():
-                    outputs = self._one_forward(k, data).requires_grad_()
+                    outputs = self.forward_one(k, data).requires_grad_()
                     loss = problem.losses(outputs.unsqueeze(0), wanted).sum()
                     (slope,) = torch.autograd.grad(loss, outputs)
-                individual.vector.grad = self._one_backward(k, data, slope)
+                individual.vector.grad = self.backward_one(k, data, slope)
                 losses[k] += float(loss.detach())
                 if gradients:
                     gradients[k].add_(individual.vector.grad.abs())
@@ -178,12 +180,22 @@ class SparsePopulation(nn.Module):
 
     @torch.no_grad()
     def dense_gradient(self, k: int, problem: Problem, rows: Tensor) -> NDArray[np.floating[Any]] | None:
-        """Returns the size of the mean loss's gradient in all prunable weights, in evaluation mode; None if torch has to do it."""
+        """Returns the size of the mean loss's gradient in all prunable weights, in evaluation mode.
+
+        Args:
+            k: The individual.
+            problem: The problem.
+            rows: The training examples.
+
+        Returns:
+            One number a prunable weight; None if torch has to compute it.
+        """
         if self._loss is None or any(module.running_mean is None for module in self.network.batch_norms):
             return None
         x, target = problem.part("train")
         data = self._gather(x, [rows], target, noisy=False)
-        room, total = self._room(0, 1, len(rows)), []
+        room = self._room(0, 1, len(rows))
+        total: list[Tensor] = []
         for block in range(self._blocks(len(rows))):
             room.slopes[:] = 0
             self._run(codes.GRADIENTS, [k], room, data, program=self.network.unshared, done=block, training=False)
@@ -197,18 +209,20 @@ class SparsePopulation(nn.Module):
         sizes: NDArray[np.floating[Any]] = torch.cat([by_name[name].reshape(-1) for name in problem.shapes]).abs().numpy()
         return sizes
 
-    def _gather(self, x: Tensor, rows: Sequence[Tensor] | None = None, target: Tensor | None = None, noisy: bool = True) -> codes.Data:
+    def _gather(
+        self, x: Tensor, rows: Sequence[Tensor] | None = None, target: Tensor | None = None, noisy: bool = True
+    ) -> codes.Data:
         kind = codes.GIVEN if self._loss is None else self._loss.kind
         return gather(self.network, x, rows or [torch.arange(len(x))], target, kind, noisy)
 
-    def _one_forward(self, k: int, data: codes.Data, training: bool = True) -> Tensor:
+    def forward_one(self, k: int, data: codes.Data, training: bool = True) -> Tensor:
         """Returns the outputs [batch, ...] of an individual, whose values stay in the first room."""
         n = int(data.sizes[0])
         outputs = np.empty((1, n, len(self.network.program.outputs)), self._dtype)
         self._run(codes.FORWARD, [k], self._room(0, self._blocks(n), n), data, outputs=outputs, training=training)
         return torch.from_numpy(outputs).view(n, *self.network.outputs)
 
-    def _one_backward(self, k: int, data: codes.Data, slope: Tensor, training: bool = True) -> Tensor:
+    def backward_one(self, k: int, data: codes.Data, slope: Tensor, training: bool = True) -> Tensor:
         """Returns the gradient of an individual's vector, for the values in the first room."""
         n = int(data.sizes[0])
         room, outputs = self._room(0, self._blocks(n), n), np.ascontiguousarray(slope.detach().reshape(1, n, -1).numpy())
@@ -221,14 +235,18 @@ class SparsePopulation(nn.Module):
     def _run(self, mode: int, ks: Sequence[int], room: codes.Room, data: codes.Data, **given: Any) -> None:
         """Calls the kernel for some individuals; see :func:`evoprune.engines.sparse.kernels.steps.run`."""
         memories, sums = given.get("memories"), given.get("sums")
-        people = np.array([self.individuals[k].addresses(memories[k] if memories else None, sums[k] if sums else None) for k in ks], np.int64)
-        self.machine.run(
-            mode, given.get("program", self.network.program), people, room, data, self._loss or codes.Loss(codes.GIVEN, np.ones(1), 0.0),
-            given.get("optimizer", codes.Optimizer(codes.SGD, 0.0, 0.0, 0.0, 0.0, False)), given.get("rates", np.zeros(1)),
-            given.get("done", 0), bool(sums), given.get("outputs", np.zeros((len(ks), 0, 0), self._dtype)),
-            given.get("losses", np.zeros(len(ks))), given.get("training", True), self.machine.lanes[self._dtype], self.machine.four,
-            self.machine.eight,
-        )  # fmt: skip
+        people = np.array(
+            [self.individuals[k].addresses(memories[k] if memories else None, sums[k] if sums else None) for k in ks], np.int64
+        )
+        with self.machine.told(self._dtype):
+            self.machine.run(
+                mode, given.get("program", self.network.program), people, room, data,
+                self._loss or codes.Loss(codes.GIVEN, np.ones(1), 0.0),
+                given.get("optimizer", codes.Optimizer(codes.SGD, 0.0, 0.0, 0.0, 0.0, False)), given.get("rates", np.zeros(1)),
+                given.get("done", 0), bool(sums), given.get("outputs", np.zeros((len(ks), 0, 0), self._dtype)),
+                given.get("losses", np.zeros(len(ks))), given.get("training", True), self.machine.lanes[self._dtype],
+                self.machine.four, self.machine.eight,
+            )  # fmt: skip
 
     def _blocks(self, examples: int) -> int:
         return -(-examples // self.network.program.batch)
@@ -268,7 +286,7 @@ class _Outputs(torch.autograd.Function):
         ctx.population, ctx.k, ctx.training, ctx.data = population, k, population.training, data
         individual = population.individuals[k]
         ctx.buffers = individual.buffers.copy(), individual.counts.copy()
-        return population._one_forward(k, ctx.data, ctx.training)
+        return population.forward_one(k, ctx.data, ctx.training)
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
@@ -276,8 +294,8 @@ class _Outputs(torch.autograd.Function):
         population, individual = ctx.population, ctx.population.individuals[ctx.k]
         now = individual.buffers, individual.counts
         individual.buffers, individual.counts = ctx.buffers  # those of the forward pass, which are not to move twice
-        population._one_forward(ctx.k, ctx.data, ctx.training)
-        gradient = population._one_backward(ctx.k, ctx.data, slope, ctx.training)
+        population.forward_one(ctx.k, ctx.data, ctx.training)
+        gradient = population.backward_one(ctx.k, ctx.data, slope, ctx.training)
         individual.buffers, individual.counts = now
         return gradient, None, None, None
 

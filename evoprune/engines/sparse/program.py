@@ -12,7 +12,6 @@ from torch import nn
 
 from evoprune.engines.sparse.kernels import codes
 from evoprune.engines.sparse.layout import Value, allocate, runs
-from evoprune.engines.sparse.modules import IDENTITY
 from evoprune.errors import InputError
 
 
@@ -83,7 +82,6 @@ class Builder:
     running: int = 0
     saved: int = 0
     pointers: int = 0
-    largest: int = 0
 
     def input(self, shape: Sequence[int], halo: Sequence[int]) -> Value:
         """Returns the network's input."""
@@ -102,7 +100,9 @@ class Builder:
         self.tables += listed
         return start
 
-    def _add(self, kind: int, x: Value, y: Value, at: int, length: int, more: Sequence[int], numbers: Sequence[float] = ()) -> None:
+    def _add(
+        self, kind: int, x: Value, y: Value, at: int, length: int, more: Sequence[int], numbers: Sequence[float] = ()
+    ) -> None:
         op = [kind, int(x.from_input), at, length, int(x.is_wanted), 0, x.low, x.high, *more]
         op += [0] * (codes.FIELDS - len(op))
         self.ops.append((op, [*numbers, 0.0, 0.0][: codes.NUMBERS], (x,), y))
@@ -117,7 +117,14 @@ class Builder:
         return -1 if tensor is None else self.parameters[id(tensor)]
 
     def product(
-        self, module: Any, x: Value, y: Value, listed: Sequence[int], y_step: int, columns: NDArray[np.int64], shift: NDArray[np.int64]
+        self,
+        module: Any,
+        x: Value,
+        y: Value,
+        listed: Sequence[int],
+        y_step: int,
+        columns: NDArray[np.int64],
+        shift: NDArray[np.int64],
     ) -> Value:
         """Adds a product with a module's weight at the listed positions: places of x and y, length of the run and step in x."""
         number = self.parameters[id(module.weight)]
@@ -125,7 +132,6 @@ class Builder:
         if known is None:
             known = self.products[number] = Product(number, self.pointers, columns, shift, sum(listed[2::4]))
             self.pointers += len(shift) + 1
-            self.largest = max(self.largest, module.weight.numel())
         elif not (np.array_equal(known.columns, columns) and np.array_equal(known.shift, shift)):
             raise InputError("has a weight that is used twice, on values that lie differently in memory")
         at = self._list(listed)
@@ -155,7 +161,7 @@ class Builder:
 
     def copied(self, x: Value, halo: Sequence[int]) -> Value:
         """Adds a copy of a value, with zeros around it."""
-        return self.activation(x, x.places.shape, halo, (IDENTITY, 0.0, 0.0))
+        return self.activation(x, x.places.shape, halo, (codes.IDENTITY, 0.0, 0.0))
 
     def addition(self, a: Value, b: Value, shape: Sequence[int], halo: Sequence[int]) -> Value:
         """Adds two values."""
@@ -254,7 +260,10 @@ class Builder:
                 starts[y.low] = pool.take(y.high - y.low)  # its gradient is zero: nothing reads it
             mine = starts[y.low]
             op[codes.Y_SHIFT] = mine - y.low
-            is_free, fields = True, ((codes.WANTED, codes.FRESH, codes.X_SHIFT), (codes.SECOND_WANTED, codes.SECOND_FRESH, codes.SECOND_SHIFT))
+            is_free, fields = (
+                True,
+                ((codes.WANTED, codes.FRESH, codes.X_SHIFT), (codes.SECOND_WANTED, codes.SECOND_FRESH, codes.SECOND_SHIFT)),
+            )
             for term, (wanted, fresh, shift) in zip(terms, fields, strict=False):
                 if not op[wanted]:
                     continue

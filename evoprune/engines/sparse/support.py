@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import os
 import platform
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from evoprune.engines.sparse import kernels
 from evoprune.engines.sparse.trace import Network, trace
@@ -22,7 +28,9 @@ from evoprune.problem.problem import Problem
 
 # Processors whose vectors LLVM and numba know.
 PROCESSORS = ("x86_64", "AMD64", "aarch64", "arm64")
-DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+# Seconds after which the user is told that kernels are being compiled.
+PATIENCE = 4.0
+DTYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
 @dataclass(frozen=True)
@@ -34,12 +42,33 @@ class Machine:
         lanes: The lanes of a vector, for each type of numbers.
         four: Four lanes.
         eight: Eight lanes.
+        ready: The types of numbers that they are compiled for, in this process.
     """
 
     run: Callable[..., float]
     lanes: Mapping[np.dtype[Any], Any]
     four: Any
     eight: Any
+    ready: set[np.dtype[Any]] = field(default_factory=set)
+
+    @contextmanager
+    def told(self, dtype: np.dtype[Any]) -> Iterator[None]:
+        """Tells the user if the first call for a type of numbers compiles the kernels, and how long it took."""
+        if dtype in self.ready:
+            yield
+            return
+        start = time.perf_counter()
+        what = f"the kernels of the engine 'sparse' for {dtype}"
+        timer = threading.Timer(PATIENCE, lambda: tqdm.write(f"compiling {what}, once for this version", file=sys.stderr))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+        self.ready.add(dtype)
+        if (seconds := time.perf_counter() - start) > PATIENCE:
+            tqdm.write(f"compiled {what} in {seconds:.0f} s", file=sys.stderr)
 
 
 def fault() -> str:
@@ -48,11 +77,7 @@ def fault() -> str:
         return "numba's compiler is switched off by NUMBA_DISABLE_JIT"
     if platform.machine() not in PROCESSORS:
         return f"numba does not compile for the processor {platform.machine()}"
-    try:
-        import numba  # noqa: F401
-    except ImportError as error:
-        return f"numba cannot be imported: {error}"
-    return ""
+    return "" if importlib.util.find_spec("numba") else "numba is not installed"
 
 
 @functools.cache
@@ -64,8 +89,13 @@ def machine() -> Machine:
     """
     if reason := fault():
         raise InputError(f"the engine 'sparse' needs compiled kernels, and {reason}. Use the engine 'module'.")
-    from evoprune.engines.sparse.kernels.steps import run
-    from evoprune.engines.sparse.kernels.vectors import Lanes
+    try:
+        from evoprune.engines.sparse.kernels.steps import run
+        from evoprune.engines.sparse.kernels.vectors import Lanes
+    except ImportError as error:
+        raise InputError(
+            f"the engine 'sparse' needs numba, which cannot be imported: {error}. Use the engine 'module'."
+        ) from error
 
     sources = sorted(Path(kernels.__file__).parent.glob("*.py"))
     version = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
@@ -82,7 +112,9 @@ def network_of(problem: Problem) -> Network:
     if problem.device != "cpu":
         raise InputError(f"the device is {problem.device}; the engine 'sparse' is for the CPU. Use the engine 'stacked'.")
     if problem.dtype not in DTYPES:
-        raise InputError(f"the dtype is {problem.dtype}; the engine 'sparse' knows float32 and float64. Use the engine 'module'.")
+        raise InputError(
+            f"the dtype is {problem.dtype}; the engine 'sparse' knows float32 and float64. Use the engine 'module'."
+        )
     if "sparse" not in problem.programs:
         x, _ = problem.part("train")
         if x.dtype != problem.dtype:

@@ -41,7 +41,6 @@ class Network:
         batch_norms: All modules of batch normalisation.
         running: Number of running statistics.
         saved: Number of statistics that a forward pass saves.
-        largest: The most weights of a product.
     """
 
     program: codes.Program
@@ -55,7 +54,6 @@ class Network:
     batch_norms: tuple[Any, ...]
     running: int
     saved: int
-    largest: int
 
 
 def trace(network: nn.Module, x: Tensor, batch_size: int) -> Network:
@@ -72,7 +70,7 @@ def trace(network: nn.Module, x: Tensor, batch_size: int) -> Network:
     _require_plain(network)
     try:
         graph = fx.symbolic_trace(network)
-    except Exception as error:  # noqa: BLE001 - whatever the user's code raises where it meets a symbol instead of a tensor
+    except Exception as error:
         raise InputError(f"torch.fx cannot trace {type(network).__name__}: {error}. {CURE}") from error
     shapes = _Shapes(graph)
     trial = torch.cat([x] * TRIAL)[:TRIAL]
@@ -98,7 +96,6 @@ def trace(network: nn.Module, x: Tensor, batch_size: int) -> Network:
         batch_norms=tuple(m for m in graph.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)),
         running=builder.running,
         saved=builder.saved,
-        largest=builder.largest,
     )
 
 
@@ -145,7 +142,11 @@ class _Translation:
         self.values: dict[fx.Node, Value] = {}
         self.halos = self._find_halos()
         for node in graph.graph.nodes:
-            if node.op == "output" or not isinstance(shapes.get(node), torch.Size) or not (node.users or node.op == "placeholder"):
+            if (
+                node.op == "output"
+                or not isinstance(shapes.get(node), torch.Size)
+                or not (node.users or node.op == "placeholder")
+            ):
                 continue
             shape = self._shape(node)
             if node.op == "placeholder":
@@ -178,7 +179,8 @@ class _Translation:
     def _module(self, node: fx.Node) -> nn.Module | None:
         """Returns the module that a node calls, or one that does the same as the function; None for other nodes."""
         if node.op == "call_module":
-            return self.modules[str(node.target)]
+            called: nn.Module = self.modules[str(node.target)]
+            return called
         kind = known.FUNCTIONS_AS_MODULES.get(node.target)
         if kind is None or node.op not in ("call_function", "call_method"):
             return None
@@ -187,7 +189,8 @@ class _Translation:
         named = {k: v for k, v in node.kwargs.items() if k in accepted and k != "inplace"}
         if len(arguments) + 1 != len(node.args) or not set(node.kwargs) - {"input", "inplace"} <= {*accepted}:
             return None
-        return kind(*arguments, **named)
+        made: nn.Module = kind(*arguments, **named)
+        return made
 
     def _find_halos(self) -> dict[fx.Node, tuple[int, ...]]:
         """Returns the zeros that convolutions want around the values that they read."""
@@ -211,31 +214,36 @@ class _Translation:
         return halo if len(halo) == len(self.shapes[node]) - 2 else ()
 
     def _translate(self, node: fx.Node, shape: tuple[int, ...], halo: tuple[int, ...]) -> Value:
-        builder, module = self.builder, self._module(node)
         if node.op == "get_attr":
             raise InputError("is a parameter or buffer outside of layers")
+        module = self._module(node)
         x = self.value(node, next(iter(node.args), node.kwargs.get("input")))
         if module is not None:
-            if type(module) in known.MODULES:
-                return known.MODULES[type(module)](builder, module, x, shape, halo)
-            if type(module) in known.ACTIVATIONS:
-                is_only_use = len(node.args) > 0 and isinstance(node.args[0], fx.Node) and len(node.args[0].users) == 1
-                if type(module) is nn.ReLU and is_only_use and builder.fuse_relu(x):
-                    return x
-                return builder.activation(x, shape, halo, known.ACTIVATIONS[type(module)](module))
-            if type(module) is nn.Identity:
-                return x
-            if type(module) in (nn.Flatten, nn.Unflatten) and math.prod(shape) == x.places.size:
-                return x.reshaped(shape)
-            raise InputError("is of a kind that the engine 'sparse' does not know")
+            return self._translate_module(node, module, x, shape, halo)
         if node.target in known.ADDITIONS and len(node.args) == 2 and not node.kwargs:
             other = self.value(node, node.args[1])
             if x.places.shape != other.places.shape:
                 raise InputError("adds values of different shapes")
-            return builder.addition(x, other, shape, halo)
+            return self.builder.addition(x, other, shape, halo)
         if node.target in known.RESHAPES and math.prod(shape) == x.places.size:
             return x.reshaped(shape)
         if node.target in known.MEANS:
-            dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else ())
-            return known.mean(builder, x, dims if isinstance(dims, (tuple, list)) else (dims,), shape, halo)
+            dims: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else ())
+            return known.mean(self.builder, x, dims if isinstance(dims, (tuple, list)) else (dims,), shape, halo)
         raise InputError("is a function that the engine 'sparse' does not know")
+
+    def _translate_module(
+        self, node: fx.Node, module: nn.Module, x: Value, shape: tuple[int, ...], halo: tuple[int, ...]
+    ) -> Value:
+        if type(module) in known.MODULES:
+            return known.MODULES[type(module)](self.builder, module, x, shape, halo)
+        if type(module) in known.ACTIVATIONS:
+            (source,) = node.all_input_nodes
+            if type(module) is nn.ReLU and len(source.users) == 1 and self.builder.fuse_relu(x):
+                return x
+            return self.builder.activation(x, shape, halo, known.ACTIVATIONS[type(module)](module))
+        if type(module) is nn.Identity:
+            return x
+        if type(module) in (nn.Flatten, nn.Unflatten) and math.prod(shape) == x.places.size:
+            return x.reshaped(shape)
+        raise InputError("is of a kind that the engine 'sparse' does not know")

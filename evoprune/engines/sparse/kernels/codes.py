@@ -11,6 +11,13 @@ from typing import Any, NamedTuple
 # Kinds of operations.
 PRODUCT, ACTIVATION, ADDITION, NOISE, BATCH_NORM, LAYER_NORM, MAXIMUM, AVERAGE = range(8)
 
+# Activations. The first are computed on vectors, the others number by number.
+(
+    IDENTITY, RECTIFIED, LEAKY, SIGMOID, TANH, SILU, ELU, HARDTANH, HARDSIGMOID, HARDSWISH, HARDSHRINK, SOFTSHRINK, SOFTSIGN,
+    TANHSHRINK, GELU, GELU_TANH, SOFTPLUS, LOGSIGMOID, MISH,
+) = range(19)  # fmt: skip
+LAST_ON_VECTORS = SILU
+
 # Fields of every operation: its kind; the values it reads and writes (INPUT, or 0 for one in the workspace); the list in the
 # third table, and its length; whether the gradient of what it reads is wanted, and whether it is the first to be written.
 KIND, FROM_INPUT, LIST, LENGTH, WANTED, FRESH, LOW, HIGH = range(8)

@@ -5,22 +5,48 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from evoprune.engines.sparse.kernels.codes import (
-    FRESH, LENGTH, LIST, NOISE_AT, RELU, SECOND_FRESH, SECOND_WANTED, WANTED, WHICH,
+    ELU,
+    FRESH,
+    GELU,
+    GELU_TANH,
+    HARDSHRINK,
+    HARDSIGMOID,
+    HARDSWISH,
+    HARDTANH,
+    LAST_ON_VECTORS,
+    LEAKY,
+    LENGTH,
+    LIST,
+    LOGSIGMOID,
+    NOISE_AT,
+    RECTIFIED,
+    RELU,
+    SECOND_FRESH,
+    SECOND_WANTED,
+    SIGMOID,
+    SILU,
+    SOFTPLUS,
+    SOFTSHRINK,
+    SOFTSIGN,
+    TANH,
+    TANHSHRINK,
+    WANTED,
+    WHICH,
 )  # fmt: skip
 from evoprune.engines.sparse.kernels.compiled import compiled, inlined
 from evoprune.engines.sparse.kernels.vectors import (
-    absolute, exponent_limit, fma, like, load, rounded, splat, store, times_power_of_two, where,
+    absolute,
+    exponent_limit,
+    fma,
+    like,
+    load,
+    rounded,
+    splat,
+    store,
+    times_power_of_two,
+    where,
 )  # fmt: skip
-
-# Which activation. The first few are computed on vectors, the others number by number.
-IDENTITY, RELU_CODE, LEAKY, SIGMOID, TANH, SILU = range(6)
-ELU, HARDTANH, HARDSIGMOID, HARDSWISH, HARDSHRINK, SOFTSHRINK, SOFTSIGN, TANHSHRINK, GELU, GELU_TANH, SOFTPLUS, LOGSIGMOID, MISH = (
-    range(6, 19)
-)
-LAST_VECTOR = SILU
 
 
 @inlined
@@ -39,7 +65,7 @@ def clear(array: Any, start: int, end: int, width: int, unit: Any) -> None:
 
 @compiled
 def exp(x: Any) -> Any:
-    """Returns exp(x) of a vector, to a unit or two in the last place: 2**n times a Taylor series around 0."""
+    """Returns the exponential of a vector, to a unit or two in the last place: 2**n times a Taylor series around 0."""
     limit = exponent_limit(x)
     x = where(x > limit, limit, x)
     limit = like(0.0, x) - limit
@@ -66,7 +92,7 @@ def sigmoid(x: Any) -> Any:
 
 @compiled
 def tanh(x: Any) -> Any:
-    """Returns tanh(x) of a vector: by a series near zero, where the formula loses digits."""
+    """Returns the hyperbolic tangent of a vector: by a series near zero, where the formula loses digits."""
     one, two, square = like(1.0, x), like(2.0, x), x * x
     p = fma(like(-1382 / 155925, x), square, like(62 / 2835, x))
     p = fma(fma(p, square, like(-17 / 315, x)), square, like(2 / 15, x))
@@ -78,7 +104,7 @@ def tanh(x: Any) -> Any:
 @compiled
 def vector_activation(which: int, x: Any, a: float) -> Any:
     """Returns an activation of a vector."""
-    if which == RELU_CODE:
+    if which == RECTIFIED:
         return where(x > like(0.0, x), x, like(0.0, x))
     if which == LEAKY:
         return where(x > like(0.0, x), x, x * like(a, x))
@@ -95,7 +121,7 @@ def vector_activation(which: int, x: Any, a: float) -> Any:
 def vector_derivative(which: int, x: Any, y: Any, a: float) -> Any:
     """Returns the derivative of an activation y of a vector x."""
     one = like(1.0, x)
-    if which == RELU_CODE:
+    if which == RECTIFIED:
         return where(x > like(0.0, x), one, like(0.0, x))
     if which == LEAKY:
         return where(x > like(0.0, x), one, like(a, x))
@@ -156,7 +182,7 @@ def derivative(which: int, x: float, a: float, b: float) -> float:
         return 1 / 6 if -3 < x < 3 else 0.0
     if which == HARDSWISH:
         return 0.0 if x <= -3 else (x / 3 + 0.5 if x < 3 else 1.0)
-    if which == HARDSHRINK or which == SOFTSHRINK:
+    if which in (HARDSHRINK, SOFTSHRINK):
         return 1.0 if abs(x) > a else 0.0
     if which == SOFTSIGN:
         return 1 / ((1 + abs(x)) * (1 + abs(x)))
@@ -177,14 +203,16 @@ def derivative(which: int, x: float, a: float, b: float) -> float:
 
 
 @compiled
-def activation_forward(op: Any, numbers: Any, tables: Any, x: Any, x_base: int, y: Any, y_base: int, batch: int, width: int, unit: Any) -> None:
+def activation_forward(
+    op: Any, numbers: Any, tables: Any, x: Any, x_base: int, y: Any, y_base: int, batch: int, width: int, unit: Any
+) -> None:
     """Sets y to the activation of x."""
     which, a, b = op[WHICH], numbers[0], numbers[1]
     for i in range(op[LENGTH]):
         run = op[LIST] + 3 * i
         p, q = x_base + tables[run] * batch, y_base + tables[run + 1] * batch
         n = tables[run + 2] * batch
-        if which <= LAST_VECTOR:
+        if which <= LAST_ON_VECTORS:
             for j in range(0, n, width):
                 store(y, q + j, vector_activation(which, load(x, p + j, unit), a))
         else:
@@ -205,7 +233,7 @@ def activation_backward(
         run = op[LIST] + 3 * i
         p, q = x_base + tables[run] * batch, y_base + tables[run + 1] * batch
         n = tables[run + 2] * batch
-        if which <= LAST_VECTOR:
+        if which <= LAST_ON_VECTORS:
             for j in range(0, n, width):
                 d = load(dy, q + dy_shift + j, unit) * vector_derivative(which, load(x, p + j, unit), load(y, q + j, unit), a)
                 add(dx, p + dx_shift + j, d, fresh, unit)
@@ -218,7 +246,17 @@ def activation_backward(
 
 @compiled
 def addition_forward(
-    op: Any, tables: Any, x: Any, x_base: int, other: Any, other_base: int, y: Any, y_base: int, batch: int, width: int, unit: Any
+    op: Any,
+    tables: Any,
+    x: Any,
+    x_base: int,
+    other: Any,
+    other_base: int,
+    y: Any,
+    y_base: int,
+    batch: int,
+    width: int,
+    unit: Any,
 ) -> None:
     """Sets y to the sum of two values, and to zero below zero if ReLU follows."""
     for i in range(op[LENGTH]):
@@ -234,8 +272,8 @@ def addition_forward(
 
 @compiled
 def addition_backward(
-    op: Any, tables: Any, x_base: int, other_base: int, dx: Any, dx_shift: int, other_shift: int, y: Any, dy: Any, dy_shift: int,
-    y_base: int, batch: int, width: int, unit: Any,
+    op: Any, tables: Any, x_base: int, other_base: int, dx: Any, dx_shift: int, other_shift: int, y: Any, dy: Any,
+    dy_shift: int, y_base: int, batch: int, width: int, unit: Any,
 ) -> None:  # fmt: skip
     """Sets the gradients of both terms to dy, or adds it."""
     for i in range(op[LENGTH]):
@@ -254,7 +292,18 @@ def addition_backward(
 
 @compiled
 def noise_forward(
-    op: Any, tables: Any, noise: Any, noise_base: int, training: bool, x: Any, x_base: int, y: Any, y_base: int, batch: int, width: int, unit: Any
+    op: Any,
+    tables: Any,
+    noise: Any,
+    noise_base: int,
+    training: bool,
+    x: Any,
+    x_base: int,
+    y: Any,
+    y_base: int,
+    batch: int,
+    width: int,
+    unit: Any,
 ) -> None:
     """Sets y to x, in training times dropout's noise."""
     at = noise_base + op[NOISE_AT] * batch
@@ -270,8 +319,20 @@ def noise_forward(
 
 @compiled
 def noise_backward(
-    op: Any, tables: Any, noise: Any, noise_base: int, training: bool, x_base: int, dx: Any, dx_shift: int, dy: Any, dy_shift: int, y_base: int,
-    batch: int, width: int, unit: Any,
+    op: Any,
+    tables: Any,
+    noise: Any,
+    noise_base: int,
+    training: bool,
+    x_base: int,
+    dx: Any,
+    dx_shift: int,
+    dy: Any,
+    dy_shift: int,
+    y_base: int,
+    batch: int,
+    width: int,
+    unit: Any,
 ) -> None:
     """Sets dx to dy times dropout's noise, or adds it."""
     if not op[WANTED]:

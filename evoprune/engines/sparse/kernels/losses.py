@@ -14,8 +14,8 @@ from evoprune.engines.sparse.kernels.vectors import like, load, store, where
 
 @compiled
 def cross_entropy(
-    places: Any, weights: Any, smoothing: float, labels: Any, weight: float, real: Any, y: Any, dy: Any, base: int, shift: int, n: int,
-    scratch: Any, batch: int, width: int, unit: Any,
+    places: Any, weights: Any, smoothing: float, labels: Any, weight: float, real: Any, y: Any, dy: Any, base: int,
+    shift: int, n: int, scratch: Any, batch: int, width: int, unit: Any,
 ) -> float:  # fmt: skip
     """Returns a block's share of the mean cross-entropy, with class weights and smoothed labels as torch has them.
 
@@ -67,7 +67,18 @@ def cross_entropy(
 
 @compiled
 def squared(
-    places: Any, targets: Any, at: int, count: int, real: Any, y: Any, dy: Any, base: int, shift: int, scratch: Any, batch: int, width: int,
+    places: Any,
+    targets: Any,
+    at: int,
+    count: int,
+    real: Any,
+    y: Any,
+    dy: Any,
+    base: int,
+    shift: int,
+    scratch: Any,
+    batch: int,
+    width: int,
     unit: Any,
 ) -> float:
     """Returns a block's share of the mean squared error; count is the number of elements of the whole batch."""

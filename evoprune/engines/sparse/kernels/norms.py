@@ -6,7 +6,20 @@ import math
 from typing import Any
 
 from evoprune.engines.sparse.kernels.codes import (
-    CHANNELS, COUNTER, EPS, FEATURES, FRESH, GROUPS, LIST, MOMENTUM, RELU, RUNNING, SAVED, SCALE, SHIFT, WANTED,
+    CHANNELS,
+    COUNTER,
+    EPS,
+    FEATURES,
+    FRESH,
+    GROUPS,
+    LIST,
+    MOMENTUM,
+    RELU,
+    RUNNING,
+    SAVED,
+    SCALE,
+    SHIFT,
+    WANTED,
 )  # fmt: skip
 from evoprune.engines.sparse.kernels.compiled import compiled
 from evoprune.engines.sparse.kernels.elementwise import add
@@ -39,8 +52,8 @@ def _moments(
 
 @compiled
 def batch_norm_forward(
-    op: Any, numbers: Any, tables: Any, one: Any, real: Any, x: Any, x_base: int, x_block: int, y: Any, y_base: int, y_block: int,
-    saved: Any, blocks: int, batch: int, width: int, unit: Any, training: bool,
+    op: Any, numbers: Any, tables: Any, one: Any, real: Any, x: Any, x_base: int, x_block: int, y: Any, y_base: int,
+    y_block: int, saved: Any, blocks: int, batch: int, width: int, unit: Any, training: bool,
 ) -> None:  # fmt: skip
     """Normalises each channel by the batch's moments in training, which it saves, else by the running ones."""
     channels, running = op[CHANNELS], op[RUNNING]
@@ -77,8 +90,9 @@ def batch_norm_forward(
 
 @compiled
 def batch_norm_backward(
-    op: Any, tables: Any, one: Any, real: Any, x: Any, x_base: int, x_block: int, dx: Any, dx_shift: int, dy: Any, dy_shift: int,
-    y_base: int, y_block: int, g_block: int, saved: Any, blocks: int, batch: int, width: int, unit: Any, training: bool,
+    op: Any, tables: Any, one: Any, real: Any, x: Any, x_base: int, x_block: int, dx: Any, dx_shift: int, dy: Any,
+    dy_shift: int, y_base: int, y_block: int, g_block: int, saved: Any, blocks: int, batch: int, width: int, unit: Any,
+    training: bool,
 ) -> None:  # fmt: skip
     """Adds to the gradients of scale and shift; sets dx, or adds to it. Padded examples have a gradient of zero."""
     channels = op[CHANNELS]
@@ -152,8 +166,8 @@ def layer_norm_forward(
 
 @compiled
 def layer_norm_backward(
-    op: Any, numbers: Any, tables: Any, one: Any, x: Any, x_base: int, dx: Any, dx_shift: int, dy: Any, dy_shift: int, y_base: int,
-    batch: int, width: int, unit: Any,
+    op: Any, numbers: Any, tables: Any, one: Any, x: Any, x_base: int, dx: Any, dx_shift: int, dy: Any, dy_shift: int,
+    y_base: int, batch: int, width: int, unit: Any,
 ) -> None:  # fmt: skip
     """Adds to the gradients of scale and shift; sets dx, or adds to it."""
     features, groups = op[FEATURES], op[GROUPS]

@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from evoprune.engines.sparse.kernels.codes import (
-    FRESH, HIGH, LENGTH, LIST, LOW, PLANES, WANTED, X_FIRST, X_STEP, Y_FIRST, Y_STEP,
+    FRESH,
+    HIGH,
+    LENGTH,
+    LIST,
+    LOW,
+    PLANES,
+    WANTED,
+    X_FIRST,
+    X_STEP,
+    Y_FIRST,
+    Y_STEP,
 )  # fmt: skip
 from evoprune.engines.sparse.kernels.compiled import compiled
 from evoprune.engines.sparse.kernels.elementwise import clear
@@ -33,7 +43,19 @@ def maximum_forward(op: Any, tables: Any, x: Any, x_base: int, y: Any, y_base: i
 
 @compiled
 def maximum_backward(
-    op: Any, tables: Any, x: Any, x_base: int, dx: Any, dx_shift: int, y: Any, dy: Any, dy_shift: int, y_base: int, batch: int, width: int, unit: Any
+    op: Any,
+    tables: Any,
+    x: Any,
+    x_base: int,
+    dx: Any,
+    dx_shift: int,
+    y: Any,
+    dy: Any,
+    dy_shift: int,
+    y_base: int,
+    batch: int,
+    width: int,
+    unit: Any,
 ) -> None:
     """Adds dy to the gradient of the first maximum of each window."""
     if not op[WANTED]:
@@ -72,7 +94,17 @@ def average_forward(op: Any, tables: Any, x: Any, x_base: int, y: Any, y_base: i
 
 @compiled
 def average_backward(
-    op: Any, tables: Any, x_base: int, dx: Any, dx_shift: int, dy: Any, dy_shift: int, y_base: int, batch: int, width: int, unit: Any
+    op: Any,
+    tables: Any,
+    x_base: int,
+    dx: Any,
+    dx_shift: int,
+    dy: Any,
+    dy_shift: int,
+    y_base: int,
+    batch: int,
+    width: int,
+    unit: Any,
 ) -> None:
     """Adds dy over the divisor to the gradients of each window."""
     if not op[WANTED]:

@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 
 from evoprune.engines.sparse.kernels.codes import (
-    BIAS, FRESH, HIGH, LENGTH, LIST, LOW, POINTERS, RELU, ROWS, STEP, WANTED,
+    BIAS,
+    FRESH,
+    HIGH,
+    LENGTH,
+    LIST,
+    LOW,
+    POINTERS,
+    RELU,
+    ROWS,
+    STEP,
+    WANTED,
 )  # fmt: skip
 from evoprune.engines.sparse.kernels.compiled import compiled, inlined
 from evoprune.engines.sparse.kernels.elementwise import clear
@@ -106,7 +116,18 @@ def _close_row(
 
 @compiled
 def _weigh_row(
-    op: Any, one: Any, x: Any, dy: Any, dy_shift: int, at: int, to: int, step: int, units: int, batch: int, width: int, unit: Any
+    op: Any,
+    one: Any,
+    x: Any,
+    dy: Any,
+    dy_shift: int,
+    at: int,
+    to: int,
+    step: int,
+    units: int,
+    batch: int,
+    width: int,
+    unit: Any,
 ) -> None:
     """Adds a run's part to the gradients of the weights."""
     first = op[POINTERS]
@@ -163,7 +184,12 @@ def _four_units(
     for r in range(op[ROWS]):
         q = to + r * y_step
         t = q + dy_shift
-        d0, d1, d2, d3 = load(dy, t, unit), load(dy, t + width, unit), load(dy, t + 2 * width, unit), load(dy, t + 3 * width, unit)
+        d0, d1, d2, d3 = (
+            load(dy, t, unit),
+            load(dy, t + width, unit),
+            load(dy, t + 2 * width, unit),
+            load(dy, t + 3 * width, unit),
+        )
         if op[RELU]:
             zero = like(0.0, d0)
             d0 = where(load(y, q, unit) > zero, d0, zero)

@@ -5,17 +5,54 @@ from __future__ import annotations
 from typing import Any
 
 from evoprune.engines.sparse.kernels.codes import (
-    ACTIVATION, ADDITION, AVERAGE, BACKWARD, BATCH_NORM, CROSS_ENTROPY, EVALUATE, FORWARD, FROM_INPUT, GRADIENTS, KIND, LAYER_NORM, MAXIMUM,
-    NOISE, PRODUCT, SECOND_INPUT, SGD, TRAIN, X_SHIFT, Y_SHIFT, SECOND_SHIFT, BUFFERS, COLUMNS, COUNTS, FIRST, LENGTH_OF_VALUES, ROW_POINTERS, SECOND, STARTS, SUMS,
-    VALUES, Individual,
+    ACTIVATION,
+    ADDITION,
+    AVERAGE,
+    BACKWARD,
+    BATCH_NORM,
+    BUFFERS,
+    COLUMNS,
+    COUNTS,
+    CROSS_ENTROPY,
+    EVALUATE,
+    FIRST,
+    FORWARD,
+    FROM_INPUT,
+    GRADIENTS,
+    KIND,
+    LAYER_NORM,
+    LENGTH_OF_VALUES,
+    MAXIMUM,
+    NOISE,
+    PRODUCT,
+    ROW_POINTERS,
+    SECOND,
+    SECOND_INPUT,
+    SECOND_SHIFT,
+    SGD,
+    STARTS,
+    SUMS,
+    TRAIN,
+    VALUES,
+    X_SHIFT,
+    Y_SHIFT,
+    Individual,
 )  # fmt: skip
 from evoprune.engines.sparse.kernels.compiled import compiled, entry, inlined
 from evoprune.engines.sparse.kernels.elementwise import (
-    activation_backward, activation_forward, addition_backward, addition_forward, noise_backward, noise_forward,
+    activation_backward,
+    activation_forward,
+    addition_backward,
+    addition_forward,
+    noise_backward,
+    noise_forward,
 )  # fmt: skip
 from evoprune.engines.sparse.kernels.losses import cross_entropy, squared
 from evoprune.engines.sparse.kernels.norms import (
-    batch_norm_backward, batch_norm_forward, layer_norm_backward, layer_norm_forward,
+    batch_norm_backward,
+    batch_norm_forward,
+    layer_norm_backward,
+    layer_norm_forward,
 )  # fmt: skip
 from evoprune.engines.sparse.kernels.pools import average_backward, average_forward, maximum_backward, maximum_forward
 from evoprune.engines.sparse.kernels.products import product_backward, product_forward
@@ -37,8 +74,8 @@ def forward(program: Any, one: Any, room: Any, block: int, blocks: int, training
         x_first = block * in_block if from_input else 0
         if op[KIND] == BATCH_NORM:
             batch_norm_forward(
-                op, program.numbers[i], tables, one, room.real[block * batch :], x, x_first, x_block, y, 0, y_block, room.saved, blocks, batch,
-                width, unit, training,
+                op, program.numbers[i], tables, one, room.real[block * batch :], x, x_first, x_block, y, 0, y_block, room.saved,
+                blocks, batch, width, unit, training,
             )  # fmt: skip
             continue
         for b in range(blocks):
@@ -79,8 +116,8 @@ def backward(program: Any, one: Any, room: Any, block: int, blocks: int, trainin
         dx_shift, dy_shift, other_shift = op[X_SHIFT] * batch, op[Y_SHIFT] * batch, op[SECOND_SHIFT] * batch
         if op[KIND] == BATCH_NORM:
             batch_norm_backward(
-                op, tables, one, room.real[block * batch :], x, x_first, x_block, dy, dx_shift, dy, dy_shift, 0, y_block, g_block,
-                room.saved, blocks, batch, width, unit, training,
+                op, tables, one, room.real[block * batch :], x, x_first, x_block, dy, dx_shift, dy, dy_shift, 0, y_block,
+                g_block, room.saved, blocks, batch, width, unit, training,
             )  # fmt: skip
             continue
         for b in range(blocks):
@@ -90,15 +127,22 @@ def backward(program: Any, one: Any, room: Any, block: int, blocks: int, trainin
             if op[KIND] == PRODUCT:
                 product_backward(op, tables, one, x, x_base, dy, to_dx, y, dy, to_dy, y_base, batch, width, unit, four)
             elif op[KIND] == ACTIVATION:
-                activation_backward(op, program.numbers[i], tables, x, x_base, dy, to_dx, y, dy, to_dy, y_base, batch, width, unit)
+                activation_backward(
+                    op, program.numbers[i], tables, x, x_base, dy, to_dx, y, dy, to_dy, y_base, batch, width, unit
+                )
             elif op[KIND] == ADDITION:
-                addition_backward(op, tables, x_base, y_base, dy, to_dx, other_shift + move, y, dy, to_dy, y_base, batch, width, unit)
+                addition_backward(
+                    op, tables, x_base, y_base, dy, to_dx, other_shift + move, y, dy, to_dy, y_base, batch, width, unit
+                )
             elif op[KIND] == NOISE:
                 noise_backward(
-                    op, tables, room.noise, (block + b) * noise_block, training, x_base, dy, to_dx, dy, to_dy, y_base, batch, width, unit
+                    op, tables, room.noise, (block + b) * noise_block, training, x_base, dy, to_dx, dy, to_dy, y_base, batch,
+                    width, unit,
                 )  # fmt: skip
             elif op[KIND] == LAYER_NORM:
-                layer_norm_backward(op, program.numbers[i], tables, one, x, x_base, dy, to_dx, dy, to_dy, y_base, batch, width, unit)
+                layer_norm_backward(
+                    op, program.numbers[i], tables, one, x, x_base, dy, to_dx, dy, to_dy, y_base, batch, width, unit
+                )
             elif op[KIND] == MAXIMUM:
                 maximum_backward(op, tables, x, x_base, dy, to_dx, y, dy, to_dy, y_base, batch, width, unit)
             elif op[KIND] == AVERAGE:
@@ -113,13 +157,14 @@ def _loss(program: Any, room: Any, loss: Any, n: int, block: int, slot: int, wei
     shift = slot * (program.slope_places - program.places) * batch + program.out_shift * batch
     if loss.kind == CROSS_ENTROPY:
         return cross_entropy(
-            program.outputs, loss.weights, loss.smoothing, room.labels[block * batch :], weight, real, room.values, room.gradients, base, shift,
-            n - block * batch, room.scratch, batch, width, unit,
+            program.outputs, loss.weights, loss.smoothing, room.labels[block * batch :], weight, real, room.values,
+            room.gradients, base, shift, n - block * batch, room.scratch, batch, width, unit,
         )  # fmt: skip
     count = n * len(program.outputs)
     at = block * len(program.outputs) * batch
     return squared(
-        program.outputs, room.targets, at, count, real, room.values, room.gradients, base, shift, room.scratch, batch, width, unit
+        program.outputs, room.targets, at, count, real, room.values, room.gradients, base, shift, room.scratch, batch, width,
+        unit,
     )  # fmt: skip
 
 
@@ -203,7 +248,16 @@ def _prepare(program: Any, room: Any, data: Any, s: int, loss: Any, eight: Any) 
         outputs = len(program.outputs)
         _stage(rows, n, data.targets, program.counting[:outputs], room.targets, batch, outputs * batch, eight)
     if len(data.noise) > 0:
-        _stage(program.counting, n, data.noise[s], program.counting[: program.noise_places], room.noise, batch, program.noise_places * batch, eight)
+        _stage(
+            program.counting,
+            n,
+            data.noise[s],
+            program.counting[: program.noise_places],
+            room.noise,
+            batch,
+            program.noise_places * batch,
+            eight,
+        )
     for i in range(len(room.real)):
         room.real[i] = 1 if i < n else 0
     if len(data.labels) > 0:
@@ -265,7 +319,7 @@ def run(
         blocks = (n + program.batch - 1) // program.batch
         weight = _weight(loss, room, n)
         # all blocks where they depend on each other or are wanted later, else one at a time, so that it stays in the cache
-        whole = mode == FORWARD or mode == BACKWARD or (mode == TRAIN and program.whole_batch)
+        whole = mode in (FORWARD, BACKWARD) or (mode == TRAIN and program.whole_batch)
         some = blocks if whole else 1
         first, last = (done, done + 1) if mode == GRADIENTS else (0, blocks)
         for k in range(len(people)):
@@ -274,13 +328,13 @@ def run(
                 if mode != BACKWARD:
                     forward(program, one, room, b, some, training, unit)
                 for slot in range(some):
-                    if mode == TRAIN or mode == GRADIENTS:
+                    if mode in (TRAIN, GRADIENTS):
                         losses[k] += _loss(program, room, loss, n, b + slot, slot, weight, unit)
                     elif mode == BACKWARD:
                         _copy_in(program, room, n, slot, outputs[k])
                     else:
                         _copy_out(program, room, n, b + slot, slot, outputs[k])
-                if mode != FORWARD and mode != EVALUATE:
+                if mode not in (FORWARD, EVALUATE):
                     backward(program, one, room, b, some, training, unit, four)
             if mode == TRAIN:
                 if summed:

@@ -38,7 +38,7 @@ def sgd(one: Any, lr: float, momentum: float, dampening: float, decay: float, ne
 
 @compiled
 def adam(one: Any, lr: float, beta1: float, beta2: float, eps: float, decay: float, decoupled: bool, step: int) -> None:
-    """One step of Adam (Kingma & Ba, 2015) or AdamW (Loshchilov & Hutter, 2019) as torch has them; sets the gradients to zero."""
+    """One step of Adam (Kingma & Ba, 2015) or AdamW (Loshchilov & Hutter, 2019), as torch has them; clears the gradients."""
     kind = one.values.dtype.type
     values, gradients, first, second = one.values, one.gradients, one.first, one.second
     correction = math.sqrt(1 - beta2**step)

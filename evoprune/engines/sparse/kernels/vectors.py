@@ -13,6 +13,7 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.typing import signature
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import (
     NativeValue,
@@ -23,7 +24,6 @@ from numba.extending import (
     typeof_impl,
     unbox,
 )
-from numba.core.typing import signature
 from numba.np.arrayobj import populate_array
 
 I32, I64 = ir.IntType(32), ir.IntType(64)
@@ -71,7 +71,7 @@ def _unbox_lanes(kind: Any, value: Any, context: Any) -> NativeValue:
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Vector) -> None:
         element = manager.lookup(kind.dtype).get_value_type()
         super().__init__(manager, kind, ir.VectorType(element, kind.count))
@@ -79,7 +79,7 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
 
 def _register_operation(function: Any, name: str) -> None:
     @infer_global(function)
-    class Operation(AbstractTemplate):  # type: ignore[misc]
+    class Operation(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
                 return signature(args[0], *args)
@@ -92,7 +92,7 @@ def _register_operation(function: Any, name: str) -> None:
 
 def _register_comparison(function: Any, sign: str) -> None:
     @infer_global(function)
-    class Comparison(AbstractTemplate):  # type: ignore[misc]
+    class Comparison(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             if len(args) == 2 and isinstance(args[0], Vector) and args[0] == args[1]:
                 return signature(Vector(types.boolean, args[0].count), *args)
