@@ -1,7 +1,8 @@
 """Engines side by side, and the loop that a DEAP user writes today, in one run; medians of interleaved repeats.
 
-``loop`` is `torch.nn.utils.prune.custom_from_mask`, `DataLoader` and SGD, one network after another, with all cores and
-the better of 0 and 2 loader workers (whose start is not counted). Every engine trains the same masks on the same batches.
+``loop`` is `torch.nn.utils.prune.custom_from_mask`, `DataLoader` and SGD, one network after another, on one thread and on all
+cores, each with the better of 0 and 2 loader workers (whose start is not counted); ratios are to the faster one. Every engine
+trains the same masks on the same batches. Perceptrons train on MNIST, convolutional networks on invented images of 3 x 32 x 32.
 """
 
 from evoprune.cli.forms import parse
@@ -16,13 +17,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import nn
 from torch.nn.utils import prune
 from torch.utils.data import DataLoader, TensorDataset
@@ -38,8 +38,10 @@ from evoprune.seeds import batch_order
 from evoprune.training.loop import train
 from evoprune.training.threads import torch_threads
 
-COST_SETTINGS = ("sparsities", "ks", "model", "data", "batch_size", "steps", "repeats", "threads", "layer_densities")
-COLUMNS = ("engine", "sparsity", "k", "seconds", "ratio_to_loop", "gemm_fraction", "peak_mb", "max_fitness_difference")
+COLUMNS = (
+    "model", "engine", "threads", "sparsity", "k", "seconds", "ratio_to_loop", "gemm_fraction", "peak_mb",
+    "max_fitness_difference",
+)  # fmt: skip
 SEED = 7
 CPU = torch.device("cpu")
 # engines that train one network at a time: the time of several follows from that of a few
@@ -50,30 +52,30 @@ MOST_ONE_BY_ONE = 2
 class BenchmarkOptions:
     """Options of the benchmark."""
 
-    sparsities: tuple[float, ...] = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+    models: tuple[str, ...] = ("lenet-300-100",)
+    """Networks by name, such as lenet-300-100, conv-4 and resnet-8."""
+    widths: tuple[int, ...] | None = None
+    """Widths of the networks; None: each network's default. The table in the manual has 16 for convolutional ones."""
+    sparsities: tuple[float, ...] = (0.9, 0.95, 0.98, 0.99)
     """Fractions of the weights removed."""
-    ks: tuple[int, ...] = (1, 4, 16, 64)
+    ks: tuple[int, ...] = (1, 16, 64)
     """Numbers of individuals."""
-    model: str = "lenet-300-100"
-    """Network by name."""
-    data: str = "mnist"
-    """Data set."""
     data_dir: Path | None = None
     """Folder of the data files; None: EVOPRUNE_DATA."""
     batch_size: int = 64
     """Examples a step."""
-    steps: int = 100
+    steps: int = 60
     """Training steps of a measurement; times are scaled to an epoch of the whole training set."""
+    engines: tuple[str, ...] = ("module", "stacked", "sparse", "auto")
+    """Engines beside the loop."""
     repeats: int = 3
     """Measurements of each engine at each point, interleaved; the median counts."""
-    threads: int = 1
-    """Threads of torch for the engines; the loop has all cores."""
+    threads: tuple[int, ...] = (1, 2)
+    """Threads of the engines; the loop has one, and all cores."""
     layer_densities: str = "erk"
     """How survivors spread over the layers: uniform or erk."""
     out: Path = Path("runs/benchmark-engines")
     """Folder for benchmark.csv and benchmark.png."""
-    write_costs: bool = False
-    """Replace evoprune/engines/costs.json, from which the engine 'auto' chooses."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Point:
 
     problem: ep.Problem
     masks: list[ep.Mask]
+    model: str
     sparsity: float
     scale: float
     """Steps of an epoch over steps of a measurement."""
@@ -96,11 +99,11 @@ class Measurement:
     peak_mb: float
 
 
-def make_point(problem: ep.Problem, options: BenchmarkOptions, sparsity: float, k: int, scale: float) -> Point:
+def make_point(problem: ep.Problem, options: BenchmarkOptions, model: str, sparsity: float, k: int, scale: float) -> Point:
     """Returns a point of the grid."""
     rng = np.random.default_rng(0)
     masks = [ep.random_mask(problem.shapes, sparsity, rng, options.layer_densities) for _ in range(k)]
-    return Point(problem, masks, sparsity, scale)
+    return Point(problem, masks, model, sparsity, scale)
 
 
 def train_loop(problem: ep.Problem, mask: ep.Mask, loader_workers: int) -> tuple[float, list[float]]:
@@ -133,11 +136,11 @@ def train_loop(problem: ep.Problem, mask: ep.Mask, loader_workers: int) -> tuple
     return seconds, [magnitude, gradient]
 
 
-def measure_loop(point: Point, loader_workers: int) -> Measurement:
-    """Measures the loop, with all cores."""
+def measure_loop(point: Point, loader_workers: int, threads: int) -> Measurement:
+    """Measures the loop."""
     masks = point.masks[:MOST_ONE_BY_ONE]
     toolbox_map: Callable[..., Any] = map
-    with torch_threads(os.cpu_count() or 1):
+    with torch_threads(threads):
         reset_peak_memory()
         done = list(toolbox_map(lambda mask: train_loop(point.problem, mask, loader_workers), masks))
     seconds = sum(seconds for seconds, _ in done) * len(point.masks) / len(masks)
@@ -164,18 +167,24 @@ def measure_engine(point: Point, name: str, threads: int) -> Measurement:
     return Measurement(seconds * len(point.masks) / len(masks), np.array(fitness), peak_memory())
 
 
-def measure_point(point: Point, options: BenchmarkOptions) -> dict[str, list[Measurement]]:
-    """Measures every engine, interleaved; ``loop`` is the better of 0 and 2 loader workers."""
+def measure_point(point: Point, options: BenchmarkOptions) -> dict[tuple[str, int], list[Measurement]]:
+    """Measures every engine, interleaved; the loop with the better of 0 and 2 loader workers; by engine and threads."""
     chosen = auto.choose(point.problem, point.sparsity, len(point.masks))
-    found: dict[str, list[Measurement]] = {}
+    cores = sorted({1, os.cpu_count() or 1})
+    found: dict[tuple[str, int], list[Measurement]] = {}
     for _ in range(options.repeats):
-        for workers in (0, 2):
-            found.setdefault(f"loop{workers}", []).append(measure_loop(point, workers))
-        for name in ENGINES:
-            found.setdefault(name, []).append(measure_engine(point, name, options.threads))
-        found.setdefault("auto", []).append(measure_engine(point, chosen, options.threads))
-    loops = [found.pop("loop0"), found.pop("loop2")]
-    return {"loop": min(loops, key=median_seconds), **found}
+        for threads in cores:
+            for workers in (0, 2):
+                found.setdefault((f"loop{workers}", threads), []).append(measure_loop(point, workers, threads))
+        for threads in options.threads:
+            for name in options.engines:
+                engine = chosen if name == "auto" else name
+                found.setdefault((name, threads), []).append(measure_engine(point, engine, threads))
+    loops = {
+        ("loop", threads): min((found.pop((f"loop{workers}", threads)) for workers in (0, 2)), key=median_seconds)
+        for threads in cores
+    }
+    return {**loops, **found}
 
 
 def median_seconds(measurements: Sequence[Measurement]) -> float:
@@ -183,30 +192,35 @@ def median_seconds(measurements: Sequence[Measurement]) -> float:
     return statistics.median(m.seconds for m in measurements)
 
 
-def rows_of(point: Point, found: dict[str, list[Measurement]], gemm: float) -> list[dict[str, Any]]:
+def rows_of(point: Point, found: dict[tuple[str, int], list[Measurement]], gemm: float) -> list[dict[str, Any]]:
     """Returns a point's rows of the table; ``gemm`` in FLOP/s."""
-    reference = found["module"][0].fitness
+    reference = found.get(("module", 1), next(iter(found.values())))[0].fitness
+    fastest = min(median_seconds(measurements) for (name, _), measurements in found.items() if name == "loop")
     rows = []
-    for engine, measurements in found.items():
+    for (engine, threads), measurements in found.items():
         seconds = median_seconds(measurements)
         shared = min(len(reference), len(measurements[0].fitness))
         difference = np.abs(measurements[0].fitness[:shared] / reference[:shared] - 1).max()
         rate = sum(training_flops(point.problem, mask) for mask in point.masks) / seconds
         values = (
+            point.model,
             engine,
+            threads,
             point.sparsity,
             len(point.masks),
             seconds * point.scale,
-            median_seconds(found["loop"]) / seconds,
+            fastest / seconds,
             rate / gemm,
+            max(m.peak_mb for m in measurements),
+            float(difference),
         )
-        rows.append(dict(zip(COLUMNS, (*values, max(m.peak_mb for m in measurements), float(difference)), strict=True)))
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
     return rows
 
 
 def training_flops(problem: ep.Problem, mask: ep.Mask) -> int:
     """Returns the operations of an epoch on surviving weights: forward, and gradients but for the first layer's input."""
-    counts = [int(layer.sum()) for layer in mask.layers.values()]
+    counts = [int(layer.sum()) * problem.uses[name] for name, layer in mask.layers.items()]
     return 2 * len(problem.data.train[0]) * (3 * sum(counts) - counts[0])
 
 
@@ -239,73 +253,75 @@ def peak_memory() -> float:
     return int(line.split()[1]) / 1000
 
 
-def draw(rows: Sequence[dict[str, Any]], options: BenchmarkOptions, weights: int, examples: int, gemm: float) -> Any:
-    """Draws the seconds of an epoch against survivors, log-log, with the dense bound; a panel for each K."""
-    ks = sorted({row["k"] for row in rows})
+def draw(rows: Sequence[dict[str, Any]]) -> Any:
+    """Draws how many times as fast as the faster loop each engine is, against sparsity; a panel for each network and K."""
+    panels = sorted({(row["model"], row["k"]) for row in rows}, key=lambda panel: (panel[0] != "lenet-300-100", panel))
     with drawing.importing_matplotlib():
         from matplotlib.figure import Figure
+        from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-    figure = Figure(figsize=(4.2 * len(ks), 4.2), layout="constrained")
-    axes = figure.subplots(1, len(ks), sharey=True, squeeze=False)[0]
-    for ax, k in zip(axes, ks, strict=True):
-        for engine, marker in zip(("loop", "module", "stacked", "sparse", "auto"), "sovD+", strict=True):
-            mine = [row for row in rows if row["k"] == k and row["engine"] == engine]
-            survivors = [(1 - row["sparsity"]) * weights for row in mine]
-            ax.loglog(survivors, [row["seconds"] / k for row in mine], marker=marker, label=engine)
-        ax.axhline(6 * weights * examples / gemm, color="black", linestyle=":", label="dense products alone")
-        ax.set_title(f"K = {k}")
-        ax.set_xlabel("survivors an individual")
+    figure = Figure(figsize=(3.6 * len(panels) + 1.2, 3.9), layout="constrained")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    lines = [
+        (name, threads) for name, threads in dict.fromkeys((row["engine"], row["threads"]) for row in rows) if name != "auto"
+    ]
+    for ax, (model, k) in zip(axes, panels, strict=True):
+        for i, (engine, threads) in enumerate(lines):
+            mine = [
+                row for row in rows if (row["model"], row["k"], row["engine"], row["threads"]) == (model, k, engine, threads)
+            ]
+            positions = [f"{row['sparsity']:.0%}".replace("%", " %") for row in mine]
+            label = f"{engine}, {threads} thread{'s' * (threads > 1)}"
+            ax.plot(positions, [row["ratio_to_loop"] for row in mine], marker="osDv^<>Xph"[i % 10], label=label)
+        ax.axhline(1.0, color="black", linewidth=0.8)
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.set_title(f"{model}, K = {k}")
+        ax.set_xlabel("sparsity")
         ax.grid(alpha=0.3)
-    axes[0].set_ylabel("seconds an epoch and individual")
-    axes[-1].legend(fontsize="small")
+    axes[0].set_ylabel("times as fast as the faster loop")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     return figure
 
 
-def fit_costs(rows: Sequence[dict[str, Any]], problem: ep.Problem, steps: int) -> dict[str, list[float]]:
-    """Returns each engine's costs: seconds of a step as a sum of non-negative multiples of :func:`auto.features`."""
-    costs = {}
-    for engine in ENGINES:
-        mine = [row for row in rows if row["engine"] == engine]
-        features = np.array([auto.features(problem, row["sparsity"], row["k"]) for row in mine])
-        seconds = np.array([row["seconds"] / steps for row in mine])
-        costs[engine] = nnls(features / seconds[:, None], np.ones(len(mine)))[0].tolist()  # the least relative error
-    return costs
+def make_problem(model: str, options: BenchmarkOptions) -> tuple[ep.Problem, int]:
+    """Returns a problem whose epoch is one measurement, and the steps of an epoch of the whole training set."""
+    recipe, part = ep.Recipe(epochs=1, batch_size=options.batch_size), options.steps * options.batch_size
+    if not model.startswith(("conv", "resnet")):
+        whole = ep.Problem(model, "mnist", recipe, data_dir=options.data_dir, widths=options.widths)
+        x, y = whole.data.train
+        data = replace(whole.data, train=(x[:part], y[:part]))
+        network, exclude, loss = whole.network(), whole.options.exclude, whole.loss_name
+        return ep.Problem(network, data, recipe, exclude=exclude, loss=loss), -(-len(x) // options.batch_size)
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(part, 3, 32, 32, generator=generator), torch.randint(10, (part,), generator=generator)
+    few = (x[: options.batch_size], y[: options.batch_size])
+    widths = options.widths or (16,)
+    return ep.Problem(model, ep.Data((x, y), few, few), recipe, widths=widths), -(-45_000 // options.batch_size)
 
 
 def main(options: BenchmarkOptions) -> None:
     """Runs the benchmark, and prints and saves its table and figure."""
-    recipe = ep.Recipe(epochs=1, batch_size=options.batch_size)
-    whole = ep.Problem(options.model, options.data, recipe, data_dir=options.data_dir)
-    x, y = whole.data.train
-    epoch_steps = -(-len(x) // options.batch_size)
-    part = options.steps * options.batch_size
-    problem = ep.Problem(
-        whole.network(),
-        replace(whole.data, train=(x[:part], y[:part])),
-        recipe,
-        exclude=whole.options.exclude,
-        loss=whole.loss_name,
-    )
-    gemm = gemm_rate(options.threads)
-    print(f"dense products: {gemm / 1e9:.0f} GFLOP/s with {options.threads} thread(s); loop: {os.cpu_count()} threads")
+    gemm = gemm_rate(1)
+    print(f"dense products: {gemm / 1e9:.0f} GFLOP/s with one thread")
     options.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     print(" ".join(f"{column:>14}" for column in COLUMNS))
-    with tqdm(total=len(options.ks) * len(options.sparsities), unit="point", disable=not sys.stderr.isatty()) as bar:
-        for k in options.ks:
-            for sparsity in options.sparsities:
-                point = make_point(problem, options, sparsity, k, epoch_steps / options.steps)
-                new = rows_of(point, measure_point(point, options), gemm)
-                rows += new
-                for row in new:
-                    tqdm.write(" ".join(f"{v:14.4g}" if isinstance(v, float) else f"{v:>14}" for v in row.values()))
-                records.write_table(options.out / "benchmark.csv", COLUMNS, rows)
-                bar.update()
-    drawn = drawing.save([(options.out / "benchmark.png", lambda: draw(rows, options, problem.prunable_count, len(x), gemm))])
-    if options.write_costs:
-        costs = fit_costs(rows, problem, epoch_steps)
-        written = {"cpu": costs, "measured_with": {name: asdict(options)[name] for name in COST_SETTINGS}}
-        records.write_json(Path(auto.COSTS), written)
+    total = len(options.models) * len(options.ks) * len(options.sparsities)
+    with tqdm(total=total, unit="point", disable=not sys.stderr.isatty()) as bar:
+        for model in options.models:
+            problem, epoch_steps = make_problem(model, options)
+            for k in options.ks:
+                for sparsity in options.sparsities:
+                    point = make_point(problem, options, model, sparsity, k, epoch_steps / options.steps)
+                    new = rows_of(point, measure_point(point, options), gemm)
+                    rows += new
+                    for row in new:
+                        tqdm.write(" ".join(f"{v:14.4g}" if isinstance(v, float) else f"{v:>14}" for v in row.values()))
+                    records.write_table(options.out / "benchmark.csv", COLUMNS, rows)
+                    bar.update()
+    drawn = drawing.save([(options.out / "benchmark.png", lambda: draw(rows))])
     print(f"written to {options.out}: {', '.join(['benchmark.csv', *(path.name for path in drawn)])}")
 
 

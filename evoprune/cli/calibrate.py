@@ -21,7 +21,7 @@ class CalibrateOptions:
 
 
 def calibrate(arguments: Sequence[str], prog: str | None) -> None:
-    """Measures the engines on small networks, about two minutes, and writes their costs.
+    """Measures the engines on small networks, which takes a few minutes, and writes their costs.
 
     Args:
         arguments: The command line.

@@ -57,7 +57,7 @@ def test_a_chunk_is_the_most_that_is_trained_at_once(sizes: list[int]) -> None:
     assert sizes == [2, 1]
 
 
-@pytest.mark.parametrize(("engine", "model"), [("stacked", "mlp"), ("module", "mlp"), ("sparse", "autoencoder")])
+@pytest.mark.parametrize(("engine", "model"), [("stacked", "mlp"), ("module", "mlp")])
 def test_where_company_may_change_bits_they_are_trained_one_after_another(sizes: list[int], engine: str, model: str) -> None:
     ep.k_starts(problem(model), **SEARCH, engine=engine, chunk_size=3)
     assert set(sizes) == {1}

@@ -184,9 +184,12 @@ def test_auto_changes_the_engine_as_the_network_gets_sparser(
     wide: ep.Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n = wide.prunable_count * wide.recipe.batch_size
-    costs = {"module": [1, 0, 0, 0], "stacked": [9, 0, 0, 0], "sparse": [0, 0, 0, 2 / n]}  # sparse pays below half density
+    nothing = [0.0] * (len(auto.FEATURES) - 1)
+    costs = {"module": [1, *nothing], "stacked": [9, *nothing], "sparse": [0.0] * len(auto.FEATURES)}
+    costs["sparse"][auto.FEATURES.index("sparse_linear")] = 2 / n  # sparse pays below half density
     (tmp_path / "costs.json").write_text(json.dumps({"cpu": costs}))
     monkeypatch.setattr(auto, "COSTS", tmp_path / "costs.json")
+    monkeypatch.setattr(auto, "user_costs", lambda: tmp_path / "none")
     options = {"k": 2, "fitness_epochs": 1, "first_sparsity": 0.2, "sparsity": 0.9, "dissipate_epochs": 3}
     both = ep.combine(wide, chunk_size=1, **options)
     assert both.summary["engine"] == "module, sparse"

@@ -119,7 +119,7 @@ def test_a_schedule_sees_the_moment(engine: str) -> None:
                 weights = np.concatenate([state[name].numpy().ravel() for name in problem.shapes])
                 np.testing.assert_array_equal(moment.weights(k), weights)
                 gradient = dense_gradient(problem, state, moment.seed, BATCH, moment.step)
-                np.testing.assert_array_equal(moment.gradients(k), gradient)
+                np.testing.assert_allclose(moment.gradients(k), gradient, rtol=1e-9, atol=1e-15)  # sparse has kernels for it
                 assert gradient[~moment.population.masks[k].bits].any()
 
     trained = train(build(problem, engine), problem, 2, 3, schedule=Looks())

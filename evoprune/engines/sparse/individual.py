@@ -120,11 +120,16 @@ def rearranged(tensor: Tensor, source: Tensor) -> Tensor:
     return F.pad(tensor, (0, 1))[source]
 
 
+def joined(module: str, name: str) -> str:
+    """Returns a tensor's name in a ``state_dict``, from its module's; the network itself has the empty name."""
+    return f"{module}.{name}" if module else name
+
+
 def read_buffers(network: Network, state: Mapping[str, Tensor]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Returns running means and variances, module by module, and the counters, from a ``state_dict``."""
-    kinds = [state[f"{name}.{kind}"] for name, _ in network.norms for kind in ("running_mean", "running_var")]
+    kinds = [state[joined(name, kind)] for name, _ in network.norms for kind in ("running_mean", "running_var")]
     values = torch.cat(kinds).numpy().copy() if kinds else np.zeros(0, np.float32)
-    counts = [int(state[f"{name}.num_batches_tracked"]) for name, _ in network.norms]
+    counts = [int(state[joined(name, "num_batches_tracked")]) for name, _ in network.norms]
     return values, np.array(counts, np.int64)
 
 
@@ -134,7 +139,7 @@ def write_buffers(network: Network, buffers: NDArray[Any], counts: NDArray[np.in
     for i, (name, module) in enumerate(network.norms):
         channels = int(module.num_features)  # type: ignore[arg-type]
         for kind in ("running_mean", "running_var"):
-            found[f"{name}.{kind}"] = torch.from_numpy(buffers[start : start + channels].copy())
+            found[joined(name, kind)] = torch.from_numpy(buffers[start : start + channels].copy())
             start += channels
-        found[f"{name}.num_batches_tracked"] = torch.tensor(int(counts[i]))
+        found[joined(name, "num_batches_tracked")] = torch.tensor(int(counts[i]))
     return found

@@ -1,7 +1,7 @@
 """The ``sparse`` engine: one individual at a time, while it lies in the cache, in kernels of its own.
 
-An individual is a vector of its surviving weights, biases and scales. A whole step (forward, loss, backward, update) lies in one
-call of a kernel, and threads train individuals side by side. Work and memory grow with the survivors. Since an individual is
+An individual is a vector of its surviving weights, biases and scales. A whole step (forward, loss, backward, update) is part of
+one call of a kernel, and threads train individuals side by side. Work and memory grow with the survivors. As an individual is
 trained by itself, and every sum has a fixed order, neither company nor the number of threads changes its bits.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from evoprune.engines.population import Stint
 from evoprune.engines.sparse import fused
 from evoprune.engines.sparse.batches import gather, make_room, steps_at_once
-from evoprune.engines.sparse.individual import Individual, read_buffers, rearranged, write_buffers
+from evoprune.engines.sparse.individual import Individual, joined, read_buffers, rearranged, write_buffers
 from evoprune.engines.sparse.kernels import codes
 from evoprune.engines.sparse.support import machine, network_of, tensor_dtype
 from evoprune.masks.mask import Mask
@@ -204,7 +204,8 @@ class SparsePopulation(nn.Module):
         room.slopes[:] = 0
         by_name: dict[str, Tensor] = {}
         for layer, slope in zip(self.network.layers, total, strict=True):
-            name = self._aliases.get(f"{layer.name}.weight", f"{layer.name}.weight")
+            name = joined(layer.name, "weight")
+            name = self._aliases.get(name, name)
             by_name[name] = by_name[name] + slope if name in by_name else slope
         sizes: NDArray[np.floating[Any]] = torch.cat([by_name[name].reshape(-1) for name in problem.shapes]).abs().numpy()
         return sizes

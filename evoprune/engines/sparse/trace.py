@@ -69,7 +69,7 @@ def trace(network: nn.Module, x: Tensor, batch_size: int) -> Network:
     """
     _require_plain(network)
     try:
-        graph = fx.symbolic_trace(network)
+        graph = fx.symbolic_trace(network if next(network.children(), None) else nn.Sequential(network))
     except Exception as error:
         raise InputError(f"torch.fx cannot trace {type(network).__name__}: {error}. {CURE}") from error
     shapes = _Shapes(graph)
