@@ -75,7 +75,9 @@ def search(problem: ep.Problem, method: str, folder: Path, **options: Any) -> ep
         return ep.k_starts(problem, k=6, sparsity=0.5, fitness_epochs=1, out=folder, engine="module", **options)
     steady = {"steady_state": True, "slots": 1} if method == "steady" else {}
     evolution = ep.Evolution(k=3, offspring=6, generations=3, **steady)
-    return ep.evolve(problem, evolution, sparsity=0.5, fitness_epochs=1, out=folder, trained_bests=2, engine="module", **options)
+    return ep.evolve(
+        problem, evolution, sparsity=0.5, fitness_epochs=1, out=folder, trained_bests=2, engine="module", **options
+    )
 
 
 def left(folder: Path) -> dict[str, Any]:

@@ -75,7 +75,7 @@ FUNCTIONS_AS_MODULES: dict[Any, type[nn.Module]] = {
 }  # fmt: skip
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NOISES = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
-# Functions, and methods by name, whose result has the features of what they are given, in the same order.
+# Functions, and methods by name, whose result has the features of their input, in the same order.
 RESHAPES = (
     torch.flatten, torch.reshape, torch.squeeze, torch.unsqueeze, "view", "reshape", "flatten", "unflatten", "contiguous",
     "squeeze", "unsqueeze",
@@ -116,7 +116,7 @@ def convolution(builder: Builder, module: Any, x: Value, shape: Sequence[int], h
         steps = x.steps()
     assert steps is not None
     channel_step, along = steps[0], steps[1:]
-    # a dimension of length one has no step of its own: the zeros around it do
+    # a dimension of length one has no step: the zeros around it do
     whole = [size + 2 * width for size, width in zip(x.places.shape[1:], x.halo or (0,) * n, strict=True)]
     along = tuple(step or math.prod(whole[d + 1 :]) for d, step in enumerate(along))
     y = builder.allocate(shape, halo)

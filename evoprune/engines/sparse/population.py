@@ -1,4 +1,4 @@
-"""The ``sparse`` engine: one individual at a time, while it lies in the cache, in kernels of its own.
+"""The ``sparse`` engine: one individual at a time, while it lies in the cache, in compiled kernels.
 
 An individual is a vector of its surviving weights, biases and scales. A whole step (forward, loss, backward, update) is part of
 one call of a kernel, and threads train individuals side by side. Work and memory grow with the survivors. As an individual is
@@ -266,7 +266,7 @@ class SparsePopulation(nn.Module):
         return room
 
     def _side_by_side(self, work: Callable[[codes.Room, Sequence[int]], None], blocks: int, examples: int) -> None:
-        """Does some work for all individuals, shared by as many threads as torch has; each has a room of its own."""
+        """Does some work for all individuals, shared by as many threads as torch has; each has a separate room."""
         threads = min(torch.get_num_threads(), self.size)
         rooms = [self._room(i, blocks, examples) for i in range(threads)]
         shares = [range(i, self.size, threads) for i in range(threads)]

@@ -61,7 +61,7 @@ class Builder:
         size: Number of places of the workspace.
         in_size: Number of places of the input.
         noise_size: Number of places of dropout's noise.
-        noises: Modules of dropout with the shape of what they are given, in the order in which they draw.
+        noises: Modules of dropout with the shape of their input, in the order in which they draw.
         products: The products by the number of their weight.
         buffers: The running statistics: for each module its number of channels and its name.
     """

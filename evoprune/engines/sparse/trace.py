@@ -103,7 +103,9 @@ def _require_plain(network: nn.Module) -> None:
     """Refuses what the trace would not show."""
     for name, module in network.named_modules():
         if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or "forward" in vars(module):
-            raise InputError(f"{name or 'the network'} has hooks or a forward of its own, which torch.fx does not see. {CURE}")
+            raise InputError(
+                f"{name or 'the network'} has hooks or a forward set on the instance, which torch.fx does not see. {CURE}"
+            )
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             raise InputError(f"{name} is frozen; the engine 'sparse' trains all parameters. {CURE}")
@@ -121,15 +123,16 @@ def _block(graph: fx.GraphModule, batch_size: int, width: int) -> int:
 
 
 class _Shapes(fx.Interpreter):
-    """Runs a graph, and keeps the result of each node: the shape of a tensor."""
+    """Runs a graph, and keeps the shape of each node's tensor."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__(graph)
-        self.found: dict[fx.Node, Any] = {}
+        self.found: dict[fx.Node, torch.Size] = {}
 
     def run_node(self, node: fx.Node) -> Any:
         result = super().run_node(node)
-        self.found[node] = result.shape if isinstance(result, Tensor) else result
+        if isinstance(result, Tensor):
+            self.found[node] = result.shape
         return result
 
 
@@ -232,14 +235,18 @@ class _Translation:
             return known.mean(self.builder, x, dims if isinstance(dims, (tuple, list)) else (dims,), shape, halo)
         raise InputError("is a function that the engine 'sparse' does not know")
 
+    def _is_only_reader(self, node: fx.Node, x: Value) -> bool:
+        """Tells whether no other node reads a value, under its own name or one that a module without effect gave it."""
+        readers = [user for source, value in self.values.items() if value.low == x.low for user in source.users]
+        return all(reader is node or reader in self.values for reader in readers)
+
     def _translate_module(
         self, node: fx.Node, module: nn.Module, x: Value, shape: tuple[int, ...], halo: tuple[int, ...]
     ) -> Value:
         if type(module) in known.MODULES:
             return known.MODULES[type(module)](self.builder, module, x, shape, halo)
         if type(module) in known.ACTIVATIONS:
-            (source,) = node.all_input_nodes
-            if type(module) is nn.ReLU and len(source.users) == 1 and self.builder.fuse_relu(x):
+            if type(module) is nn.ReLU and self._is_only_reader(node, x) and self.builder.fuse_relu(x):
                 return x
             return self.builder.activation(x, shape, halo, known.ACTIVATIONS[type(module)](module))
         if type(module) is nn.Identity:

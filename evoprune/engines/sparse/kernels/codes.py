@@ -19,7 +19,7 @@ PRODUCT, ACTIVATION, ADDITION, NOISE, BATCH_NORM, LAYER_NORM, MAXIMUM, AVERAGE =
 LAST_ON_VECTORS = SILU
 
 # Fields of every operation: its kind; the values it reads and writes (INPUT, or 0 for one in the workspace); the list in the
-# third table, and its length; whether the gradient of what it reads is wanted, and whether it is the first to be written.
+# third table, and its length; whether the gradient of its input is wanted, and whether it is the first to be written.
 KIND, FROM_INPUT, LIST, LENGTH, WANTED, FRESH, LOW, HIGH = range(8)
 # Further fields. Of a product: rows; the first of their pointers; the bias's parameter, or -1; places between rows; ReLU.
 ROWS, POINTERS, BIAS, STEP, RELU = 8, 9, 10, 11, 12
@@ -31,9 +31,9 @@ WHICH, NOISE_AT = 8, 8
 # first of the saved statistics. Of layer normalisation: features; scale and shift; groups.
 CHANNELS, SCALE, SHIFT, RUNNING, COUNTER, SAVED = 8, 9, 10, 11, 13, 14
 FEATURES, GROUPS = 8, 11
-# Of pooling: channels; places between channels of what it reads and writes; their first places.
+# Of pooling: channels; places between channels of input and output; their first places.
 PLANES, X_STEP, Y_STEP, X_FIRST, Y_FIRST = 8, 9, 10, 11, 12
-# From the places of what an operation reads and writes to those of their gradients.
+# From the places of an operation's input and output to those of their gradients.
 X_SHIFT, Y_SHIFT, SECOND_SHIFT = 16, 17, 18
 FIELDS = 19
 
@@ -44,7 +44,7 @@ NUMBERS = 2
 # Losses and optimisers.
 CROSS_ENTROPY, SQUARED, GIVEN = range(3)
 SGD, ADAM = range(2)
-# What is done; see :func:`evoprune.engines.sparse.kernels.steps.run`.
+# Modes; see :func:`evoprune.engines.sparse.kernels.steps.run`.
 TRAIN, EVALUATE, FORWARD, BACKWARD, GRADIENTS = range(5)
 
 

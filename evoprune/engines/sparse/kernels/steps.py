@@ -62,7 +62,7 @@ from evoprune.engines.sparse.kernels.vectors import array_at, load, peek, store,
 
 @inlined
 def forward(program: Any, one: Any, room: Any, block: int, blocks: int, training: bool, unit: Any) -> None:
-    """Runs the operations one after another on some blocks of the batch, each in a room of its own."""
+    """Runs the operations one after another on some blocks of the batch, each in a separate room."""
     batch, width, tables = program.batch, program.width, program.tables
     y_block, in_block, noise_block = program.places * batch, program.in_places * batch, program.noise_places * batch
     y = room.values
