@@ -86,5 +86,5 @@ def versions(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The benchmark of engines, on a few points; with arguments, on those."""
-    few = ("--data", "digits", "--sparsities", "0.9", "0.98", "--ks", "1", "8", "--steps", "20", "--out", "runs/bench")
+    few = ("--models", "conv-2", "--widths", "4", "--sparsities", "0.9", "0.98", "--ks", "1", "4", "--steps", "8")
     run(session, "python", "experiments/benchmark_engines.py", *(session.posargs or few))
