@@ -66,7 +66,7 @@ SLOPE = 0.3
 ACTS = {"relu": torch.relu, "tanh": torch.tanh, "sin": torch.sin, "module": nn.SiLU(), "function": leaky,
         "object": Outer.Inner()}  # fmt: skip
 LOSSES = {
-    "plain": Loss(smoothing=0.05), "smoothed": Loss(smoothing=0.2), "weighted": Loss(weight=(1.0, 5.0)), "method": Loss(0.3).bound,
+    "plain": Loss(0.05), "smoothed": Loss(0.2), "weighted": Loss(weight=(1.0, 5.0)), "method": Loss(0.3).bound,
     "module": nn.CrossEntropyLoss(label_smoothing=0.1), "other module": nn.CrossEntropyLoss(weight=torch.tensor([2.0, 1.0])),
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import multiprocessing
 import os
 import platform
 import sys
@@ -19,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from evoprune.engines.sparse import kernels
 from evoprune.engines.sparse.trace import Network, trace
@@ -29,7 +29,7 @@ from evoprune.problem.problem import Problem
 # Processors whose vectors LLVM and numba know.
 PROCESSORS = ("x86_64", "AMD64", "aarch64", "arm64")
 # Seconds after which the user is told that kernels are being compiled.
-PATIENCE = 4.0
+PATIENCE = 8.0
 DTYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
@@ -59,7 +59,7 @@ class Machine:
             return
         start = time.perf_counter()
         what = f"the kernels of the engine 'sparse' for {dtype}"
-        timer = threading.Timer(PATIENCE, lambda: tqdm.write(f"compiling {what}, once for this version", file=sys.stderr))
+        timer = threading.Timer(PATIENCE, lambda: _tell(f"compiling {what}, once for this version"))
         timer.daemon = True
         timer.start()
         try:
@@ -68,7 +68,13 @@ class Machine:
             timer.cancel()
         self.ready.add(dtype)
         if (seconds := time.perf_counter() - start) > PATIENCE:
-            tqdm.write(f"compiled {what} in {seconds:.0f} s", file=sys.stderr)
+            _tell(f"compiled {what} in {seconds:.0f} s")
+
+
+def _tell(text: str) -> None:
+    """Prints a line on standard error; worker processes, which load what the main process compiled, say nothing."""
+    if multiprocessing.parent_process() is None:
+        print(text, file=sys.stderr, flush=True)
 
 
 def fault() -> str:
