@@ -121,7 +121,8 @@ MAPS = {
 @pytest.mark.parametrize("name", MAPS)
 def test_maps_over_processes_answer_with_equal_values(name: str, toolbox: base.Toolbox, busy: None) -> None:
     masks = toolbox.population(n=3)
-    expected = [ep.Evaluator(toolbox.evaluate.func.problem, fitness="loss", epochs=1)(mask) for mask in masks]
+    given = toolbox.evaluate.func
+    expected = [ep.Evaluator(given.problem, fitness="loss", epochs=1, engine=given.brief.engine)(mask) for mask in masks]
     assert MAPS[name](toolbox, masks) == expected
 
 
