@@ -85,9 +85,8 @@ def run(folder: Path, workers: str, *launcher: str) -> list[str]:
     process = start([*launcher, str(folder / "script.py"), workers], folder)
     code, output = finish(process, 200)
     assert code == 0, output
-    # numba makes a semaphore in every process, and those of a pool's processes are cleaned up with a warning
     noise = ("evoprune.scoop:", "  warnings.warn(")
-    return [line for line in output.splitlines() if not line.startswith(noise) and "resource_tracker" not in line]
+    return [line for line in output.splitlines() if not line.startswith(noise)]
 
 
 @pytest.fixture(scope="module")

@@ -72,16 +72,12 @@ def trace(network: nn.Module, x: Tensor, batch_size: int) -> Network:
         graph = fx.symbolic_trace(network if next(network.children(), None) else nn.Sequential(network))
     except Exception as error:
         raise InputError(f"torch.fx cannot trace {type(network).__name__}: {error}. {CURE}") from error
-    shapes = _Shapes(graph)
-    trial = torch.cat([x] * TRIAL)[:TRIAL]
-    with torch.no_grad():
-        graph.eval()
-        shapes.run(trial)
+    shapes = _shapes(graph.eval(), torch.cat([x] * TRIAL)[:TRIAL])
     width = 64 // x.element_size()
     names = {module: name for name, module in reversed(list(network.named_modules(remove_duplicate=False)))}
     parameters = {id(p): i for i, (_, p) in enumerate(network.named_parameters())}
     builder = Builder(parameters, names, _block(graph, batch_size, width), width)
-    found = _Translation(graph, shapes.found, builder, x)
+    found = _Translation(graph, shapes, builder, x)
     (output,) = (node for node in graph.graph.nodes if node.op == "output")
     value = found.value(output, output.args[0])
     return Network(
@@ -122,18 +118,14 @@ def _block(graph: fx.GraphModule, batch_size: int, width: int) -> int:
     return min(range(width, 8 * width + 1, width), key=cost)
 
 
-class _Shapes(fx.Interpreter):
-    """Runs a graph, and keeps the shape of each node's tensor."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__(graph)
-        self.found: dict[fx.Node, torch.Size] = {}
-
-    def run_node(self, node: fx.Node) -> Any:
-        result = super().run_node(node)
-        if isinstance(result, Tensor):
-            self.found[node] = result.shape
-        return result
+def _shapes(graph: fx.GraphModule, trial: Tensor) -> dict[fx.Node, torch.Size]:
+    """Runs a graph, and returns the shape of each node's tensor."""
+    interpreter = fx.Interpreter(graph, garbage_collect_values=False)
+    interpreter.args_iter = iter((trial,))
+    with torch.no_grad():
+        for node in graph.graph.nodes:  # run() shows its progress, and that takes a semaphore of the system
+            interpreter.env[node] = interpreter.run_node(node)
+    return {node: value.shape for node, value in interpreter.env.items() if isinstance(value, Tensor)}
 
 
 class _Translation:
