@@ -16,8 +16,6 @@ from evoprune.problem.problem import Problem
 from evoprune.training.dissipation import Dissipation, movement_scores
 from evoprune.training.gradient import BATCH, dense_gradient_cost, population_gradient
 
-MAGNITUDE = "magnitude"
-
 
 def take_evidence(
     problem: Problem,
@@ -41,9 +39,8 @@ def take_evidence(
         seed: Seeds the batch, and the draws of ``movement="random"``: the run's, the same for every individual.
         fraction: How much to note, as a fraction of the survivors, at least one: the most that an informed mutation can
             swap, or choose from.
-        movement: How survivors are ranked: see :class:`evoprune.training.dissipation.Dissipation`; or ``magnitude``: by |w| at
-            the end. Ties are broken by the index, here and below, and a survivor whose score is not a number counts as the one
-            that moved most.
+        movement: How survivors are ranked: see :class:`evoprune.training.dissipation.Dissipation`. Ties are broken by the
+            index, here and below, and a survivor whose score is not a number counts as the one that moved most.
         batch: Training examples of the dense gradient, see :func:`evoprune.training.gradient.dense_gradient`.
 
     Raises:
@@ -55,10 +52,7 @@ def take_evidence(
     survivors, removed = np.flatnonzero(mask.bits), np.flatnonzero(~mask.bits)
     few = min(max(1, round(fraction * len(survivors))), len(survivors), len(removed))
     values = population.survivor_values(k, population.weights).cpu().numpy()
-    if movement == MAGNITUDE:
-        scores = np.abs(values)
-    else:
-        scores = movement_scores(problem, mask, values, Dissipation(1, fraction=0.0, movement=movement), [seed])
+    scores = movement_scores(problem, mask, values, Dissipation(1, fraction=0.0, movement=movement), [seed])
     still = survivors[_least(scores, few)]
     rank = -population_gradient(problem, population, k, seed, batch)
     ranked = {f"the {movement} scores of survivors": scores, "the dense gradients of removed weights": rank[removed]}

@@ -10,7 +10,6 @@ from evoprune import seeds
 from evoprune.engines import check as engines
 from evoprune.engines.registry import ENGINES
 from evoprune.errors import InputError, look_up
-from evoprune.evaluation.evidence import MAGNITUDE
 from evoprune.evaluation.job import BriefTraining, Job
 from evoprune.evaluation.terms import ACCURACY, BUILT_IN_TERMS, FITNESS, TERMS, FitnessFunction, Term
 from evoprune.problem.problem import Problem
@@ -55,7 +54,7 @@ class EvaluatorOptions:
                 raise InputError(f"{name} is {value!r}; expected an integer of at least {at_least}.")
         if not 0 <= self.evidence <= 1:
             raise InputError(f"evidence is {self.evidence}; expected a fraction of the survivors, from 0 to 1.")
-        look_up("drop", self.drop, dict.fromkeys((*MOVEMENTS, MAGNITUDE), True))
+        look_up("drop", self.drop, dict.fromkeys(MOVEMENTS, True))
         if self.repair and self.survivors is None:
             raise InputError("repair is True, but survivors is None; expected the number to which masks are repaired.")
 

@@ -26,6 +26,7 @@ MOVEMENT_LABELS = {
     "absolute": "absolute movement, log10 of |w - w0| / mean |w0|",
     "relative": "relative movement, log10 of |w - w0| / |w0|",
     "random": "log10 of a random number",
+    "magnitude": "log10 of |w| / mean |w0|",
 }
 
 # A colour, a marker and a line for each of the first methods of the registry, the same in every figure: Okabe and Ito's colours

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from evoprune.errors import InputError
@@ -20,7 +20,7 @@ from evoprune.search.method import Cost
 from evoprune.search.options import SearchOptions
 from evoprune.search.session import Session
 from evoprune.system.memory import require_memory
-from evoprune.training.dissipation import Dissipation
+from evoprune.training.dissipation import Dissipation, densities
 from evoprune.training.final import FinalTraining
 
 
@@ -105,7 +105,7 @@ class Combine:
             **{name: getattr(options, name) for name in names},
             "sparsity": float(options.first_sparsity),
             "chunk_size": chunk_size_of(options),
-            "dissipation": asdict(dissipation_of(options)),
+            "dissipation": dissipation_of(options).recorded(),
         }
 
     @staticmethod
@@ -118,7 +118,7 @@ class Combine:
         """Returns the planned cost: the density falls from a start's to the final one."""
         first, density = 1 - options.first_sparsity, 1 - options.sparsity
         removals, brief = options.dissipate_epochs, options.fitness_epochs
-        course = [first * (density / first) ** (i / removals) for i in range(removals)]
+        course = densities(first, density, removals, options.course)
         if options.select != "end":
             course = [first] * (brief - 1) + course
         course += [density] * (brief - len(course))
@@ -133,7 +133,7 @@ def dissipation_of(options: CombineOptions) -> Dissipation:
         InputError: A value out of range or an unknown name.
     """
     first = max(1, options.fitness_epochs) if options.select == "start" else 1
-    return Dissipation(options.dissipate_epochs, options.sparsity, None, options.movement, options.scope, first)
+    return Dissipation(options.dissipate_epochs, options.sparsity, None, options.movement, options.scope, first, options.course)
 
 
 def combine(problem: Problem, **options: Any) -> Result:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from evoprune.baselines.random_masks import dense
@@ -13,7 +13,7 @@ from evoprune.search.course import run
 from evoprune.search.final import Plan
 from evoprune.search.method import Cost, Found
 from evoprune.search.session import Session
-from evoprune.training.dissipation import Dissipation
+from evoprune.training.dissipation import Dissipation, densities
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,14 @@ class Removals:
 
     dissipate_epochs: int = 8
     """Number of removals, one at the end of each of so many epochs."""
-    movement: Literal["absolute", "relative", "random"] = "absolute"
-    """Which weights go: absolute (those of small |w - w0|), relative (those of small |w - w0| / |w0|: the paper's words), or
-    random (the control)."""
+    movement: Literal["absolute", "relative", "random", "magnitude"] = "absolute"
+    """Which weights go: absolute (those of small |w - w0|), relative (those of small |w - w0| / |w0|: the paper's words),
+    random, or magnitude (those of small |w|); the last two are controls."""
     scope: Literal["global", "layer"] = "global"
     """global: one threshold for all layers; layer: every layer loses the same fraction of its survivors."""
+    course: Literal["geometric", "cubic"] = "geometric"
+    """How the density falls to that of a given sparsity: geometric (by the same factor each time) or cubic (as in gradual
+    pruning: fast at first)."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,14 @@ class Dissipate:
     @staticmethod
     def settings(problem: Problem, options: DissipateOptions) -> dict[str, Any]:
         """Returns the options as a run records them."""
-        return {**asdict(dissipation_of(options)), "restart": options.restart}
+        return {**dissipation_of(options).recorded(), "restart": options.restart}
 
     @staticmethod
     def cost(problem: Problem, options: DissipateOptions) -> Cost:
-        """Returns the planned cost: the density falls by the same factor from each removal to the next."""
+        """Returns the planned cost."""
         density = 1 - (0.9 if options.sparsity is None else options.sparsity)
         removals = options.dissipate_epochs
-        course = [density ** (i / removals) for i in range(removals)]
+        course = densities(1.0, density, removals, options.course)
         return lambda epochs: math.inf if epochs < removals else sum(course) + (epochs - removals) * density
 
 
@@ -101,7 +104,9 @@ def dissipation_of(options: DissipateOptions) -> Dissipation:
         InputError: A value out of range or an unknown name.
     """
     sparsity = 0.9 if options.sparsity is None and options.fraction is None else options.sparsity
-    return Dissipation(options.dissipate_epochs, sparsity, options.fraction, options.movement, options.scope)
+    return Dissipation(
+        options.dissipate_epochs, sparsity, options.fraction, options.movement, options.scope, course=options.course
+    )
 
 
 def dissipate(problem: Problem, **options: Any) -> Result:

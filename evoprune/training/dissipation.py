@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from evoprune.errors import InputError, look_up
 from evoprune.masks.bits import Bits
 from evoprune.masks.mask import Mask
-from evoprune.masks.random import apportion, survivors_of
+from evoprune.masks.random import survivors_of
 from evoprune.problem.problem import Problem
+from evoprune.training.ranking import SCOPES, layer_numbers, without_last
 from evoprune.training.schedule import Moment
 
 Values: TypeAlias = NDArray[np.floating[Any]]
 
-MOVEMENTS = ("absolute", "relative", "random")
-SCOPES = ("global", "layer")
+MOVEMENTS = ("absolute", "relative", "random", "magnitude")
+COURSES = ("geometric", "cubic")
 
 STILL = (
     "all weights have moved alike, so that movement ranks none of them, and the smallest are removed; expected training that "
@@ -46,10 +47,12 @@ class Dissipation:
         fraction: f: survivors with a score of at most f are removed; None if ``sparsity`` is given.
         movement: The score of a survivor. ``relative``: |w - w0| / |w0|, the paper's words. ``absolute``: |w - w0| over the
             mean |w0| of all prunable weights. ``random``: a random number from 0 to 1, the control: random dropout of weights
-            with the same schedule.
+            with the same schedule. ``magnitude``: |w| over the mean |w0|, the control that ignores where a weight began.
         scope: ``global``: one threshold for all layers. ``layer``: every layer loses the same fraction of its survivors, or
             ``absolute`` movement is over the layer's own mean |w0|.
         first: The epoch, counted from 1, at whose end the first removal is.
+        course: How the density falls to that of ``sparsity``. ``geometric``: by the same factor at each removal. ``cubic``: the
+            sparsity rises by the cubic schedule of gradual pruning (Zhu and Gupta 2017, arXiv:1710.01878, eq. 1).
 
     Raises:
         InputError: A value out of range or an unknown name.
@@ -61,6 +64,7 @@ class Dissipation:
     movement: str = "absolute"
     scope: str = "global"
     first: int = 1
+    course: str = "geometric"
 
     def __post_init__(self) -> None:
         for name, value in (("dissipate_epochs", self.epochs), ("first", self.first)):
@@ -75,6 +79,7 @@ class Dissipation:
             raise InputError(f"fraction is {self.fraction}; expected a number of at least 0, such as 0.1.")
         look_up("movement", self.movement, dict.fromkeys(MOVEMENTS, True))
         look_up("scope", self.scope, dict.fromkeys(SCOPES, True))
+        look_up("course", self.course, dict.fromkeys(COURSES, True))
 
     def start(self) -> Dissipating:
         """Returns the schedule of one training."""
@@ -84,6 +89,10 @@ class Dissipation:
     def last(self) -> int:
         """The epoch at whose end the last removal is."""
         return self.first + self.epochs - 1
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns the values as runs record them: the course only if it is not the one that runs once had."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("course", "geometric")}
 
     def require(self, problem: Problem, sparsity: float) -> None:
         """Checks that the removals fit the recipe, and begin at a lower sparsity than they end.
@@ -106,8 +115,6 @@ class Dissipation:
     def target(self, epoch: int, survivors: int, n: int) -> int | None:
         """Returns how many of n weights are to survive the removal after an epoch; None if the threshold is given.
 
-        The density falls by the same factor from each removal to the next.
-
         Args:
             epoch: The epoch, from ``first`` to ``last``.
             survivors: How many there are before.
@@ -115,8 +122,10 @@ class Dissipation:
         """
         if self.sparsity is None:
             return None
-        end = survivors_of(self.sparsity, n)
-        return int(round(survivors * (end / survivors) ** (1 / (self.last - epoch + 1))))  # noqa: RUF046
+        end, left = survivors_of(self.sparsity, n), self.last - epoch
+        if self.course == "cubic":  # eq. 1, from one removal to the next
+            return round(end + (survivors - end) * (left / (left + 1)) ** 3)
+        return int(round(survivors * (end / survivors) ** (1 / (left + 1))))  # noqa: RUF046
 
 
 class Dissipating:
@@ -127,12 +136,13 @@ class Dissipating:
 
     Attributes:
         log: After each removal, a list with the description of each individual's, see :func:`describe_removal`.
+        last: The epoch of the last removal.
     """
 
     every: int | None = None
 
     def __init__(self, dissipation: Dissipation) -> None:
-        self.dissipation = dissipation
+        self.dissipation, self.last = dissipation, dissipation.last
         self.log: list[list[dict[str, Any]]] = []
 
     def masks_after(self, moment: Moment) -> list[Mask] | None:
@@ -145,13 +155,24 @@ class Dissipating:
             values = moment.population.survivor_values(k, moment.population.weights).cpu().numpy()
             scores = movement_scores(problem, mask, values, dissipation, [moment.seed, epoch])
             target = dissipation.target(epoch, mask.survivors, problem.prunable_count)
-            removed = _still(problem, mask, scores, values, dissipation, target)
-            bits = mask.bits.copy()
-            bits[bits] = ~removed
-            masks.append(Mask(bits, mask.shapes))
-            described.append(describe_removal(epoch, masks[-1], scores, removed))
+            masks.append(_without_still(mask, scores, values, dissipation, target))
+            described.append(describe_removal(epoch, masks[-1], scores, ~masks[-1].bits[mask.bits]))
         self.log.append(described)
         return masks
+
+
+def densities(first: float, last: float, removals: int, course: str = "geometric") -> list[float]:
+    """Returns the densities before each removal.
+
+    Args:
+        first: The density before the first.
+        last: The density after the last.
+        removals: Their number.
+        course: See :class:`Dissipation`.
+    """
+    if course == "cubic":
+        return [last + (first - last) * (1 - i / removals) ** 3 for i in range(removals)]
+    return [first * (last / first) ** (i / removals) for i in range(removals)]
 
 
 def movement_scores(
@@ -170,14 +191,14 @@ def movement_scores(
         # drawn for every weight, so that a survivor's draw does not depend on the other survivors
         return np.random.default_rng([*seed, 2]).random(len(mask))[mask.bits]  # 0 and 1 are the batches' and the noise's
     w0 = problem.w0[mask.bits].astype(np.float64)
-    moved = np.abs(values - w0)
+    moved = np.abs(values if dissipation.movement == "magnitude" else values - w0)
     if dissipation.movement == "relative":
         # a weight that is zero at the start has moved infinitely, or not at all
         return np.divide(moved, np.abs(w0), out=np.where(moved > 0, np.inf, 0.0), where=w0 != 0)
     size = np.abs(problem.w0.astype(np.float64))
     if dissipation.scope == "global":
         return moved / (size.mean() or 1.0)
-    layer = _layer_numbers(mask.shapes)
+    layer = layer_numbers(mask.shapes)
     means = np.bincount(layer, size) / np.bincount(layer)
     scores: NDArray[np.float64] = moved / np.where(means > 0, means, 1.0)[layer[mask.bits]]
     return scores
@@ -208,30 +229,18 @@ def describe_removal(epoch: int, mask: Mask, scores: NDArray[np.float64], remove
     }
 
 
-def _still(
-    problem: Problem, mask: Mask, scores: NDArray[np.float64], values: Values, dissipation: Dissipation, target: int | None
-) -> Bits:
-    """Returns which survivors go: those within the fraction, or those with the least scores, as many as meet the target.
+def _without_still(
+    mask: Mask, scores: NDArray[np.float64], values: Values, dissipation: Dissipation, target: int | None
+) -> Mask:
+    """Returns a mask without the survivors within the fraction, or without those of the least scores, to meet the target.
 
     Among equal scores the smaller weights go first: those that no gradient has reached have all moved alike.
     """
     if target is None:
         assert dissipation.fraction is not None
-        return scores <= dissipation.fraction
+        bits = mask.bits.copy()
+        bits[bits] = scores > dissipation.fraction
+        return Mask(bits, mask.shapes)
     if target < len(scores) and scores.min() == scores.max():
         warnings.warn(STILL, UserWarning, stacklevel=3)
-    removed = np.zeros(len(scores), bool)
-    order = np.lexsort((np.abs(values), scores))
-    if dissipation.scope == "global":
-        removed[order[: len(scores) - target]] = True
-        return removed
-    layer = _layer_numbers(mask.shapes)[mask.bits]
-    present = np.bincount(layer, minlength=len(mask.shapes))
-    for i, kept in enumerate(apportion(np.ones(len(present)), present, target)):
-        own = order[layer[order] == i]
-        removed[own[: len(own) - kept]] = True
-    return removed
-
-
-def _layer_numbers(shapes: Mapping[str, tuple[int, ...]]) -> NDArray[np.int64]:
-    return np.repeat(np.arange(len(shapes)), [math.prod(shape) for shape in shapes.values()])
+    return without_last(mask, np.lexsort((np.abs(values), scores)), target, dissipation.scope)

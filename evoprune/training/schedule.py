@@ -52,6 +52,7 @@ class Schedule(Protocol):
     A schedule belongs to one training, so it may count and remember. It may also have these attributes:
 
     - ``first_sparsity``: Sparsity of the random mask (ERK) to begin with; without it, training begins dense.
+    - ``last``: The epoch after which the masks stay; without it, the recipe's last.
     - ``log``: For each change of the masks a list with a dictionary of JSON values for each individual, which runs record.
 
     Attributes:

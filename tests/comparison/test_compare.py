@@ -69,6 +69,7 @@ def test_every_method_does_its_cell_at_the_planned_cost(method: str, tmp_path: P
     facts, problem = result(tmp_path / "run"), make_problem(COMPARISON, cell(method))
     names = {
         "dissipate-relative": "dissipate",
+        "dissipate-magnitude": "dissipate",
         "evolve-dissipated": "evolve",
         "evolve-dissipated-fixed": "evolve",
         "evolve-fixed": "evolve",

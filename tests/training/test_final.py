@@ -110,7 +110,7 @@ def _finite(p: ep.Problem, chosen: dict[str, ep.Mask]) -> dict[str, Any]:
 
 
 def test_dissipating_for_the_first_masks_that_diverges_is_an_error() -> None:
-    with pytest.raises(RunError, match="dissipating for the first masks diverged"):
+    with pytest.raises(RunError, match="training 'dissipate' for the first masks diverged"):
         ep.evolve(problem(), ep.Evolution(k=4, generations=1, start=("random", "dissipate")), fitness="magnitude")
 
 

@@ -245,9 +245,9 @@ def test_the_mask_at_the_end_is_trained_from_w0() -> None:
 
 @pytest.fixture
 def registered() -> Iterator[str]:
-    ep.register.schedule("rigl", RigL)
-    yield "rigl"
-    SCHEDULES.forget("rigl")
+    ep.register.schedule("mine", RigL)
+    yield "mine"
+    SCHEDULES.forget("mine")
 
 
 def test_a_schedule_is_registered_and_made_by_its_name(registered: str) -> None:

@@ -21,7 +21,8 @@ from evoprune.training.dissipation import EDGES
 
 def suits(folder: Path) -> bool:
     """Tells whether a run folder has the data."""
-    return (folder / "removals.json").exists()
+    removals = (records.read_json(folder / "removals.json") or {}).get("winner") or [{}]
+    return "kept" in removals[0]  # other schedules log other changes
 
 
 def dissipation_figure(folder: Path) -> Figure:
@@ -48,7 +49,7 @@ def read_removals(folder: Path) -> list[dict[str, Any]]:
     """
     read_finished(folder, "removals.json")
     removals = (records.read_json(folder / "removals.json") or {}).get("winner")
-    if not removals:
+    if not removals or "kept" not in removals[0]:
         raise InputError(f"{folder} holds no removals; expected a run of dissipate.py or combine.py.")
     return list(removals)
 

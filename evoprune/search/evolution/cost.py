@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from evoprune.baselines.registry import BASELINES
 from evoprune.problem.problem import Problem
 from evoprune.search.evolution.options import RANDOM, Evolution
-from evoprune.search.evolution.starts import DISSIPATE, DISSIPATE_EPOCHS
+from evoprune.search.evolution.starts import starting_schedules
+from evoprune.search.scheduled import method_of
+from evoprune.training.dissipation import densities
 from evoprune.training.gradient import BATCH
+from evoprune.training.registry import DISSIPATE_EPOCHS, SCHEDULES
 
 
 def cost_of(problem: Problem, evolution: Evolution, brief: int, sparsity: float) -> Callable[[int], float]:
@@ -33,10 +37,20 @@ def cost_of(problem: Problem, evolution: Evolution, brief: int, sparsity: float)
     baselines = [BASELINES[name] for name in evolution.names if name in BASELINES and name != RANDOM]
 
     def cost(epochs: int) -> float:
-        removals = min(DISSIPATE_EPOCHS, epochs) if DISSIPATE in evolution.names else 0
         begin = evolution.begin(sparsity)
-        starts = [(1 - begin) ** (i / removals) for i in range(removals)]
+        starts = [_training_cost(problem, name, begin, epochs) for name in evolution.names if name in starting_schedules()]
         starts += [baseline.search_cost(problem, begin, epochs) for baseline in baselines]
         return math.inf if epochs < brief else search + sum(starts) + epochs * density
 
     return cost
+
+
+def _training_cost(problem: Problem, name: str, sparsity: float, epochs: int) -> float:
+    """Returns the cost of a schedule until its masks stay, in epochs of dense training."""
+    if name == "dissipate":
+        return math.fsum(densities(1.0, 1 - sparsity, min(DISSIPATE_EPOCHS, epochs)))
+    method = method_of(name, SCHEDULES[name])
+    options = replace(method.Options(), sparsity=sparsity)
+    last: int = min(method.plan(problem, options).last, epochs)
+    whole: float = method.cost(problem, options)(epochs)
+    return whole - (epochs - last) * (1 - sparsity)

@@ -36,9 +36,9 @@ class Evolution:
     """Stop after so many generations without a fitter mask, or, with several objectives, a change of the Pareto front. None: no
     limit."""
     start: tuple[str, ...] = ("random",)
-    """The first generation: random (random masks), the name of a baseline (snip, grasp, synflow, magnitude, erk, ...),
-    dissipate (the mask that dissipating gradients leave), or the path of a mask.npz or of a run folder; in Python also a mask.
-    Several may be given; random masks fill up the rest. The cost of finding given masks is not counted."""
+    """The first generation: random (random masks), the name of a baseline (snip, grasp, synflow, magnitude, erk, ...) or of a
+    schedule of masks (the mask that dissipate, gmp, set, rigl or granet leaves), or the path of a mask.npz or of a run folder;
+    in Python also a mask. Several may be given; random masks fill up the rest. The cost of given masks is not counted."""
     starts: int | None = None
     """Number of masks in the first generation; random ones fill it up. None: as many as --offspring."""
     algorithm: str = "mu+lambda"

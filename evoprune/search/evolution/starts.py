@@ -22,11 +22,9 @@ from evoprune.search.report import Spent
 from evoprune.search.session import Session
 from evoprune.system.files import require_own
 from evoprune.training.cost import multiply_adds
-from evoprune.training.dissipation import Dissipation
 from evoprune.training.final import Training, train_fully
-
-DISSIPATE = "dissipate"
-DISSIPATE_EPOCHS = 8
+from evoprune.training.registry import SCHEDULES
+from evoprune.training.schedule import initial_mask
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,11 @@ def starting_baselines() -> tuple[str, ...]:
     return tuple(name for name in BASELINES if name not in (RANDOM, "dense"))
 
 
+def starting_schedules() -> tuple[str, ...]:
+    """Returns the schedules of masks that train a network for a first mask."""
+    return tuple(name for name in SCHEDULES if name not in BASELINES)
+
+
 def given_masks(problem: Problem, evolution: Evolution, sparsity: float) -> list[Mask]:
     """Returns the masks in ``start``, and those at its paths; a run folder gives its mask and its hall of fame.
 
@@ -59,15 +62,12 @@ def given_masks(problem: Problem, evolution: Evolution, sparsity: float) -> list
         mask.require(problem.shapes)
     masks = [_require_survivors(mask, "a mask of start", sparsity, least, most) for mask in evolution.masks]
     for name in evolution.names:
-        if name in (RANDOM, DISSIPATE, *starting_baselines()):
+        if name in (RANDOM, *starting_schedules(), *starting_baselines()):
             continue
         path = evolution.place(name)
         if not path.exists():
-            look_up(
-                "start",
-                name,
-                dict.fromkeys((RANDOM, DISSIPATE, *starting_baselines(), "the path of a mask or a run folder"), True),
-            )
+            known = (RANDOM, *starting_schedules(), *starting_baselines(), "the path of a mask or a run folder")
+            look_up("start", name, dict.fromkeys(known, True))
         if path.is_dir():
             require_own(path)
         for file in [path / "mask.npz", *sorted(path.glob("hall_of_fame/*.npz"))] if path.is_dir() else [path]:
@@ -100,9 +100,9 @@ def first_masks(session: Session, evolution: Evolution, given: Sequence[Mask], s
     def find() -> tuple[dict[str, Any], dict[str, Tensor]]:
         began, found, spent = time.perf_counter(), list(given), Spent()
         for name in evolution.names:
-            if name in (DISSIPATE, *starting_baselines()):
+            if name in (*starting_schedules(), *starting_baselines()):
                 session.say(f"first masks: {name}")
-                mask, its = _dissipate(session, sparsity) if name == DISSIPATE else _prune(session, name, sparsity)
+                mask, its = (_prune if name in BASELINES else _train)(session, name, sparsity)
                 found.append(mask)
                 spent = Spent(spent.search_epochs + its.search_epochs, spent.cost + its.cost)
         bits = np.array([mask.bits for mask in found], bool).reshape(len(found), problem.prunable_count)
@@ -131,15 +131,16 @@ def _prune(session: Session, name: str, sparsity: float) -> tuple[Mask, Spent]:
     return mask, Spent(baseline.search_epochs(problem, epochs), dense_epoch * baseline.search_cost(problem, sparsity, epochs))
 
 
-def _dissipate(session: Session, sparsity: float) -> tuple[Mask, Spent]:
-    problem = session.problem
-    epochs = min(DISSIPATE_EPOCHS, problem.recipe.epochs)
+def _train(session: Session, name: str, sparsity: float) -> tuple[Mask, Spent]:
+    """Returns the mask that a schedule leaves, and the cost of training until its last change."""
+    problem, make = session.problem, SCHEDULES[name]
+    schedule = make(problem, sparsity)
+    epochs = getattr(schedule, "last", problem.recipe.epochs)
     free_after = 0 if session.execution.engine == "auto" else None
     how = Training(
-        session.execution.engine, session.order, session.threads, None, Dissipation(epochs, sparsity).start, epochs, free_after
+        session.execution.engine, session.order, session.threads, None, lambda: make(problem, sparsity), epochs, free_after
     )
-    training = train_fully(problem, dense(problem), how)
+    training = train_fully(problem, initial_mask(schedule, problem, session.seed), how)
     if divergence := training.divergence(tested=False):
-        raise RunError(f"dissipating for the first masks diverged ({divergence}); lower lr, or leave out {DISSIPATE!r}.")
-    epochs = len(training.history)
+        raise RunError(f"training {name!r} for the first masks diverged ({divergence}); lower lr, or leave it out of start.")
     return training.mask, Spent(epochs, training.cost(epochs))
