@@ -131,6 +131,7 @@ def movement_rows(cell: Cell, runs: Path) -> list[Row]:
     config = read_config(runs / cell.folder) or {"settings": {}}
     settings = config["settings"].get("dissipation", config["settings"])
     removals = (records.read_json(runs / cell.folder / "removals.json") or {}).get("winner", [])
+    removals = [removal for removal in removals if "kept" in removal]  # other schedules log other changes
     return [
         {
             **_keys(cell), "movement": settings["movement"], "epoch": removal["epoch"], "low": low, "high": high, "kept": kept,
