@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 from evoprune.baselines.lottery import ROUNDS, lottery_ticket
 from evoprune.baselines.random_masks import dense, erk, random
-from evoprune.baselines.saliency import SYNFLOW_ITERATIONS, default_examples, grasp, magnitude, snip, synflow
+from evoprune.baselines.saliency import (
+    SNIP_ITERATIONS,
+    SYNFLOW_ITERATIONS,
+    default_examples,
+    force,
+    grasp,
+    iterative_snip,
+    magnitude,
+    snip,
+    synflow,
+)
 from evoprune.baselines.scores import seed_of, warn_of_collapse
 from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
@@ -47,6 +57,10 @@ def _train_size(problem: Problem) -> int:
     return len(problem.data.train[0])
 
 
+def _again(problem: Problem) -> float:
+    return SNIP_ITERATIONS * default_examples(problem) / _train_size(problem)
+
+
 def _as_baseline(given: Baseline | Callable[..., Mask]) -> Baseline:
     """Makes an entry of a user's function; its search counts as free unless a :class:`Baseline` with a cost is given."""
     if isinstance(given, Baseline):
@@ -72,6 +86,8 @@ BASELINES: Registry[Baseline] = Registry("baseline", {
         lambda problem, *, sparsity, seed=None: magnitude(problem, sparsity=sparsity), summary=_first_line(magnitude)
     ),
     "snip": Baseline(snip, lambda problem, epochs: default_examples(problem) / _train_size(problem), summary=_first_line(snip)),
+    "iterative-snip": Baseline(iterative_snip, lambda problem, epochs: _again(problem), summary=_first_line(iterative_snip)),
+    "force": Baseline(force, lambda problem, epochs: _again(problem), summary=_first_line(force)),
     # the gradient is one pass, the Hessian's product with it another: backward through forward and backward
     "grasp": Baseline(
         grasp, lambda problem, epochs: 2 * default_examples(problem) / _train_size(problem), summary=_first_line(grasp)

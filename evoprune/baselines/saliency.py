@@ -23,6 +23,7 @@ EXAMPLES_PER_CLASS = 10
 EXAMPLES_WITHOUT_CLASSES = 100
 TEMPERATURE = 200.0
 SYNFLOW_ITERATIONS = 100
+SNIP_ITERATIONS = 30
 
 
 @says_collapse
@@ -67,6 +68,80 @@ def snip(problem: Problem, *, sparsity: float, examples: int | None = None, seed
         gradients = torch.autograd.grad(problem.loss(network(x), target), weights, materialize_grads=True)
         scores = [(g * w).abs() for g, w in zip(gradients, weights, strict=True)]
     return keep_best(problem, "snip", flatten(scores), count)
+
+
+@says_collapse
+def iterative_snip(
+    problem: Problem,
+    *,
+    sparsity: float,
+    iterations: int = SNIP_ITERATIONS,
+    examples: int | None = None,
+    seed: int | None = None,
+) -> Mask:
+    """Iterative SNIP: SNIP again and again on the pruned network, as density falls (de Jorge et al. 2021, arXiv:2006.09081).
+
+    In each iteration the survivors are ranked by |g * w|, g the gradient of the network that is left, and density falls by the
+    same factor (section 4). All iterations take the same examples. If no gradient is left, the ranking before decides.
+
+    Args:
+        problem: The problem.
+        sparsity: Fraction of the prunable weights to remove, in [0, 1).
+        iterations: Iterations; one is SNIP.
+        examples: See :func:`snip`.
+        seed: See :func:`snip`.
+
+    Raises:
+        InputError: A value out of range.
+        RunError: Gradients are not finite.
+    """
+    return _prune_again(problem, "iterative_snip", sparsity, iterations, _draw_examples(problem, examples, seed), seed)
+
+
+@says_collapse
+def force(
+    problem: Problem,
+    *,
+    sparsity: float,
+    iterations: int = SNIP_ITERATIONS,
+    examples: int | None = None,
+    seed: int | None = None,
+) -> Mask:
+    """FORCE: iterative SNIP in which pruned weights may come back (de Jorge et al. 2021, arXiv:2006.09081, section 4).
+
+    All weights are ranked by |g * w0|, g the gradient of the network that is left, those that were pruned before, too.
+
+    Args:
+        problem: The problem.
+        sparsity: Fraction of the prunable weights to remove, in [0, 1).
+        iterations: Iterations; one is SNIP.
+        examples: See :func:`snip`.
+        seed: See :func:`snip`.
+
+    Raises:
+        InputError: A value out of range.
+        RunError: Gradients are not finite.
+    """
+    return _prune_again(problem, "force", sparsity, iterations, _draw_examples(problem, examples, seed), seed)
+
+
+def _prune_again(problem: Problem, name: str, sparsity: float, iterations: int, batch: Pair, seed: int | None) -> Mask:
+    counts, mask = falling_counts(problem, sparsity, iterations, "iterations"), dense(problem)
+    x, target = batch
+    for i, count in enumerate(counts):
+        with scoring(problem, name, seed):
+            network = problem.network()
+            weights = prunable_weights(problem, network)
+            initial = [weight.detach().clone() for weight in weights]
+            with torch.no_grad():
+                for weight, layer in zip(weights, mask.layers.values(), strict=True):
+                    weight.mul_(torch.from_numpy(layer).to(weight.device))
+            gradients = torch.autograd.grad(problem.loss(network(x), target), weights, materialize_grads=True)
+            found = flatten([(g * w).abs() for g, w in zip(gradients, initial, strict=True)])
+        if i == 0 or bool(found.any()):  # else the network that is left passes no gradient, and the last ranking stays
+            scores = found
+        mask = keep_best(problem, name, scores, count, None if name == "force" else mask, i == len(counts) - 1)
+    return mask
 
 
 @says_collapse

@@ -19,6 +19,7 @@ from evoprune import baselines, seeds
 from evoprune.baselines import BASELINES, default_examples, lottery, redrawn, shuffled, top_scores
 from evoprune.engines.registry import ENGINES
 from evoprune.errors import CollapseWarning, InputError, RunError
+from evoprune.masks.mask import Mask
 from evoprune.masks.random import random_mask, survivors_of
 from evoprune.problem.data import Data
 from evoprune.problem.problem import Problem
@@ -33,7 +34,7 @@ pytestmark = [
 
 SPARSITIES = [0.0, 0.3, 0.5, 0.8, 0.9, 0.98, 0.999]
 LEARNED = sorted(set(BASELINES) - {"dense"})
-DRAWN = ["erk", "grasp", "random", "snip"]
+DRAWN = ["erk", "force", "grasp", "iterative-snip", "random", "snip"]
 
 
 @pytest.fixture(params=LEARNED)
@@ -151,12 +152,13 @@ def test_dense_keeps_everything(digits):
 
 
 def test_the_registry_has_the_documented_names_and_costs(digits):
-    assert list(BASELINES) == ["random", "erk", "magnitude", "snip", "grasp", "synflow", "lottery-ticket",
-                               "lottery-ticket-5", "dense"]  # fmt: skip
+    assert list(BASELINES) == ["random", "erk", "magnitude", "snip", "iterative-snip", "force", "grasp", "synflow",
+                               "lottery-ticket", "lottery-ticket-5", "dense"]  # fmt: skip
     n = len(digits.data.train[0])
     costs = {name: baseline.search_epochs(digits, 3) for name, baseline in BASELINES.items()}
     assert costs == {
         "random": 0, "erk": 0, "magnitude": 0, "dense": 0,
+        "iterative-snip": 3000 / n, "force": 3000 / n,
         "snip": 100 / n, "grasp": 200 / n, "synflow": 100 / n, "lottery-ticket": 3, "lottery-ticket-5": 15,
     }  # fmt: skip
     # five rounds at densities 1, 0.2, 0.04, ... of a sparsity whose fifth power they are
@@ -189,6 +191,36 @@ def test_snip_is_the_derivative_by_multiplicative_masks(tiny):
     scores = torch.cat([c.grad.abs().flatten() for c in masks.values()])
     scores /= scores.sum()
     assert_follows(scores, tiny, partial(baselines.snip, tiny, examples=60))
+
+
+def direct_snip(problem, mask):
+    """|w0 * dL/dw| at the weights that a mask leaves."""
+    x, y = problem.part("train")
+    network = problem.network()
+    initial = {name: network.get_parameter(name).detach().clone() for name in problem.shapes}
+    with torch.no_grad():
+        for name, layer in mask.layers.items():
+            network.get_parameter(name).mul_(torch.from_numpy(layer))
+    F.cross_entropy(network(x), y).backward()
+    return torch.cat([(network.get_parameter(name).grad * w).abs().flatten() for name, w in initial.items()])
+
+
+@pytest.mark.parametrize("name", ["iterative_snip", "force"])
+def test_iterative_pruning_ranks_again_on_the_network_that_is_left(name, tiny):
+    """De Jorge et al. 2021: k_t = n (k / n)^(t / T); pruned weights come back in FORCE alone."""
+    n, sparsity, steps = tiny.prunable_count, 0.8, 4
+    mask = baselines.dense(tiny)
+    for step in range(1, steps + 1):
+        scores = direct_snip(tiny, mask)
+        if name == "iterative_snip":
+            scores = torch.where(torch.from_numpy(mask.bits), scores, -1.0)
+        count = round(n * (1 - sparsity) ** (step / steps))
+        bits = np.zeros(n, bool)
+        bits[torch.topk(scores, count).indices.numpy()] = True
+        mask = Mask(bits, tiny.shapes)
+    prune = getattr(baselines, name)
+    assert prune(tiny, sparsity=sparsity, iterations=steps, examples=60) == mask
+    assert prune(tiny, sparsity=sparsity, iterations=1, examples=60) == baselines.snip(tiny, sparsity=sparsity, examples=60)
 
 
 def direct_grasp(problem, loss):
@@ -580,15 +612,16 @@ class Dead(nn.Module):
 
 
 ALL_ZERO = ("0.weight", "2.weight", "0.bias", "2.bias")
-SALIENCIES = ["snip", "grasp", "synflow"]
+AGAIN = {"iterative-snip", "force"}
+SALIENCIES = ["snip", "grasp", "synflow", *AGAIN]
 RANKED = sorted(set(LEARNED) - {"random", "erk"})
 # Networks in which signal or gradient is cut off; the baselines of which no score can be told from another
 NOTHING_RANKED = {
-    "zero head": (lambda: two_layers(["2.weight", "2.bias"]), {"snip", "synflow"}, "2.weight are zero"),
+    "zero head": (lambda: two_layers(["2.weight", "2.bias"]), {"snip", "synflow", *AGAIN}, "2.weight are zero"),
     "zero head, excluded": (lambda: two_layers(["2.weight"], excluded=["2"]), {*SALIENCIES}, "2.weight are zero"),
     "zero first layer": (lambda: two_layers(["0.weight", "0.bias"]), {*SALIENCIES}, "0.weight are zero"),
     "zero W0": (lambda: two_layers(ALL_ZERO), set(RANKED), "0.weight, 2.weight are zero"),
-    "zero inputs": (lambda: two_layers(["0.bias"], torch.zeros(300, 20)), {"snip", "grasp"}, ""),
+    "zero inputs": (lambda: two_layers(["0.bias"], torch.zeros(300, 20)), {"snip", "grasp", *AGAIN}, ""),
     "dead neurons": (lambda: two_layers([], middle=Dead), {*SALIENCIES}, ""),
 }  # fmt: skip
 

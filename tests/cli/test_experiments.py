@@ -202,6 +202,25 @@ def test_a_combination_killed_and_resumed(tmp_path: Path, launcher: tuple[object
     assert (folder / "starts.png").exists()
 
 
+@pytest.mark.parametrize(
+    "name", ["granet", pytest.param("rigl", marks=pytest.mark.slow), pytest.param("gmp", marks=pytest.mark.slow)]
+)
+def test_a_schedule_killed_and_resumed(tmp_path: Path, name: str) -> None:
+    arguments = ["-m", "evoprune", name, "--sparsity", 0.95, "--epochs", 40, "--restart"]
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    assert python(*arguments, "--out", whole)[0] == 0
+    process = start([str(a) for a in [*arguments, "--out", folder]])
+    while not list(folder.glob("checkpoint/*.json")):
+        assert process.poll() is None, finish(process)
+        time.sleep(0.002)
+    kill_group(process)
+    process.communicate()
+    assert not (folder / "result.json").exists()
+    assert python(*arguments, "--out", folder)[0] == 0
+    assert_same(whole, folder)
+    assert (whole / "removals.json").read_bytes() == (folder / "removals.json").read_bytes()
+
+
 def test_ctrl_c_ends_cleanly_and_resumes(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arguments = [KSTARTS, "--k", 12, "--epochs", 4, "--fitness-epochs", 3, "--out", folder]
