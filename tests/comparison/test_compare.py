@@ -252,8 +252,8 @@ def test_workers_that_are_lost_are_no_failure_of_a_cell(tmp_path: Path) -> None:
 
 
 ARGUMENTS = [SCRIPT, "--data", "digits", "--model", "mlp", "--widths", 24, 16, "--epochs", 3, "--dissipate-epochs", 2,
-             "--sparsities", 0.9, 0.95, "--seeds", 2, "--methods", "random", "kstarts", "dissipate", "combine", "snip", "granet", "set",
-             "snip-shuffled"]  # fmt: skip
+             "--sparsities", 0.9, 0.95, "--seeds", 2, "--methods", "random", "kstarts", "dissipate", "combine", "snip",
+             "granet", "set", "snip-shuffled"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
