@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, without the yellow and the black.
 BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
@@ -75,7 +75,10 @@ def scale_accuracy(ax: Axes, low: float, high: float) -> None:
     limits = to_accuracy([bottom - margin, top + margin])
     ax.set_ylim(max(0.0, limits[0]), limits[1])
     ticks = [100 - m * 10.0**k for k in range(2, -3, -1) for m in reversed(_ERROR_TICKS)]
-    _set_ticks(ax, [tick for tick in ticks if tick >= 0], "{:.6g}")
+    shown = [tick for tick in ticks if max(0.0, limits[0]) <= tick <= limits[1]]
+    if len(shown) < 3:  # a narrow range falls between them
+        shown = [tick for tick in MaxNLocator(6).tick_values(*limits).tolist() if 0 <= tick <= 100]
+    _set_ticks(ax, shown, "{:.6g}")
 
 
 def scale_density(ax: Axes, low: float, high: float, with_zero: bool) -> None:

@@ -226,3 +226,15 @@ def test_equal_densities_have_no_spread() -> None:
     ax = Figure().subplots()
     layers.plot_layer_densities(ax, pd.DataFrame(rows))
     assert len(ax.containers) == 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(85.3, 89.9), (97.9, 98.1), (98.001, 98.004), (10.0, 99.5), (0.0, 12.0), (99.99, 100.0)]
+)
+def test_every_range_of_accuracies_has_ticks(low: float, high: float) -> None:
+    ax = Figure().subplots()
+    plot_styles.scale_accuracy(ax, low, high)
+    bottom, top = ax.get_ylim()
+    assert sum(bottom <= tick <= top for tick in ax.get_yticks()) >= 3
+    labels = [ax.yaxis.get_major_formatter()(tick) for tick in ax.get_yticks()]
+    assert len(set(labels)) == len(labels)
