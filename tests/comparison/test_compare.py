@@ -276,7 +276,7 @@ def content(folder: Path) -> dict[str, list[dict[str, str]]]:
 
 @pytest.mark.process
 def test_the_script_writes_cells_table_and_figures(table: Path) -> None:
-    assert len(read(table / "cells.csv")) == 24
+    assert len(read(table / "cells.csv")) == 32
     names = {path.name for path in table.glob("*.png")}
     assert names == {f"{name}-digits-mlp.png" for name in ("accuracy", "cost", "layers", "overlap", "movement")}
     assert (table / "table.md").read_text().count("| kstarts") >= 2
@@ -290,7 +290,7 @@ def test_killed_and_run_again_it_redoes_no_finished_cell(table: Path, tmp_path: 
     kill_group(process)
     process.communicate()
     written = {path: path.stat().st_mtime_ns for path in folder.glob("cells/*/result.json")}
-    assert 5 <= len(written) < 24
+    assert 5 <= len(written) < 32
     code, output = python(*ARGUMENTS, "--out", folder)
     assert code == 0, output
     assert {path: path.stat().st_mtime_ns for path in written} == written
