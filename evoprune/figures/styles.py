@@ -77,7 +77,7 @@ def scale_accuracy(ax: Axes, low: float, high: float) -> None:
     ticks = [100 - m * 10.0**k for k in range(2, -3, -1) for m in reversed(_ERROR_TICKS)]
     shown = [tick for tick in ticks if max(0.0, limits[0]) <= tick <= limits[1]]
     if len(shown) < 3:  # a narrow range falls between them
-        shown = [tick for tick in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(*limits).tolist() if 0 <= tick <= 100]
+        shown = [float(tick) for tick in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(*limits) if 0 <= tick <= 100]
     _set_ticks(ax, shown, "{:.6g}")
 
 

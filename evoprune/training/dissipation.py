@@ -80,6 +80,8 @@ class Dissipation:
         look_up("movement", self.movement, dict.fromkeys(MOVEMENTS, True))
         look_up("scope", self.scope, dict.fromkeys(SCOPES, True))
         look_up("course", self.course, dict.fromkeys(COURSES, True))
+        if self.fraction is not None and self.course != "geometric":
+            raise InputError(f"course is {self.course!r}, but fraction {self.fraction} decides how many go; give one of them.")
 
     def start(self) -> Dissipating:
         """Returns the schedule of one training."""

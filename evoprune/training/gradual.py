@@ -58,7 +58,7 @@ class Gradual:
         require_rise(problem, options.first_sparsity, sparsity)
         self.sparsity, self.first_sparsity, self.every = sparsity, options.first_sparsity, options.every
         self._interval = options.every or steps_of(problem)
-        self._count = changes_in(problem, problem.recipe.epochs, options.every, options.prune_until)
+        self._count = removals_in(problem, self._interval, options.prune_until)
         self.last = -(-self._count * self._interval // steps_of(problem))
         self.log: list[list[dict[str, Any]]] = []
 
@@ -81,6 +81,8 @@ class Gradual:
 def _gradual_cost(problem: Problem, sparsity: float, options: GradualOptions, epochs: int) -> float:
     count = changes_in(problem, epochs, options.every, options.prune_until)
     length = (options.every or steps_of(problem)) / steps_of(problem)  # of an interval, in epochs
+    if count * length > epochs:
+        return math.inf  # refused
     n, first = problem.prunable_count, options.first_sparsity
     falling = sum(cubic(i / count, first, sparsity, n) for i in range(count)) / n
     return length * falling + (epochs - count * length) * (1 - sparsity)
@@ -144,6 +146,21 @@ def changes_in(problem: Problem, epochs: int, every: int | None, until: float) -
     """
     steps = steps_of(problem)
     return max(1, int(until * epochs * steps / (every or steps) + 1e-9))
+
+
+def removals_in(problem: Problem, interval: int, until: float) -> int:
+    """Returns how many removals there are in the first part of the recipe's training, at least one.
+
+    Raises:
+        InputError: The training ends before the first.
+    """
+    steps = problem.recipe.epochs * steps_of(problem)
+    if interval > steps:
+        raise InputError(
+            f"every is {interval}, but the training has {steps} steps, so that no weight would be removed; lower every, or "
+            f"raise epochs."
+        )
+    return changes_in(problem, problem.recipe.epochs, interval, until)
 
 
 def require_clock(every: int | None, until: float, name: str) -> None:

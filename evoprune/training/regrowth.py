@@ -19,10 +19,10 @@ from evoprune.training.gradient import BATCH
 from evoprune.training.gradual import (
     Gradual,
     GradualOptions,
-    changes_in,
     cubic,
     describe_change,
     keep_largest,
+    removals_in,
     require_clock,
     require_rise,
     steps_of,
@@ -116,15 +116,18 @@ class RigL:
                 f"the mask would never change: it does so every {self.interval} steps before step {self._end:g}, of "
                 f"{problem.recipe.epochs * self.steps} in all; lower every, or raise epochs."
             )
+        self.changes = self.count
         self.last = -(-self.count * self.interval // self.steps)
         self.log: list[list[dict[str, Any]]] = []
 
     def masks_after(self, moment: Moment) -> list[Mask] | None:
         """Returns the masks with some weights replaced; None after the last change."""
         number = moment.step // self.interval
-        if number > self.count:
+        if number > self.changes:
             return None
-        masks = [regrown(moment, k, mask, moment.step / self._end, self.options) for k, mask in enumerate(self.begin(moment))]
+        masks = self.begin(moment)
+        if number <= self.count:
+            masks = [regrown(moment, k, mask, moment.step / self._end, self.options) for k, mask in enumerate(masks)]
         self.log.append([describe_change(moment, k, mask) for k, mask in enumerate(masks)])
         return masks
 
@@ -174,9 +177,9 @@ class GraNet(RigL):
         require_clock(self.options.every, self.options.prune_until, "prune_until")
         self.sparsity, self.first_sparsity = sparsity, _first_sparsity(self.options, sparsity)
         require_rise(problem, self.first_sparsity, sparsity)
-        self._removals = changes_in(problem, problem.recipe.epochs, self.every, self.options.prune_until)
-        self.count = max(self.count, self._removals)
-        self.last = -(-self.count * self.interval // self.steps)
+        self._removals = removals_in(problem, self.interval, self.options.prune_until)
+        self.changes = max(self.count, self._removals)
+        self.last = -(-self.changes * self.interval // self.steps)
 
     def begin(self, moment: Moment) -> list[Mask]:
         """Returns the masks without their smallest weights, as many as the schedule says."""

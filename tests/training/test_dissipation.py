@@ -254,6 +254,11 @@ def test_bad_values_are_refused(wide: ep.Problem, options: dict[str, object], me
         ep.dissipate(wide, **{"dissipate_epochs": 2, **options})
 
 
+def test_a_course_without_a_sparsity_to_reach_is_refused(wide: ep.Problem) -> None:
+    with pytest.raises(ep.InputError, match=r"course is 'cubic', but fraction 0.1"):
+        ep.dissipate(wide, fraction=0.1, course="cubic", dissipate_epochs=2)
+
+
 def test_a_first_sparsity_above_the_last_is_refused(wide: ep.Problem) -> None:
     with pytest.raises(ep.InputError, match=r"from sparsity 0.95 to 0.9"):
         ep.combine(wide, first_sparsity=0.95, sparsity=0.9, dissipate_epochs=2)

@@ -93,6 +93,15 @@ def test_granet_prunes_by_the_cubic_schedule_and_regrows_after() -> None:
     assert changes[-1]["layers"] == changes[-2]["layers"]
 
 
+def test_granet_prunes_on_when_it_regrows_no_more() -> None:
+    problem = problem_of(epochs=4)
+    options = GraNetOptions(every=10, first_sparsity=0.5, regrow_until=0.3, prune_until=1.0)
+    changes = course_of(problem, GraNet(problem, 0.95, options))
+    assert [change["step"] for change in changes] == list(range(10, 81, 10))
+    assert [change["grown"] > 0 for change in changes] == [True, True] + [False] * 6
+    assert changes[-1]["survivors"] == round(0.05 * problem.prunable_count)
+
+
 @pytest.mark.parametrize("grow", ["gradient", "soft", "random"])
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
 @pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"dissipate"}))

@@ -13,6 +13,7 @@ import evoprune as ep
 from evoprune.engines import auto
 from evoprune.engines.population import Population
 from evoprune.engines.registry import ENGINES
+from evoprune.search.registry import find_method
 from evoprune.training.cost import multiply_adds
 from evoprune.training.dissipation import Dissipating
 from evoprune.training.final import FinalTraining, Training, train_from_w0, train_fully
@@ -261,6 +262,11 @@ def test_a_schedule_is_registered_and_made_by_its_name(registered: str) -> None:
     assert initial_mask(dissipating, problem, 0).sparsity == 0
     with pytest.raises(ep.InputError, match=r"unknown schedule 'rigel'.*Did you mean 'rigl'"):
         SCHEDULES.find("rigel")
+
+
+def test_an_evolution_is_identified_with_the_schedule_it_starts_from(registered: str) -> None:
+    options = find_method("evolve").Options(evolution=ep.Evolution(start=(registered, "gmp", "snip")))
+    assert find_method("evolve").own(options) == {f"schedule {registered}": RigL}
 
 
 def test_an_engine_is_registered() -> None:

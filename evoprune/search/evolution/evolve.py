@@ -25,7 +25,7 @@ from evoprune.search.evolution.bests import train_bests
 from evoprune.search.evolution.check import require
 from evoprune.search.evolution.cost import cost_of
 from evoprune.search.evolution.options import Evolution
-from evoprune.search.evolution.starts import first_masks, given_masks
+from evoprune.search.evolution.starts import first_masks, given_masks, own_starts
 from evoprune.search.evolution.state import State
 from evoprune.search.evolution.steady import Steady
 from evoprune.search.evolution.survival import improve, make_hall_of_fame, reason_to_stop, replace
@@ -284,7 +284,7 @@ class Evolve:
         found: dict[str, object] = {f"mutation {MUTATIONS.name_of(m)}": MUTATIONS.find(m) for m in evolution.mutation}
         found[f"crossover {CROSSOVERS.name_of(evolution.crossover)}"] = CROSSOVERS.find(evolution.crossover)
         known = {*MUTATIONS.values(), *CROSSOVERS.values()} - {*MUTATIONS.own.values(), *CROSSOVERS.own.values()}
-        return {name: thing for name, thing in found.items() if thing not in known}
+        return {**{name: thing for name, thing in found.items() if thing not in known}, **own_starts(evolution)}
 
     @staticmethod
     def evaluations(options: EvolveOptions) -> int:

@@ -50,6 +50,13 @@ def starting_schedules() -> tuple[str, ...]:
     return tuple(name for name in SCHEDULES if name not in BASELINES)
 
 
+def own_starts(evolution: Evolution) -> dict[str, object]:
+    """Returns the user's own baselines and schedules among the starts, by kind and name."""
+    baselines = {f"baseline {name}": BASELINES[name].prune for name in evolution.names if name in BASELINES.own}
+    schedules = [name for name in evolution.names if name in SCHEDULES.own and name not in BASELINES]
+    return {**baselines, **{f"schedule {name}": SCHEDULES[name] for name in schedules}}
+
+
 def given_masks(problem: Problem, evolution: Evolution, sparsity: float) -> list[Mask]:
     """Returns the masks in ``start``, and those at its paths; a run folder gives its mask and its hall of fame.
 
