@@ -46,6 +46,16 @@ def assert_same(a: Path, b: Path) -> None:
         assert (a / name).read_bytes() == (b / name).read_bytes()
 
 
+def kill_at_a_checkpoint(arguments: list[object], folder: Path) -> None:
+    process = start([str(a) for a in arguments])
+    while not list(folder.glob("checkpoint/*.json")):
+        assert process.poll() is None, finish(process)
+        time.sleep(0.002)
+    kill_group(process)
+    process.communicate()
+    assert not (folder / "result.json").exists()
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("small") / "run"
@@ -127,13 +137,7 @@ def test_killed_in_the_final_training(tmp_path: Path) -> None:
     arguments = [KSTARTS, *SMALL[:-4], "--epochs", 60, "--fitness-epochs", 1]
     whole, folder = tmp_path / "whole", tmp_path / "killed"
     assert python(*arguments, "--out", whole)[0] == 0
-    process = start([str(a) for a in [*arguments, "--out", folder]])
-    while not list(folder.glob("checkpoint/*.json")):
-        assert process.poll() is None, finish(process)
-        time.sleep(0.002)
-    kill_group(process)
-    process.communicate()
-    assert not (folder / "result.json").exists()
+    kill_at_a_checkpoint([*arguments, "--out", folder], folder)
     kept = {path: path.stat().st_mtime_ns for path in folder.glob("checkpoint/*.json")}
     assert python(*arguments, "--out", folder)[0] == 0
     assert_same(whole, folder)
@@ -210,13 +214,7 @@ def test_a_schedule_killed_and_resumed(tmp_path: Path, name: str) -> None:
     arguments = ["-m", "evoprune", name, "--sparsity", 0.95, "--epochs", 40, "--restart"]
     whole, folder = tmp_path / "whole", tmp_path / "killed"
     assert python(*arguments, "--out", whole)[0] == 0
-    process = start([str(a) for a in [*arguments, "--out", folder]])
-    while not list(folder.glob("checkpoint/*.json")):
-        assert process.poll() is None, finish(process)
-        time.sleep(0.002)
-    kill_group(process)
-    process.communicate()
-    assert not (folder / "result.json").exists()
+    kill_at_a_checkpoint([*arguments, "--out", folder], folder)
     assert python(*arguments, "--out", folder)[0] == 0
     assert result(whole) == result(folder)
     for file in ("mask.npz", "history.csv", "model.safetensors", "removals.json"):
