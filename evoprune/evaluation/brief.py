@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from evoprune.engines.population import Population
+from evoprune.engines.snapshot import begin, take_snapshots
 from evoprune.errors import RunError, is_of_the_machine
 from evoprune.evaluation.chunks import Chunk, split
 from evoprune.evaluation.evaluation import FAILURE, MACHINE_FAILURE, NO_BETTER_THAN_CHANCE, OK, Evaluation, failed, worker_name
@@ -18,9 +20,11 @@ from evoprune.evaluation.evidence import evidence_cost, take_evidence
 from evoprune.evaluation.job import Job
 from evoprune.evaluation.terms import BUILT_IN_TERMS, TERMS, Outcome, call_term
 from evoprune.masks.mask import Mask
+from evoprune.masks.snapshot import Snapshot
 from evoprune.problem.problem import Problem
 from evoprune.seeds import noise
-from evoprune.training.loop import train
+from evoprune.training.history import Row, enter_costs, history_rows
+from evoprune.training.loop import Trained, train
 from evoprune.training.measure import measure
 from evoprune.training.threads import torch_threads
 
@@ -53,10 +57,20 @@ def evaluate_chunk(job: Job, masks: Chunk) -> list[Evaluation]:
 
 def _train_group(job: Job, masks: Chunk) -> list[Evaluation]:
     problem, brief = job.problem, job.brief
-    population = job.engine.build(problem, masks)
+    inherited = [mask.snapshot for mask in masks if mask.parent and mask.snapshot is not None]
+    begun = begin(job.engine, problem, masks, inherited)
     schedule = None if brief.dissipation is None else brief.dissipation.start()
-    trained = train(population, problem, brief.epochs, brief.seed, schedule=schedule)
+    histories = [[dict(row) for row in snapshot.history] for snapshot in inherited] or [[] for _ in masks]
+
+    def keep_history(epoch: int, population: Population, train_loss: NDArray[np.float64]) -> None:
+        if brief.inherit:
+            rows = history_rows(epoch, population, train_loss, measure(population, problem, "validation"))
+            for history, row in zip(histories, rows, strict=True):
+                history.append(row)
+
+    trained = train(begun, problem, brief.epochs, brief.seed, keep_history, schedule)
     validation = measure(trained.population, problem, "validation")
+    snapshots = _take_snapshots(trained, begun.epochs + brief.epochs, histories) if brief.inherit else None
     outcome = Outcome(**vars(trained), problem=problem, validation=validation)
     by_name = {name: _measure_term(name, outcome, job) for name in (*BUILT_IN_TERMS, *job.terms)}
     evaluations = []
@@ -71,9 +85,18 @@ def _train_group(job: Job, masks: Chunk) -> list[Evaluation]:
             )
             cost += evidence_cost(problem)
         evaluations.append(
-            Evaluation(mask.hash, brief.seed, terms, loss, accuracy, status, note, cost, worker_name(), 0.0, evidence)
-        )
+            Evaluation(
+                mask.key, brief.seed, terms, loss, accuracy, status, note, cost, worker_name(), 0.0, evidence,
+                None if snapshots is None or status == FAILURE else snapshots[k],
+            )
+        )  # fmt: skip
     return evaluations
+
+
+def _take_snapshots(trained: Trained, epochs: int, histories: Sequence[list[Row]]) -> list[Snapshot]:
+    for k, history in enumerate(histories):
+        enter_costs(history, trained.epoch_costs[:, k].tolist())
+    return take_snapshots(trained.population, trained.optimizer, epochs, histories)
 
 
 def _measure_term(name: str, outcome: Outcome, job: Job) -> NDArray[np.float64]:

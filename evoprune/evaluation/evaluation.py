@@ -11,6 +11,7 @@ from os import getpid
 from evoprune.evaluation.terms import ACCURACY, BUILT_IN_TERMS
 from evoprune.masks.evidence import Evidence
 from evoprune.masks.mask import Mask
+from evoprune.masks.snapshot import Snapshot
 
 STATUSES = OK, NO_BETTER_THAN_CHANCE, FAILURE, MACHINE_FAILURE = "ok", "no better than chance", "failed", "machine failure"
 
@@ -20,7 +21,7 @@ class Evaluation:
     """The facts about a mask after its brief training.
 
     Attributes:
-        mask: The mask's hash.
+        mask: The mask's key: its hash, and its parent's state if it inherits one.
         seed: The evaluation's seed.
         terms: Raw fitness terms by name; NaN where a failure left none.
         validation_loss: Mean loss on the validation set.
@@ -33,6 +34,7 @@ class Evaluation:
         worker: Host and process that did it.
         seconds: Time it took; a chunk's time is shared equally.
         evidence: For the informed mutation, if it was wanted and nothing failed; recorded apart.
+        snapshot: The state at its end, if children are to continue from it and nothing failed; recorded apart.
     """
 
     mask: str
@@ -46,6 +48,7 @@ class Evaluation:
     worker: str
     seconds: float
     evidence: Evidence | None = field(default=None, compare=False, repr=False)
+    snapshot: Snapshot | None = field(default=None, compare=False, repr=False)
 
     @property
     def has_failed(self) -> bool:
@@ -69,7 +72,7 @@ def failed(mask: Mask, seed: int, note: str, status: str = FAILURE, own: Iterabl
         own: Names of the user's own fitness terms that would have been measured.
     """
     terms = dict.fromkeys((*BUILT_IN_TERMS, *own), math.nan)
-    return Evaluation(mask.hash, seed, terms, math.nan, math.nan, status, note, math.nan, worker_name(), 0.0)
+    return Evaluation(mask.key, seed, terms, math.nan, math.nan, status, note, math.nan, worker_name(), 0.0)
 
 
 def worker_name() -> str:

@@ -44,7 +44,7 @@ class Evaluator:
     Attributes:
         job: The job that workers are given.
         objectives: The fitness functions.
-        known: Evaluations by mask hash.
+        known: Evaluations by the masks' keys.
         divisors: Divisors of the fitness's terms; empty until it is calibrated.
 
     Raises:
@@ -109,9 +109,9 @@ class Evaluator:
             for objective in self.objectives:
                 objective.require_divisors({})
         self.check_survivors([mask], in_place=not (self.check_survivors.copied or is_forked()))
-        if mask.hash not in self.known:
-            self.known[mask.hash] = evaluate_chunk(self.job, [mask])[0]
-        return self.rate(mask, self.known[mask.hash])
+        if mask.key not in self.known:
+            self.known[mask.key] = evaluate_chunk(self.job, [mask])[0]
+        return self.rate(mask, self.known[mask.key])
 
     def rate(self, mask: Mask, evaluation: Evaluation) -> tuple[float, ...]:
         """Gives a mask its evidence, and returns its fitness: after a failure the worst there is under the mask's weights."""
@@ -139,7 +139,7 @@ class Evaluator:
             masks: The population.
             run_chunks: Evaluates chunks, in this process or on workers.
             on_result: Called with evaluations as they finish, before anything uses them.
-            recorded: Evaluations that an interrupted call for the same masks has finished, by mask hash.
+            recorded: Evaluations that an interrupted call for the same masks has finished, by the masks' keys.
 
         Returns:
             One evaluation a mask, in the order of the masks.
@@ -148,13 +148,14 @@ class Evaluator:
         masks, recorded = list(masks), recorded or {}
         for mask in masks:
             mask.require(self.problem.shapes)
-        hashes = [mask.hash for mask in masks]
-        for evaluations in run_chunks(self.job, self._chunks(dict(zip(hashes, masks, strict=True)), recorded)):
+        keys = [mask.key for mask in masks]
+        for evaluations in run_chunks(self.job, self._chunks(dict(zip(keys, masks, strict=True)), recorded)):
             if on_result is not None:
                 on_result(evaluations)
             for e in evaluations:
-                self.known[e.mask] = replace(recorded[e.mask], evidence=e.evidence) if e.mask in recorded else e
-        found = [self.known[mask_hash] for mask_hash in hashes]
+                earlier = recorded.get(e.mask)
+                self.known[e.mask] = e if earlier is None else replace(earlier, evidence=e.evidence, snapshot=e.snapshot)
+        found = [self.known[key] for key in keys]
         usable = [evaluation.values for evaluation in found if not evaluation.has_failed]
         if not self.divisors and usable:
             self.divisors = {term: divisor for o in self.objectives for term, divisor in o.calibrate(usable).items()}
@@ -173,8 +174,10 @@ class Evaluator:
         return chunks
 
     def is_whole(self, evaluation: Evaluation) -> bool:
-        """Tells whether a recorded evaluation has the evidence that the brief training takes."""
-        return not self.brief.evidence or evaluation.evidence is not None or evaluation.has_failed
+        """Tells whether a recorded evaluation has the evidence and the snapshot that the brief training takes."""
+        lacks_evidence = self.brief.evidence and evaluation.evidence is None
+        lacks_snapshot = self.brief.inherit and evaluation.snapshot is None
+        return evaluation.has_failed or not (lacks_evidence or lacks_snapshot)
 
     def values(self, evaluation: Evaluation) -> tuple[float, ...]:
         """Returns the fitness that an evaluation amounts to, one number an objective; -inf for a failure."""

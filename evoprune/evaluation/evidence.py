@@ -50,7 +50,7 @@ def take_evidence(
         raise InputError(f"fraction is {fraction}; expected a number above 0 and at most 1, such as 0.1.")
     mask = population.masks[k]
     survivors, removed = np.flatnonzero(mask.bits), np.flatnonzero(~mask.bits)
-    few = min(max(1, round(fraction * len(survivors))), len(survivors), len(removed))
+    few = min(max(1, round(fraction * len(survivors))), len(survivors))
     values = population.survivor_values(k, population.weights).cpu().numpy()
     scores = movement_scores(problem, mask, values, Dissipation(1, fraction=0.0, movement=movement), [seed])
     still = survivors[_least(scores, few)]
@@ -59,7 +59,7 @@ def take_evidence(
     for what, keys in ranked.items():
         if 0 < few < len(keys) and keys.min() == keys.max():
             warnings.warn(f"{what} are all equal, so that they rank none, and evidence names the first by index.", stacklevel=2)
-    noted = [removed[_least(rank[removed], few)]]
+    noted = [removed[_least(rank[removed], min(few, len(removed)))]]
     # a mutation that keeps every layer's number grows in the layers that lose, wherever the largest gradients are
     for part in layer_slices(problem.shapes).values():
         lost = int(np.count_nonzero((still >= part.start) & (still < part.stop)))

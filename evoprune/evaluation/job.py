@@ -37,6 +37,7 @@ class BriefTraining:
         dissipation: How survivors are removed during the brief training; None for not at all.
         evidence: Fraction of the survivors that :func:`evoprune.evaluation.evidence.take_evidence` names; 0 takes none.
         drop: How it ranks them: by ``absolute`` or ``relative`` movement, ``magnitude``, or ``random``.
+        inherit: Take a snapshot at the end; a mask that has one continues from it, for so many epochs.
     """
 
     epochs: int
@@ -47,6 +48,7 @@ class BriefTraining:
     dissipation: Dissipation | None = None
     evidence: float = 0.0
     drop: str = "absolute"
+    inherit: bool = False
 
 
 @dataclass(eq=False)

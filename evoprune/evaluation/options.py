@@ -44,6 +44,8 @@ class EvaluatorOptions:
     """How evidence ranks survivors: by absolute or relative movement, magnitude, or random."""
     survivors: int | None = None
     """Survivors that masks should have; see :class:`evoprune.evaluation.survivors.SurvivorCheck`. None: any number."""
+    inherit: bool = False
+    """Take a snapshot of each trained network, from which its children continue."""
     repair: bool = False
     """Repair masks with another number before they are evaluated, with draws that depend on the mask alone."""
 
@@ -91,6 +93,7 @@ def make_job(
         dissipation=options.dissipation,
         evidence=options.evidence,
         drop=options.drop,
+        inherit=options.inherit,
     )
     return Job(problem, brief, own, ENGINES.own.get(options.engine))
 

@@ -35,6 +35,7 @@ class Outcome(Trained):
         gradients: For each of ``population.weights``, a tensor of its shape: the sum of |g| over the steps of the last epoch.
         train_loss: Mean training loss of the last epoch [K].
         epoch_costs: Multiply-adds of each epoch [epochs, K].
+        optimizer: The optimiser that trained them.
         validation: Mean loss and accuracy on the validation set, ``validation.loss`` and ``validation.accuracy``, each [K].
     """
 

@@ -22,6 +22,7 @@ from evoprune.system.files import open_regular, write_atomically
 
 if TYPE_CHECKING:
     from evoprune.masks.evidence import Evidence
+    from evoprune.masks.snapshot import Snapshot
     from evoprune.problem.problem import Problem
 from evoprune.masks.bits import Bits
 from evoprune.masks.collapse import Collapse, draws_of, unreached_outputs
@@ -99,12 +100,16 @@ class Mask:
         shapes: Shape by parameter name, as in the network's ``state_dict``.
         fitness: A :class:`Fitness`, not valid until it has values.
         meant: Number of survivors that an operator gave it on purpose; None for the number of its population.
+        snapshot: The state of its training, if weights are inherited: before its evaluation its parent's, afterwards its own.
+        parent: The digest of the state that its evaluation continues from; empty for W0.
 
     Raises:
         InputError: ``bits`` are neither booleans nor 0 and 1, or their number is not that of the shapes' elements.
     """
 
     meant: int | None = None
+    snapshot: Snapshot | None = None
+    parent: str = ""
     _evidence: Evidence | None = None
     __hash__ = None  # type: ignore[assignment]  # it is mutable, and == compares the content
 
@@ -174,6 +179,11 @@ class Mask:
         digest = hashlib.sha256(repr(self.shapes).encode())
         digest.update(np.packbits(self.bits).data)
         return digest.hexdigest()
+
+    @property
+    def key(self) -> str:
+        """The name of its evaluation: its hash, and after a hyphen the digest of its parent's state, if it inherits one."""
+        return f"{self.hash}-{self.parent}" if self.parent else self.hash
 
     def iou(self, other: Mask) -> float:
         """Returns intersection over union of the survivors, from 0 to 1 (1 for two empty masks).

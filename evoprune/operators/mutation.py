@@ -6,6 +6,7 @@ import math
 import warnings
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evoprune.errors import InputError, look_up
 from evoprune.masks.evidence import Evidence
@@ -156,15 +157,27 @@ def informed(
     return (mask,)
 
 
-def shrink(mask: Mask, *, rng: np.random.Generator, survivors: int, among: float = 1.0, missing: str = "error") -> tuple[Mask]:
-    """Removes the survivors that the mask's own evaluation ranks lowest, until a given number is left.
+def shrink(
+    mask: Mask,
+    *,
+    rng: np.random.Generator,
+    survivors: int,
+    fraction: float = 0.0,
+    grow: str = "gradient",
+    among: float = 1.0,
+    missing: str = "error",
+) -> tuple[Mask]:
+    """Removes the survivors that the mask's own evaluation ranks lowest, until a given number is left; others may grow.
 
-    A step of iterative pruning with rewinding to W0 (Frankle and Carbin 2019, arXiv:1803.03635) as a mutation.
+    A step of iterative pruning (Frankle and Carbin 2019, arXiv:1803.03635), or, with a fraction that grows, of GraNet (Liu et
+    al. 2021, arXiv:2106.10404) as a mutation.
 
     Args:
         mask: The individual, which is changed; its ``evidence`` is used, and random survivors go if it names too few.
         rng: Source of the draws that are left to chance.
         survivors: How many are left, at least 1; a mask that has no more stays as it is.
+        fraction: Fraction of these that is exchanged besides, as by :func:`informed`; 0 for none.
+        grow: The weights that come in: those of the largest dense gradient (``gradient``), or ``random`` ones.
         among: Draws the weights among so many times as many of the first that the evidence names.
         missing: See :func:`informed`; ``random`` and ``silent`` remove random ones.
 
@@ -172,6 +185,7 @@ def shrink(mask: Mask, *, rng: np.random.Generator, survivors: int, among: float
         InputError: A value out of range, an unknown name, or evidence that is missing or of another mask.
     """
     look_up("missing", missing, dict.fromkeys(MISSING, True))
+    look_up("grow", grow, dict.fromkeys(GROW, True))
     if not 1 <= among < math.inf:
         raise InputError(f"among is {among}; expected a number of at least 1, such as 1.2.")
     if isinstance(survivors, bool) or not isinstance(survivors, (int, np.integer)) or survivors < 1:
@@ -181,12 +195,24 @@ def shrink(mask: Mask, *, rng: np.random.Generator, survivors: int, among: float
         return (mask,)
     evidence = _evidence(mask, missing)
     named = evidence.still if evidence is not None else np.empty(0, np.int64)
-    first = min(surplus, len(named))
+    wanted = part_of(fraction, survivors) if fraction and evidence is not None else 0
+    extra = min(wanted, len(named) - surplus, len(mask) - mask.survivors) if len(named) > surplus else 0
+    coming = _coming(mask, evidence, extra, grow, among, rng) if evidence is not None else named
+    first = min(surplus + len(coming), len(named))
     gone = first_named(named, first, among, rng) if first else named
-    set_bits(mask, gone, False)
-    set_bits(mask, rng.choice(np.flatnonzero(mask.bits), surplus - first, replace=False), False)
+    exchange(mask, gone, coming)
+    set_bits(mask, rng.choice(np.flatnonzero(mask.bits), mask.survivors - survivors, replace=False), False)
     mask.meant = int(survivors)
     return (mask,)
+
+
+def _coming(mask: Mask, evidence: Evidence, count: int, grow: str, among: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Returns removed weights that grow, so many at most."""
+    if count == 0:
+        return np.empty(0, np.int64)
+    if grow == "random":
+        return draw_removed(mask, slice(0, len(mask)), count, rng)
+    return first_named(evidence.grow, min(count, len(evidence.grow)), among, rng)
 
 
 def vary_sparsity(mask: Mask, *, rng: np.random.Generator, low: float, high: float, fraction: float) -> tuple[Mask]:

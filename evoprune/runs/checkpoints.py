@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from evoprune.masks.evidence import Evidence
+from evoprune.masks.snapshot import Snapshot
 from evoprune.runs import records
 from evoprune.runs.tensors import pack_tensors, parts_of, unpack_tensors
 from evoprune.system.files import read_bytes, write_atomically
@@ -27,6 +28,8 @@ from evoprune.system.files import read_bytes, write_atomically
 T = TypeVar("T")
 # JSON values and tensors
 Content: TypeAlias = tuple[dict[str, Any], dict[str, Tensor]]
+# The findings of an evaluation beside its fitness.
+Findings: TypeAlias = tuple[Evidence | None, Snapshot | None]
 Read: TypeAlias = Callable[[dict[str, Any], dict[str, Tensor]], T]
 # Errors that reading a damaged file may raise.
 DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError, RuntimeError, SafetensorError)
@@ -82,22 +85,26 @@ class Checkpoints:
                 return found
         return None
 
-    def save_evidence(self, gen: int, found: Iterable[Evidence]) -> None:
-        """Writes the evidence of masks that were evaluated together in a generation."""
-        masks, tensors = [], {}
-        for evidence in found:
-            masks.append(evidence.mask)
-            tensors[f"still/{evidence.mask}"] = torch.tensor(evidence.still)
-            tensors[f"grow/{evidence.mask}"] = torch.tensor(evidence.grow)
-        if masks:
-            self.write(f"evidence-{gen:06d}/{masks[0]}", {"masks": masks}, tensors)
+    def save_findings(self, gen: int, found: Mapping[str, Findings]) -> None:
+        """Writes the evidence and snapshots, by key, of masks that were evaluated together in a generation."""
+        facts: dict[str, Any] = {"masks": [], "snapshots": {}}
+        tensors: dict[str, Tensor] = {}
+        for key, (evidence, snapshot) in found.items():
+            if evidence is not None:
+                facts["masks"].append(key)
+                tensors |= evidence_tensors(key, evidence)
+            if snapshot is not None:
+                facts["snapshots"][key], its = pack_snapshot(key, snapshot)
+                tensors |= its
+        if tensors:
+            self.write(f"evidence-{gen:06d}/{next(iter(found))}", facts, tensors)
 
-    def load_evidence(self, gen: int) -> dict[str, Evidence]:
-        """Returns the evidence of a generation by mask hash; without that of damaged files, whose masks are evaluated again."""
+    def load_findings(self, gen: int) -> dict[str, Findings]:
+        """Returns what :meth:`save_findings` wrote; without that of damaged files, whose masks are evaluated again."""
         place = self.folder / f"evidence-{gen:06d}"
-        found: dict[str, Evidence] = {}
+        found: dict[str, Findings] = {}
         for path in sorted(place.glob("*.json")):
-            found |= self._read_or_set_aside(f"{place.name}/{path.stem}", "its masks are evaluated again", _evidence_of) or {}
+            found |= self._read_or_set_aside(f"{place.name}/{path.stem}", "its masks are evaluated again", _findings_of) or {}
         return found
 
     def drop_after(self, gen: int) -> None:
@@ -152,8 +159,33 @@ def _checksum(facts: Mapping[str, Any], packed: bytes) -> str:
     return digest.hexdigest()
 
 
-def _evidence_of(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Evidence]:
-    return {mask: Evidence(mask, tensors[f"still/{mask}"].numpy(), tensors[f"grow/{mask}"].numpy()) for mask in facts["masks"]}
+def _findings_of(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Findings]:
+    evidence = {key: evidence_of(key, key.partition("-")[0], tensors) for key in facts["masks"]}
+    snapshots = {key: unpack_snapshot(key, its, tensors) for key, its in facts.get("snapshots", {}).items()}
+    return {key: (evidence.get(key), snapshots.get(key)) for key in {**evidence, **snapshots}}
+
+
+def evidence_tensors(key: str, evidence: Evidence) -> dict[str, Tensor]:
+    """Returns evidence as tensors of a checkpoint."""
+    return {f"still/{key}": torch.tensor(evidence.still), f"grow/{key}": torch.tensor(evidence.grow)}
+
+
+def evidence_of(key: str, mask: str, tensors: Mapping[str, Tensor]) -> Evidence:
+    """Returns the evidence that :func:`evidence_tensors` has packed."""
+    return Evidence(mask, tensors[f"still/{key}"].numpy(), tensors[f"grow/{key}"].numpy())
+
+
+def pack_snapshot(key: str, snapshot: Snapshot) -> Content:
+    """Returns a snapshot as JSON values and tensors of a checkpoint."""
+    facts = snapshot.fields
+    return facts, {f"snapshot/{key}/{name}": tensor for name, tensor in facts.pop("tensors").items()}
+
+
+def unpack_snapshot(key: str, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Snapshot:
+    """Returns the snapshot that :func:`pack_snapshot` has packed."""
+    place = f"snapshot/{key}/"
+    its = {name.removeprefix(place): tensor for name, tensor in tensors.items() if name.startswith(place)}
+    return Snapshot(**facts, tensors=its)
 
 
 def read_checkpoint(path: Path) -> Content:

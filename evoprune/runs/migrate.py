@@ -85,7 +85,7 @@ def _migrate_checkpoints(folder: Path) -> None:
     for place in sorted(folder.glob("evidence-*")):
         gen, found = place.name.removeprefix("evidence-"), _read_old_evidence(place)
         if gen.isdecimal() and found:
-            checkpoints.save_evidence(int(gen), found.values())
+            checkpoints.save_findings(int(gen), {mask: (evidence, None) for mask, evidence in found.items()})
 
 
 def _read_old(path: Path, facts: Mapping[str, Any]) -> Content:

@@ -22,7 +22,8 @@ from evoprune.runs import records, sums
 from evoprune.runs.ranks import spearman
 from evoprune.runs.tensors import save_tensors
 from evoprune.system.files import read_bytes, write_atomically
-from evoprune.training.final import HISTORY_COLUMNS, FinalTraining
+from evoprune.training.final import FinalTraining
+from evoprune.training.history import HISTORY_COLUMNS
 
 MEASURED = ("validation_accuracy", "validation_loss")
 BEST_COLUMNS = ("gen", "mask", "fitness", *MEASURED)

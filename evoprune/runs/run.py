@@ -215,7 +215,7 @@ class Run:
 
     def record(self, gen: int, evaluations: Sequence[Evaluation]) -> None:
         """Appends evaluations to ``evaluations.csv``, those that it has not yet; evidence and rows are on disk on return."""
-        self._checkpoints.save_evidence(gen, [e.evidence for e in evaluations if e.evidence is not None])
+        self._checkpoints.save_findings(gen, {e.mask: (e.evidence, e.snapshot) for e in evaluations})
         new = [evaluation for evaluation in evaluations if evaluation.mask not in self.evaluations]
         self._rows.append(gen, new)
         self.evaluations |= {evaluation.mask: evaluation for evaluation in new}
@@ -224,8 +224,9 @@ class Run:
     def recorded(self, gen: int) -> dict[str, Evaluation]:
         """Returns the evaluations of a generation that are on disk, with their evidence, by mask hash."""
         found = {h: e for h, e in self.evaluations.items() if self.generations[h] == gen}
-        evidence = self._checkpoints.load_evidence(gen) if found else {}
-        return {h: replace(e, evidence=evidence.get(h)) for h, e in found.items()}
+        findings = self._checkpoints.load_findings(gen) if found else {}
+        each = {h: findings.get(h, (None, None)) for h in found}
+        return {h: replace(e, evidence=each[h][0], snapshot=each[h][1]) for h, e in found.items()}
 
     def arrivals(self, gen: int) -> list[Evaluation]:
         """Returns the evaluations from a generation on, in the order in which they arrived, with their evidence."""

@@ -180,7 +180,7 @@ def _search_and_train(name: str, method: Method, session: Session, options: Any)
         summary={**describe_search(session, name, chosen, trainings), **more},
         logbook=history.logbook,
         population=history.population,
-        evaluations=[session.evaluator.known[mask.hash] for mask in history.population],
+        evaluations=[session.evaluator.known[mask.key] for mask in history.population],
         hall_of_fame=history.hall_of_fame,
         bests=history.bests,
     )

@@ -50,7 +50,7 @@ def train_chosen(session: Session, chosen: Mapping[str, Mask], plan: Plan) -> di
         RunError: The winner's training diverged, or the machine failed.
     """
     epochs = session.problem.recipe.epochs + (plan.last if plan.restart else 0)
-    distinct = {mask.hash: mask for mask in chosen.values()}
+    distinct = {_name(mask, plan): mask for mask in chosen.values()}
     done: dict[str, FinalTraining] = {}
     with session.bar(epochs * len(distinct), "training", unit="epoch") as bar:
         for group in split(list(distinct.values()), _most_at_once(session, plan)):
@@ -59,9 +59,14 @@ def train_chosen(session: Session, chosen: Mapping[str, Mask], plan: Plan) -> di
             done |= _read_or_train(session, group, plan, lambda count: bar.update(count) and None)
             if "winner" in roles:
                 winner = chosen["winner"]
-                _require_convergence(session, plan, winner, done[winner.hash])
+                _require_convergence(session, plan, winner, done[_name(winner, plan)])
             bar.update(len(done) * epochs - bar.n)
-    return {role: done[mask.hash] for role, mask in chosen.items()}
+    return {role: done[_name(mask, plan)] for role, mask in chosen.items()}
+
+
+def _name(mask: Mask, plan: Plan) -> str:
+    """Returns what identifies the training of a mask in a run: its hash, and the state that it continues from."""
+    return mask.hash if plan.restart or mask.snapshot is None else f"{mask.hash}-{mask.snapshot.digest}"
 
 
 def _most_at_once(session: Session, plan: Plan) -> int:
@@ -72,26 +77,29 @@ def _most_at_once(session: Session, plan: Plan) -> int:
     if session.evaluating is None or plan.schedule is not None:
         return 1
     job = session.evaluator.job
+    if job.brief.inherit and not plan.restart:
+        return 1  # they continue after different numbers of epochs
     return job.chunk if job.engine.company_changes_no_bit(job.problem) else 1
 
 
 def _read_or_train(
     session: Session, group: Sequence[Mask], plan: Plan, advance: Callable[[int], None]
 ) -> dict[str, FinalTraining]:
-    """Returns the trainings of masks by their hash. From the first that the journal lacks on, they are trained together."""
+    """Returns the trainings of masks by their name. From the first that the journal lacks on, they are trained together."""
     trained: dict[str, Content] = {}
     done: dict[str, FinalTraining] = {}
 
     def train(masks: Sequence[Mask]) -> Content:
-        mask = masks[0]
-        if mask.hash not in trained:
+        name = _name(masks[0], plan)
+        if name not in trained:
             trainings = _train(session, masks, plan, advance)
-            trained.update({mask.hash: training.to_facts() for mask, training in zip(masks, trainings, strict=True)})
-        return trained.pop(mask.hash)
+            trained.update({_name(m, plan): training.to_facts() for m, training in zip(masks, trainings, strict=True)})
+        return trained.pop(name)
 
     for i, mask in enumerate(group):
-        facts, tensors = session.journal.step(mask.hash, partial(train, group[i:]))
-        done[mask.hash] = FinalTraining.from_facts(facts, tensors, session.problem)
+        name = _name(mask, plan)
+        facts, tensors = session.journal.step(name, partial(train, group[i:]))
+        done[name] = FinalTraining.from_facts(facts, tensors, session.problem)
     return done
 
 
@@ -122,7 +130,8 @@ def _train_together(session: Session, masks: Sequence[Mask], plan: Plan, advance
         free_after=plan.free_after if session.execution.engine == "auto" else None,
     )
     if not plan.restart:
-        return train_together(session.problem, masks, training)
+        snapshots = [mask.snapshot for mask in masks if mask.snapshot is not None]
+        return train_together(session.problem, masks, replace(training, snapshots=snapshots))
     restart = seeds.integer(session.seed, "restart")
     if plan.schedule is None:
         return train_together(session.problem, masks, replace(training, seed=restart, free_after=None))

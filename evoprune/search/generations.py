@@ -34,10 +34,10 @@ def log_generation(
         population: Its masks: those that survive into the next one.
         best: The fittest mask so far.
         known: Evaluations by mask hash.
-        new: Hashes of the masks that were evaluated in this generation.
+        new: Keys of the masks that were evaluated in this generation.
     """
     earlier = [name for name in logbook.chapters if name != _LAYERS]
-    evaluations = [known[mask.hash] for mask in population]
+    evaluations = [known[mask.key] for mask in population]
     names = dict.fromkeys([*(term for evaluation in evaluations for term in evaluation.terms), *earlier, ACCURACY])
     terms = with_statistics(
         tools.MultiStatistics({n: tools.Statistics(lambda e, n=n: e.values.get(n, math.nan)) for n in names})

@@ -51,7 +51,7 @@ def describe_search(
         "fitness": ", ".join(objective.name for objective in evaluator.objectives),
         "engine": ", ".join(dict.fromkeys([evaluator.brief.engine, *trainings["winner"].engines])),
         "winner_fitness": fitness_of(winner),
-        "winner_status": evaluator.known[winner.hash].status,
+        "winner_status": evaluator.known[winner.key].status,
         "controls": described,
     }
 
@@ -63,7 +63,9 @@ def describe_failures(evaluations: Iterable[Evaluation]) -> dict[str, int]:
     return {**count_failures(evaluations), "no_better_than_chance": chance}
 
 
-def describe_cost(session: Session, restart: bool, training: FinalTraining, before: Spent = Spent()) -> dict[str, float]:
+def describe_cost(
+    session: Session, restart: bool, training: FinalTraining, before: Spent = Spent(), winner: Mask | None = None
+) -> dict[str, float]:
     """Returns the cost of search and training. The part of the winner's evaluation that its training repeats counts once.
 
     Args:
@@ -71,13 +73,15 @@ def describe_cost(session: Session, restart: bool, training: FinalTraining, befo
         restart: The winner was trained again from W0.
         training: The winner's training.
         before: The cost of the first masks.
+        winner: The winner, whose training may continue from a snapshot.
     """
     problem, evaluator = session.problem, session.evaluator
     brief, known, epochs = evaluator.brief, evaluator.known.values(), problem.recipe.epochs
     n = len(problem.part("train")[0])
     each = brief.epochs + (min(BATCH, n) / n if brief.evidence else 0.0)
     search_epochs = before.search_epochs + len(known) * each
-    repeated = 0 if restart else brief.epochs
+    continued = brief.epochs if winner is None or winner.snapshot is None else winner.snapshot.epochs
+    repeated = 0 if restart else continued
     evaluated = math.fsum(e.multiply_adds for e in known if math.isfinite(e.multiply_adds))
     return {
         "search_epochs": search_epochs,

@@ -105,9 +105,7 @@ class Session:
         evaluator, recorded = self.evaluator, self.journal.recorded(gen)
         done_by: Counter[str] = Counter()
         with self.bar(len(masks), f"generation {gen}", unit="mask", leave=gen == 0) as bar:
-            bar.update(
-                sum(mask_hash in recorded or mask_hash in evaluator.known for mask_hash in (mask.hash for mask in masks))
-            )
+            bar.update(sum(key in recorded or key in evaluator.known for key in (mask.key for mask in masks)))
 
             def on_result(evaluations: list[Evaluation]) -> None:
                 self.journal.record(gen, evaluations)
@@ -122,6 +120,7 @@ class Session:
         for mask, evaluation in zip(masks, evaluations, strict=True):
             mask.fitness.values = evaluator.values(evaluation)
             mask.evidence = evaluation.evidence
+            mask.snapshot = evaluation.snapshot
         return evaluations
 
     def run_chunks(self, chunks: Iterable[Chunk], *, slots: int | None = None) -> Iterable[list[Evaluation]]:

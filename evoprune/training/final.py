@@ -15,14 +15,15 @@ from torch import Tensor
 from evoprune.engines import auto
 from evoprune.engines.population import Population
 from evoprune.engines.registry import ENGINES
+from evoprune.engines.snapshot import begin
 from evoprune.masks.mask import Mask
+from evoprune.masks.snapshot import Snapshot
 from evoprune.problem.problem import Problem
+from evoprune.training.history import Row, enter_costs, finite, history_rows
 from evoprune.training.loop import train
 from evoprune.training.measure import measure
 from evoprune.training.schedule import Schedule
 from evoprune.training.threads import torch_threads
-
-HISTORY_COLUMNS = ("epoch", "train_loss", "validation_loss", "validation_accuracy", "survivors", "multiply_adds")
 
 # The final mask among the tensors of a checkpoint: no parameter has a slash in its name.
 _BITS = "mask/bits"
@@ -115,6 +116,7 @@ class Training:
         epochs: Ends after so many of the recipe's epochs, and leaves the test set alone; None trains all.
         free_after: From so many epochs on, the engine of the least measured cost is taken after each change of the masks; None
             keeps it.
+        snapshots: The state from which each network continues, all after as many epochs; none for W0.
     """
 
     engine: str
@@ -124,6 +126,7 @@ class Training:
     schedule: Callable[[], Schedule] | None = None
     epochs: int | None = None
     free_after: int | None = None
+    snapshots: Sequence[Snapshot] = ()
 
 
 def train_fully(problem: Problem, mask: Mask, training: Training) -> FinalTraining:
@@ -132,7 +135,7 @@ def train_fully(problem: Problem, mask: Mask, training: Training) -> FinalTraini
 
 
 def train_together(problem: Problem, masks: Sequence[Mask], training: Training) -> list[FinalTraining]:
-    """Trains masked networks from W0 through all epochs of the recipe, as one population.
+    """Trains masked networks through all epochs of the recipe, from W0 or from snapshots, as one population.
 
     Args:
         problem: The problem.
@@ -148,22 +151,22 @@ def train_together(problem: Problem, masks: Sequence[Mask], training: Training) 
     epochs = problem.recipe.epochs if training.epochs is None else training.epochs
     with torch_threads(training.threads):
         first = auto.choose(problem, masks[0].sparsity, len(masks)) if training.engine == "auto" else training.engine
-        population = ENGINES[first].build(problem, masks)
-        trained = train(population, problem, epochs, training.seed, keeper.after_epoch, schedule, keeper.engine_for)
+        begun = begin(ENGINES[first], problem, masks, training.snapshots)
+        rest = epochs - begun.epochs
+        trained = train(begun, problem, rest, training.seed, keeper.after_epoch, schedule, keeper.engine_for)
         test = measure(trained.population, problem, "test") if training.epochs is None else None
     seconds = (time.perf_counter() - start) / len(masks)
     log = getattr(schedule, "log", [])
     for k, history in enumerate(keeper.histories):
-        for row, cost in zip(history, np.cumsum(trained.epoch_costs[:, k]).tolist(), strict=True):
-            row["multiply_adds"] = cost
+        enter_costs(history, trained.epoch_costs[:, k].tolist())
     return [
         FinalTraining(
             mask=trained.population.masks[k],
             history=keeper.histories[k],
             removals=[individuals[k] for individuals in log],
-            engines=keeper.engines,
+            engines=keeper.engines or [first],
             test_loss=np.nan if test is None else float(test.loss[k]),
-            test_accuracy=None if test is None else _finite(test.accuracy[k]),
+            test_accuracy=None if test is None else finite(test.accuracy[k]),
             seconds=seconds,
             search_cost=0.0,
             state=trained.population.state(k),
@@ -206,7 +209,8 @@ class _Keeper:
 
     def __init__(self, problem: Problem, training: Training, size: int) -> None:
         self._problem, self._training = problem, training
-        self.histories: list[list[dict[str, float | None]]] = [[] for _ in range(size)]
+        self.histories: list[list[Row]] = [[dict(row) for row in snapshot.history] for snapshot in training.snapshots]
+        self.histories = self.histories or [[] for _ in range(size)]
         self.engines: list[str] = []
 
     def engine_for(self, epoch: int, masks: Sequence[Mask]) -> str | None:
@@ -218,16 +222,10 @@ class _Keeper:
 
     def after_epoch(self, epoch: int, population: Population, train_loss: NDArray[np.float64]) -> None:
         """Adds a row to each history."""
-        validation = measure(population, self._problem, "validation")
+        rows = history_rows(epoch, population, train_loss, measure(population, self._problem, "validation"))
         for k, history in enumerate(self.histories):
-            measured = (_finite(v[k]) for v in (train_loss, validation.loss, validation.accuracy))
-            values = (float(epoch), *measured, float(population.masks[k].survivors), None)
-            history.append(dict(zip(HISTORY_COLUMNS, values, strict=True)))
+            history.append(rows[k])
         name = next(name for name, engine in ENGINES.items() if type(population) is engine.kind)
         self.engines.extend([name] if name not in self.engines[-1:] else [])
         if self._training.on_epoch is not None:
             self._training.on_epoch()
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

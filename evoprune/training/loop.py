@@ -14,6 +14,7 @@ from torch import Tensor
 
 from evoprune.engines.move import move
 from evoprune.engines.population import Population, Stint
+from evoprune.engines.snapshot import Begun
 from evoprune.engines.steps import train_steps
 from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
@@ -37,16 +38,18 @@ class Trained:
         train_loss: Mean over the last epoch's steps of the batch's loss, [K].
         epoch_costs: Multiply-adds of each epoch, [epochs, K]: those on surviving weights, see
             :func:`evoprune.training.cost.multiply_adds`, and those of the dense gradients that a schedule took.
+        optimizer: The optimiser that trained it.
     """
 
     population: Population
     gradients: list[Tensor]
     train_loss: NDArray[np.float64]
     epoch_costs: NDArray[np.float64]
+    optimizer: torch.optim.Optimizer
 
 
 def train(
-    population: Population,
+    networks: Population | Begun,
     problem: Problem,
     epochs: int,
     seed: int,
@@ -54,15 +57,15 @@ def train(
     schedule: Schedule | None = None,
     engine_for: Callable[[int, Sequence[Mask]], str | None] | None = None,
 ) -> Trained:
-    """Trains the first epochs of the problem's recipe, in place.
+    """Trains some epochs of the problem's recipe, by default the first, in place.
 
     Removed weights are exactly zero after every step, whatever the optimiser remembers of them.
 
     Args:
-        population: The networks, as an engine made them.
+        networks: The networks, as an engine made them, or as they are after earlier epochs.
         problem: Its training data, loss and recipe are used; the schedule of the learning rate spans the recipe's epochs, not
             ``epochs``.
-        epochs: How many epochs to train, from the first.
+        epochs: How many epochs to train.
         seed: Seeds the order of the batches and dropout's noise; the same for individuals that are to be compared.
         after_epoch: Called after each epoch, and any change of the masks at its end, with the number of epochs trained, the
             population and that epoch's mean training loss [K].
@@ -73,18 +76,21 @@ def train(
     Raises:
         InputError: The schedule returned no masks of the network, or not one for each individual.
     """
-    loop = _Loop(population, problem, seed, schedule, np.zeros((epochs, population.size)))
+    begun = networks if isinstance(networks, Begun) else Begun(networks)
+    population, first = begun.population, begun.epochs
+    optimizer = begun.optimizer or problem.recipe.make_optimizer(list(population.parameters()))
+    loop = _Loop(population, optimizer, problem, seed, schedule, np.zeros((first + epochs, population.size)))
     train_loss = np.full(population.size, np.nan)
-    for epoch in range(epochs):
+    for epoch in range(first, first + epochs):
         if loop.has_changed and engine_for is not None and (name := engine_for(epoch, loop.population.masks)) is not None:
             loop.population, loop.optimizer = move(loop.population, loop.optimizer, problem, name)
-        if epoch == epochs - 1:
+        if epoch == first + epochs - 1:
             loop.gradients = [torch.zeros_like(weight) for weight in loop.population.weights]
         train_loss = loop.train_epoch(epoch)
         if after_epoch is not None:
             after_epoch(epoch + 1, loop.population, train_loss)
     gradients = loop.gradients if epochs else [torch.zeros_like(weight) for weight in population.weights]
-    return Trained(loop.population, gradients, train_loss, loop.costs)
+    return Trained(loop.population, gradients, train_loss, loop.costs[first:], loop.optimizer)
 
 
 class _Loop:
@@ -99,10 +105,15 @@ class _Loop:
     """
 
     def __init__(
-        self, population: Population, problem: Problem, seed: int, schedule: Schedule | None, costs: NDArray[np.float64]
+        self,
+        population: Population,
+        optimizer: torch.optim.Optimizer,
+        problem: Problem,
+        seed: int,
+        schedule: Schedule | None,
+        costs: NDArray[np.float64],
     ) -> None:
-        self.population, self.costs = population, costs
-        self.optimizer = problem.recipe.make_optimizer(list(population.parameters()))
+        self.population, self.optimizer, self.costs = population, optimizer, costs
         self.gradients: list[Tensor] = []
         self.has_changed = False
         self._problem, self._seed, self._schedule = problem, seed, schedule

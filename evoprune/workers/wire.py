@@ -6,7 +6,7 @@ import faulthandler
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from evoprune.evaluation.job import Job, recall
 from evoprune.evaluation.terms import BUILT_IN_TERMS
 from evoprune.masks.evidence import Evidence
 from evoprune.masks.mask import Mask
+from evoprune.masks.snapshot import Snapshot
 from evoprune.training.threads import torch_threads
 from evoprune.workers.base import Broken, Lost, Outcome
 from evoprune.workers.launcher import under_own_launcher
@@ -27,18 +28,23 @@ NUMBERS = ("validation_loss", "validation_accuracy", "multiply_adds", "seconds")
 UNKNOWN_JOB = "unknown job"
 
 
-def pack_masks(masks: Chunk) -> list[bytes]:
-    """Returns the packed bits of each mask."""
-    return [np.packbits(mask.bits).tobytes() for mask in masks]
+# A mask on the wire: its packed bits, and the fields of the snapshot that it continues from, if it inherits one.
+Packed: TypeAlias = tuple[bytes, dict[str, Any] | None]
 
 
-def work(key: str, payload: bytes | None, packed: list[bytes], seconds: float | None) -> list[dict[str, Any]] | str:
+def pack_masks(masks: Chunk) -> list[Packed]:
+    """Returns each mask as plain values."""
+    inherited = [mask.snapshot.fields if mask.parent and mask.snapshot is not None else None for mask in masks]
+    return [(np.packbits(mask.bits).tobytes(), fields) for mask, fields in zip(masks, inherited, strict=True)]
+
+
+def work(key: str, payload: bytes | None, packed: list[Packed], seconds: float | None) -> list[dict[str, Any]] | str:
     """Evaluates a chunk in a worker; takes and returns plain values.
 
     Args:
         key: The job's key.
         payload: The job's payload, or None.
-        packed: Packed bits of each mask.
+        packed: The masks, by :func:`pack_masks`.
         seconds: Time that it may take, the making of the job aside; None for no limit.
 
     Returns:
@@ -51,7 +57,7 @@ def work(key: str, payload: bytes | None, packed: list[bytes], seconds: float | 
         job = recall(key, payload)
     if job is None:
         return UNKNOWN_JOB
-    masks = [_unpack(bits, job) for bits in packed]
+    masks = [_unpack(bits, fields, job) for bits, fields in packed]
     with _limit(seconds):
         return [asdict(evaluation) for evaluation in evaluate_chunk(job, masks)]
 
@@ -74,11 +80,13 @@ def evaluations_of(outcome: Outcome, masks: Chunk, job: Job) -> list[Evaluation]
         raise LostTaskError(outcome.reason)
     try:
         evaluations = [_evaluation(fields) for fields in outcome.value]
-        if [evaluation.mask for evaluation in evaluations] != [mask.hash for mask in masks]:
+        if [evaluation.mask for evaluation in evaluations] != [mask.key for mask in masks]:
             raise ValueError("its evaluations are of other masks")
         for evaluation in evaluations:
             if evaluation.status not in STATUSES or set(evaluation.terms) != {*BUILT_IN_TERMS, *job.terms}:
                 raise ValueError(f"an evaluation is {evaluation}")
+            if job.brief.inherit and not evaluation.has_failed and evaluation.snapshot is None:
+                raise ValueError("an evaluation has no snapshot")
             for number in (*evaluation.terms.values(), *(getattr(evaluation, name) for name in NUMBERS)):
                 float(number)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -87,13 +95,21 @@ def evaluations_of(outcome: Outcome, masks: Chunk, job: Job) -> list[Evaluation]
 
 
 def _evaluation(fields: dict[str, Any]) -> Evaluation:
-    evidence = fields["evidence"]
-    return Evaluation(**fields | {"evidence": None if evidence is None else Evidence(**evidence)})
+    evidence, snapshot = fields["evidence"], fields["snapshot"]
+    apart = {
+        "evidence": None if evidence is None else Evidence(**evidence),
+        "snapshot": None if snapshot is None else Snapshot(**snapshot),
+    }
+    return Evaluation(**fields | apart)
 
 
-def _unpack(bits: bytes, job: Job) -> Mask:
+def _unpack(bits: bytes, fields: dict[str, Any] | None, job: Job) -> Mask:
     unpacked = np.unpackbits(np.frombuffer(bits, np.uint8), count=job.problem.prunable_count)
-    return Mask(unpacked.view(np.bool_), job.problem.shapes)
+    mask = Mask(unpacked.view(np.bool_), job.problem.shapes)
+    if fields is not None:
+        mask.snapshot = Snapshot(**fields)
+        mask.parent = mask.snapshot.digest
+    return mask
 
 
 @contextmanager

@@ -44,6 +44,19 @@ def test_killed_again_and_again(whole: Path, tmp_path: Path, launcher: tuple[obj
     kill_at_random(whole, tmp_path / "run", launcher, SMALL, kills=3)
 
 
+INHERIT = (
+    *("--model", "mlp", "--epochs", 24, "--fitness-epochs", 1, "--k", 2, "--offspring", 6, "--inherit"),
+    *("--first-sparsity", 0.5, "--drop", "magnitude"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("launcher", [(), SCOOP], ids=["serial", "scoop"])
+def test_inherited_weights_killed_at_ten_random_moments(tmp_path: Path, launcher: tuple[object, ...]) -> None:
+    whole = tmp_path / "whole"
+    assert python(EVOLVE, *INHERIT, "--out", whole)[0] == 0
+    kill_at_random(whole, tmp_path / "run", launcher, INHERIT, kills=10)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [(), SCOOP], ids=["serial", "scoop"])
 def test_killed_at_ten_random_moments(tmp_path: Path, launcher: tuple[object, ...]) -> None:

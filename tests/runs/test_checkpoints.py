@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from evoprune.masks.snapshot import Snapshot
 from evoprune.operators import Evidence
 from evoprune.runs.checkpoints import Checkpoints, read_checkpoint
 from evoprune.runs.tensors import pack_tensors, parts_of
@@ -94,24 +95,28 @@ def test_a_damaged_step_is_made_again(tmp_path: Path, kind: str, damage: Callabl
     assert checkpoints.step("winner", never)[0]["epochs"] == [1, 2]
 
 
+def apart(found: list[Evidence]) -> dict[str, tuple[Evidence | None, Snapshot | None]]:
+    return {evidence.mask: (evidence, None) for evidence in found}
+
+
 def test_evidence_comes_back_by_generation(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     found = [Evidence(mask, np.array([i, 5]), np.array([], np.int32)) for i, mask in enumerate(MASKS)]
-    checkpoints.save_evidence(2, found[:2])
-    checkpoints.save_evidence(2, found[2:])
-    back = checkpoints.load_evidence(2)
-    assert [(mask, evidence.still.tolist(), evidence.grow.tolist()) for mask, evidence in back.items()] == [
+    checkpoints.save_findings(2, apart(found[:2]))
+    checkpoints.save_findings(2, apart(found[2:]))
+    back = checkpoints.load_findings(2)
+    assert [(mask, evidence.still.tolist(), evidence.grow.tolist()) for mask, (evidence, _) in back.items()] == [
         (mask, [i, 5], []) for i, mask in enumerate(MASKS)
     ]
-    assert back[MASKS[0]].grow.dtype == np.int32
-    assert checkpoints.load_evidence(1) == {}
+    assert back[MASKS[0]][0].grow.dtype == np.int32
+    assert checkpoints.load_findings(1) == {}
 
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("kind", ["json", "safetensors"])
 def test_every_flipped_bit_of_evidence_is_missing_or_harmless(tmp_path: Path, kind: str) -> None:
     checkpoints, (mask, *_) = Checkpoints(tmp_path), MASKS
-    checkpoints.save_evidence(2, [Evidence(mask, np.arange(3), np.arange(2))])
+    checkpoints.save_findings(2, apart([Evidence(mask, np.arange(3), np.arange(2))]))
     place = tmp_path / "evidence-000002"
     whole = {path: path.read_bytes() for path in place.iterdir()}
     lost = 0
@@ -121,16 +126,16 @@ def test_every_flipped_bit_of_evidence_is_missing_or_harmless(tmp_path: Path, ki
         if flip(place / f"{mask}.{kind}", bit):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = checkpoints.load_evidence(2)
+                found = checkpoints.load_findings(2)
             lost += not found
-            assert {h: (e.still.tolist(), e.grow.tolist()) for h, e in found.items()} in ({}, {mask: ([0, 1, 2], [0, 1])})
+            assert {h: (e.still.tolist(), e.grow.tolist()) for h, (e, _) in found.items()} in ({}, {mask: ([0, 1, 2], [0, 1])})
     assert lost
 
 
 def test_states_and_evidence_that_are_no_longer_needed_are_removed(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for gen in range(5):
-        checkpoints.save_evidence(gen, [Evidence(MASKS[0], np.array([1]), np.array([2]))])
+        checkpoints.save_findings(gen, apart([Evidence(MASKS[0], np.array([1]), np.array([2]))]))
         checkpoints.save_state(gen + 1, {"gen": gen + 1}, {})
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "evidence-000004", *(f"generation-{gen:06d}.{kind}" for gen in (4, 5) for kind in ("json", "safetensors"))
@@ -141,7 +146,7 @@ def test_states_and_evidence_that_are_no_longer_needed_are_removed(tmp_path: Pat
 def test_after_a_generation_all_is_dropped(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     for gen in (1, 2):
-        checkpoints.save_evidence(gen, [Evidence(MASKS[0], np.array([1]), np.array([2]))])
+        checkpoints.save_findings(gen, apart([Evidence(MASKS[0], np.array([1]), np.array([2]))]))
         checkpoints.save_state(gen, {}, {})
     (tmp_path / "generation-000002.json").rename(tmp_path / "generation-000002.json.damaged")
     checkpoints.step("bests-0", compute)

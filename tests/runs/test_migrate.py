@@ -105,7 +105,7 @@ def test_checkpoints_of_their_first_format(tmp_path: Path) -> None:
     facts, tensors = checkpoints.step("winner", never)
     assert (facts, tensors["w"].tolist()) == ({"loss": None}, [1.0, 1.0])
     assert checkpoints.load_state(lambda facts, tensors: (facts, tensors["bits"].tolist())) == ({"gen": 3}, [[7]])
-    evidence = [(mask, e.still.tolist(), e.grow.tolist()) for mask, e in checkpoints.load_evidence(3).items()]
+    evidence = [(mask, e.still.tolist(), e.grow.tolist()) for mask, (e, _) in checkpoints.load_findings(3).items()]
     assert evidence == [(MASKS[0], [1, 2], [3])]
 
 

@@ -33,6 +33,7 @@ def require(evolution: Evolution, sparsity: float, n: int, objectives: int) -> N
     _require_starts(evolution)
     _require_steady(evolution)
     _require_rising(evolution, sparsity, n)
+    _require_inheritance(evolution, objectives)
     _require_selection(evolution, objectives)
     _require_bounds(evolution, sparsity, n)
     largest = max(evolution.first, evolution.k + evolution.children)
@@ -59,10 +60,9 @@ def _require_numbers(evolution: Evolution) -> None:
         ("tournament_size", 1),
         ("hall_of_fame", 1),
         ("elites", 0),
-        ("sparsify", 1),
     ):
         _require_count(name, getattr(evolution, name), least)
-    for name in ("offspring", "starts", "evaluations", "patience", "slots"):
+    for name in ("offspring", "starts", "evaluations", "patience", "slots", "sparsify"):
         if getattr(evolution, name) is not None:
             _require_count(name, getattr(evolution, name), 1)
     if evolution.seconds is not None and not (isinstance(evolution.seconds, (int, float)) and evolution.seconds > 0):
@@ -90,7 +90,7 @@ def _require_starts(evolution: Evolution) -> None:
         raise InputError(
             f"starts are {evolution.starts}, but start is {evolution.start}; expected random among them, to fill up."
         )
-    least = evolution.first + (0 if evolution.first_sparsity is None else evolution.sparsify * evolution.children)
+    least = evolution.first + (0 if evolution.first_sparsity is None else evolution.rising * evolution.children)
     if evolution.evaluations is not None and evolution.evaluations < least:
         until = "in the first generation" if evolution.first_sparsity is None else "until sparsity has risen"
         raise InputError(f"evaluations are {evolution.evaluations}, but there are {least} {until}; expected at least as many.")
@@ -115,8 +115,27 @@ def _require_rising(evolution: Evolution, sparsity: float, n: int) -> None:
         raise InputError(f"first_sparsity is {evolution.first_sparsity}; expected at most the sparsity, {sparsity}.")
     if "sparsity" in evolution.mutation:
         raise InputError("first_sparsity is given, and the mutation sparsity; expected one of them.")
-    if evolution.generations < evolution.sparsify:
-        raise InputError(f"generations are {evolution.generations}; expected at least sparsify, {evolution.sparsify}.")
+    if evolution.generations < evolution.rising:
+        raise InputError(f"generations are {evolution.generations}; expected at least sparsify, {evolution.rising}.")
+
+
+def _require_inheritance(evolution: Evolution, objectives: int) -> None:
+    if not evolution.inherit:
+        return
+    refused = {
+        "algorithm generational": evolution.algorithm != "mu+lambda",
+        "steady_state": evolution.steady_state,
+        "patience": evolution.patience is not None,
+        "the mutation sparsity": "sparsity" in evolution.mutation,
+        "several objectives": objectives > 1,
+    }
+    if given := [name for name, is_given in refused.items() if is_given]:
+        raise InputError(f"inherit is given with {', '.join(given)}; expected mu+lambda with one fitness, and none of these.")
+    if evolution.children < evolution.k:
+        raise InputError(
+            f"offspring are {evolution.children} and k is {evolution.k}, with inherit; expected at least k: every parent has a "
+            f"child that continues from it."
+        )
 
 
 def _require_selection(evolution: Evolution, objectives: int) -> None:

@@ -13,9 +13,8 @@ from deap import tools
 from torch import Tensor
 
 from evoprune.evaluation.terms import FAILED
-from evoprune.masks.evidence import Evidence
 from evoprune.masks.mask import Mask
-from evoprune.runs.checkpoints import Content
+from evoprune.runs.checkpoints import Content, evidence_of, evidence_tensors, pack_snapshot, unpack_snapshot
 from evoprune.runs.journal import Journal
 from evoprune.search.evolution.state import State
 
@@ -45,18 +44,24 @@ def pack(state: State) -> Content:
     """Returns a state as JSON values and tensors."""
     pending = [mask for chunk in state.pending for mask in chunk]
     kept = (*state.population, *state.hall_of_fame, *(mask for _, mask in state.bests), *pending)
-    hashes = {id(mask): mask.hash for mask in kept}  # a mask may be in several of them
-    distinct = {hashes[id(mask)]: mask for mask in kept}
-    place = {mask_hash: i for i, mask_hash in enumerate(distinct)}
-    number = {key: place[mask_hash] for key, mask_hash in hashes.items()}
+    names = {id(mask): _name(mask) for mask in kept}  # a mask may be in several of them
+    distinct = {names[id(mask)]: mask for mask in kept}
+    place = {name: i for i, name in enumerate(distinct)}
+    number = {key: place[name] for key, name in names.items()}
     tensors = {"bits": torch.from_numpy(np.array([np.packbits(mask.bits) for mask in distinct.values()]))}
     for i, mask in enumerate(state.population):
         if mask.evidence is not None:
-            tensors[f"still/{i}"] = torch.tensor(mask.evidence.still)
-            tensors[f"grow/{i}"] = torch.tensor(mask.evidence.grow)
+            tensors |= evidence_tensors(str(i), mask.evidence)
+    snapshots: dict[str, Any] = {}
+    for i, mask in enumerate(distinct.values()):
+        if mask.snapshot is not None:
+            snapshots[str(i)], its = pack_snapshot(str(i), mask.snapshot)
+            tensors |= its
     facts = {
         "gen": state.gen,
-        "masks": list(distinct),
+        "masks": [mask.hash for mask in distinct.values()],
+        "parents": [mask.parent for mask in distinct.values()],
+        "snapshots": snapshots,
         "fitness": [list(mask.fitness.values) for mask in distinct.values()],
         "population": [number[id(mask)] for mask in state.population],
         "hall_of_fame": [number[id(mask)] for mask in state.hall_of_fame],
@@ -92,12 +97,15 @@ def unpack(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], shapes: Shap
             raise ValueError("a mask has another hash")
         if facts["fitness"][i]:
             mask.fitness.values = [FAILED if value is None else value for value in facts["fitness"][i]]
+        mask.parent = facts["parents"][i] if "parents" in facts else ""
+        if str(i) in facts.get("snapshots", {}):
+            mask.snapshot = unpack_snapshot(str(i), facts["snapshots"][str(i)], tensors)
         return mask
 
     population = [mask_of(i) for i in facts["population"]]
     for i, mask in enumerate(population):
         if f"still/{i}" in tensors:
-            mask.evidence = Evidence(mask.hash, tensors[f"still/{i}"].numpy(), tensors[f"grow/{i}"].numpy())
+            mask.evidence = evidence_of(str(i), mask.hash, tensors)
     hall_of_fame.items = [mask_of(i) for i in facts["hall_of_fame"]]
     hall_of_fame.keys = [mask.fitness for mask in reversed(hall_of_fame.items)]
     variation = np.random.default_rng()
@@ -118,6 +126,10 @@ def unpack(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], shapes: Shap
         pending=[[mask_of(i) for i in chunk] for chunk in facts["pending"]],
         exhausted=facts["exhausted"],
     )
+
+
+def _name(mask: Mask) -> tuple[str, str]:
+    return mask.key, "" if mask.snapshot is None else mask.snapshot.digest
 
 
 def _logbook(content: Mapping[str, Any]) -> tools.Logbook:

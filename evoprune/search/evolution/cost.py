@@ -28,6 +28,8 @@ def cost_of(problem: Problem, evolution: Evolution, brief: int, sparsity: float)
     Returns:
         Epochs to epochs of dense training; infinite for fewer epochs than a brief training has.
     """
+    if evolution.inherit:
+        return lambda epochs: _inherited_cost(problem, evolution, brief, sparsity, epochs)
     n, weights, density = len(problem.part("train")[0]), problem.prunable_count, 1 - sparsity
     kept = [evolution.survivors_at(gen, sparsity, weights) for gen in range(1, evolution.generations + 1)]
     densities = [density if survivors is None else survivors / weights for survivors in kept]
@@ -43,6 +45,21 @@ def cost_of(problem: Problem, evolution: Evolution, brief: int, sparsity: float)
         return math.inf if epochs < brief else search + sum(starts) + epochs * density
 
     return cost
+
+
+def _inherited_cost(problem: Problem, evolution: Evolution, brief: int, sparsity: float, epochs: int) -> float:
+    """Returns the cost of a population that trains through the recipe, and of its winner for the rest."""
+    if epochs < brief:
+        return math.inf
+    through, n = evolution.through(epochs, brief), len(problem.part("train")[0])
+    if evolution.first_sparsity is not None and through.generations < through.rising:
+        return math.inf  # refused
+    kept = [through.survivors_at(gen, sparsity, problem.prunable_count) for gen in range(1, through.generations + 1)]
+    densities = [1 - sparsity if survivors is None else survivors / problem.prunable_count for survivors in kept]
+    evidence = through.most_evaluations * min(BATCH, n) / n if through.evidence(sparsity) else 0.0
+    population = through.first * (1 - through.begin(sparsity)) + through.children * math.fsum(densities)
+    rest = epochs - brief * (through.generations + 1)
+    return population * brief + evidence + rest * (1 - sparsity)
 
 
 def _training_cost(problem: Problem, name: str, sparsity: float, epochs: int) -> float:

@@ -63,7 +63,8 @@ class EvolveOptions(SearchOptions):
     """Also train the fittest mask of the first generation, which k-starts would have chosen (if sparsity rises, of the first
     generation at the final sparsity)."""
     trained_bests: int = 8
-    """Number of the generations' fittest masks that are trained fully, too, for the figure of accuracy against fitness."""
+    """Number of the generations' fittest masks that are trained fully, too, for the figure of accuracy against fitness; none
+    with --inherit."""
     chunk_size: int = 8
     """Masks that are trained together, if the engine can."""
     evolution: Evolution = field(default_factory=Evolution)
@@ -83,7 +84,7 @@ class Evolve:
     Options = EvolveOptions
 
     def __init__(self, session: Session, options: EvolveOptions) -> None:
-        self.session, self.options, self.evolution = session, options, evolution_of(options)
+        self.session, self.options, self.evolution = session, options, evolution_of(options, session.problem)
         problem, objectives = session.problem, len(session.evaluator.objectives)
         self.operators = base.Toolbox()
         variation = session.generator("variation")
@@ -104,7 +105,7 @@ class Evolve:
     def ask(self) -> list[Mask]:
         """Returns the children of the next generation that have no fitness yet; at first, the first masks."""
         self._began = time.perf_counter()
-        self._next = self.state.snapshot()  # the state stays as it was, so that it can be saved at any time
+        self._next = self.state.copy()  # the state stays as it was, so that it can be saved at any time
         self._children, self._earlier = list(self.starts.masks), set(self.session.evaluator.known)
         if self._next.gen:
             if self.evolution.children >= MANY:
@@ -124,16 +125,18 @@ class Evolve:
         living = {mask.hash: mask.evidence for mask in state.population} if bare else {}
         for mask in bare:
             mask.evidence = living.get(mask.hash)
-        if rising is not None:
+        inherits = self.evolution.inherit
+        if rising is not None or inherits:
             state.population = []
-            state.bests.clear()
             state.hall_of_fame.clear()
+        if rising is not None:
+            state.bests.clear()
         state.population = replace(state, self._children, self.operators, self.evolution)
-        improve(state, self._children, len(evaluator.objectives))
+        improve(state, self._children, len(evaluator.objectives), anew=inherits)
         new = set(evaluator.known) - self._earlier
         log_generation(state.logbook, gen, state.population, state.bests[-1][1], evaluator.known, new)
         # a resumed run does not have the evidence of evaluations before it, so only the living keep theirs
-        evaluator.known |= {h: replace_fields(evaluator.known[h], evidence=None) for h in new}
+        evaluator.known |= {key: replace_fields(evaluator.known[key], evidence=None, snapshot=None) for key in new}
         state.gen += 1
         state.seconds += time.perf_counter() - self._began
         self._enter(state)
@@ -149,7 +152,7 @@ class Evolve:
         total = evolution.generations + 1
         with save_on_signals(self.save), session.bar(total, "generations", initial=self.state.gen, unit="gen") as self._bar:
             while not self.finished and not (evolution.steady_state and self.state.gen):
-                first = not self.state.gen or self._rising is not None
+                first = not self.state.gen or self._rising is not None or evolution.inherit
                 masks = self.ask()
                 evaluations = session.evaluate(masks, self.state.gen)
                 if first:
@@ -157,7 +160,7 @@ class Evolve:
                 self.tell(masks)
             if not self.finished:
                 slots = session.journal.keep("slots", lambda: evolution.slots or session.count_workers())
-                steady = Steady(self.state.snapshot(), session, self.operators, evolution, slots)
+                steady = Steady(self.state.copy(), session, self.operators, evolution, slots)
                 for state in steady.states(session.journal.arrivals(self.state.gen)):
                     self._enter(state)
         state = self.state
@@ -217,25 +220,25 @@ class Evolve:
     def report(self, history: History, trainings: Mapping[str, FinalTraining]) -> dict[str, Any]:
         """Trains the generations' fittest masks, and returns the cost of the search and its course in numbers."""
         session, state = self.session, self.state
-        restart, known = self.options.restart, session.evaluator.known
+        restart, known, inherits = self.options.restart, session.evaluator.known, self.evolution.inherit
         done = {} if restart else {training.mask.hash: training for training in trainings.values()}
-        history.bests = train_bests(session, state, self.options.trained_bests, done)
+        history.bests = [] if inherits else train_bests(session, state, self.options.trained_bests, done)
         return {
             "k": self.evolution.k,
             "generations": state.gen - 1,
             "evaluations": len(known),
             "stopped_by": reason_to_stop(state, self.evolution),
             "hall_of_fame": len(state.hall_of_fame),
-            **describe_cost(session, restart, trainings["winner"], self.starts.spent),
+            **describe_cost(session, restart, trainings["winner"], self.starts.spent, state.bests[-1][1]),
             **describe_failures(known.values()),
         }
 
     @staticmethod
     def evaluator(problem: Problem, options: EvolveOptions) -> dict[str, Any]:
         """Returns the sparsity of the first masks, and how much evidence an evaluation takes."""
-        evolution = evolution_of(options)
-        begin = evolution.begin(float(options.sparsity))
-        return {"sparsity": begin, "evidence": evolution.evidence(options.sparsity), "drop": evolution.drop}
+        evolution = evolution_of(options, problem)
+        begin, evidence = evolution.begin(float(options.sparsity)), evolution.evidence(options.sparsity)
+        return {"sparsity": begin, "evidence": evidence, "drop": evolution.drop, "inherit": evolution.inherit}
 
     @staticmethod
     def plan(problem: Problem, options: EvolveOptions) -> Plan:
@@ -249,12 +252,14 @@ class Evolve:
         Raises:
             InputError: A value out of range, an unknown name, or values that do not go together.
         """
-        evolution, names = options.evolution, objectives_of(options)
+        evolution, names = evolution_of(options, problem), objectives_of(options)
         require(evolution, float(options.sparsity), problem.prunable_count, len(names))
-        if evolution_of(options) != evolution:
+        if evolution.inherit and options.fitness_epochs == 0:
+            raise InputError("inherit is given with fitness_epochs 0; expected at least 1: a generation trains for so many.")
+        if evolution.drop != options.evolution.drop:
             warnings.warn(
                 f"networks that are not trained (fitness_epochs 0) have not moved: survivors are dropped by magnitude, and not "
-                f"by {evolution.drop} movement.",
+                f"by {options.evolution.drop} movement.",
                 stacklevel=5,
             )
         if "sparsity" in names and "sparsity" not in evolution.mutation:
@@ -266,7 +271,7 @@ class Evolve:
     @staticmethod
     def settings(problem: Problem, options: EvolveOptions) -> dict[str, Any]:
         """Returns the options as a run records them."""
-        evolution = evolution_of(options)
+        evolution = evolution_of(options, problem)
         given = given_masks(problem, evolution, evolution.begin(options.sparsity))
         names = ("layer_densities", "fitness_epochs", "chunk_size", "restart", "controls", "trained_bests")
         return {
@@ -297,9 +302,9 @@ class Evolve:
         return cost_of(problem, options.evolution, options.fitness_epochs, options.sparsity)
 
 
-def evolution_of(options: EvolveOptions) -> Evolution:
+def evolution_of(options: EvolveOptions, problem: Problem) -> Evolution:
     """Returns the options of the evolution; networks that are not trained have not moved, and lose weights by magnitude."""
-    evolution = options.evolution
+    evolution = options.evolution.through(problem.recipe.epochs, options.fitness_epochs)
     moved = options.fitness_epochs > 0 or evolution.drop not in ("absolute", "relative")
     return evolution if moved or not evolution.evidence(options.sparsity) else replace_fields(evolution, drop="magnitude")
 

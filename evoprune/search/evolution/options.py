@@ -86,8 +86,13 @@ class Evolution:
     """Sparsity of the first generation, if it is to rise: in each of the next --sparsify generations the survivors become fewer
     by the same factor, until --sparsity is reached. --drop says which weights children lose; they replace their parents.
     None: --sparsity."""
-    sparsify: int = 5
-    """Generations over which sparsity rises from --first-sparsity."""
+    sparsify: int | None = None
+    """Generations over which sparsity rises from --first-sparsity. None: 5, or half of the generations with --inherit."""
+    inherit: bool = False
+    """Let children continue training from their parent's weights. A generation is then a piece of the recipe, of
+    --fitness-epochs, and the population trains through the recipe once. In each generation every parent has a child that
+    continues unchanged (while sparsity rises, less its lowest survivors), and the others are bred; the fittest k of the
+    children are the next parents."""
     min_sparsity: float | None = None
     """Least sparsity that the mutation sparsity may reach. None: 1 - 1.5 times the density."""
     max_sparsity: float | None = None
@@ -115,8 +120,28 @@ class Evolution:
         """Returns the fraction of the survivors that evidence has to name; 0 for none."""
         named = self.among * max(self.fraction, self.last_fraction) if "informed" in self.mutation else 0.0
         if self.first_sparsity is not None:
-            named = max(named, self.among * (1 - ((1 - sparsity) / (1 - self.first_sparsity)) ** (1 / self.sparsify)))
+            left = ((1 - sparsity) / (1 - self.first_sparsity)) ** (1 / self.rising)
+            regrown = left * max(self.fraction, self.last_fraction) if self.inherit else 0.0
+            named = max(named, self.among * (1 - left + regrown))
         return min(1.0, named)
+
+    @property
+    def rising(self) -> int:
+        """Generations over which sparsity rises, if it does."""
+        if self.sparsify is not None:
+            return self.sparsify
+        return max(1, self.generations // 2) if self.inherit else 5
+
+    def through(self, epochs: int, brief: int) -> Evolution:
+        """Returns these options for a recipe: with inherited weights, no more generations than it has pieces.
+
+        Args:
+            epochs: The recipe's epochs.
+            brief: Epochs of a piece.
+        """
+        if not self.inherit:
+            return self
+        return dataclasses.replace(self, generations=min(self.generations, max(0, epochs // max(1, brief) - 1)))
 
     def begin(self, sparsity: float) -> float:
         """Returns the sparsity of the first generation."""
@@ -124,10 +149,10 @@ class Evolution:
 
     def survivors_at(self, gen: int, sparsity: float, n: int) -> int | None:
         """Returns how many of n weights a generation's masks keep, while sparsity rises; None where it does not."""
-        if self.first_sparsity is None or not 0 < gen <= self.sparsify:
+        if self.first_sparsity is None or not 0 < gen <= self.rising:
             return None
         first, last = survivors_of(self.first_sparsity, n), survivors_of(sparsity, n)
-        return last if gen == self.sparsify else round(first * (last / first) ** (gen / self.sparsify))
+        return last if gen == self.rising else round(first * (last / first) ** (gen / self.rising))
 
     def fraction_at(self, gen: int) -> float:
         """Returns the fraction that the mutants of a generation exchange, from 1 on."""

@@ -42,7 +42,7 @@ class State:
     pending: list[list[Mask]] = field(default_factory=list)
     exhausted: bool = False
 
-    def snapshot(self) -> State:
+    def copy(self) -> State:
         """Returns a copy that stays as it is while a search goes on; masks with fitness are shared, for they stay the same."""
         masks = (*self.population, *self.hall_of_fame, *(mask for _, mask in self.bests))
         return copy.deepcopy(self, {id(mask): mask for mask in masks})

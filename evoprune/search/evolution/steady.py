@@ -158,4 +158,4 @@ class Steady:
         state.gen += 1
         state.seconds += now - self.began
         self.began, self.arrived = now, []
-        return state.snapshot()
+        return state.copy()

@@ -34,24 +34,26 @@ def replace(state: State, children: Sequence[Mask], toolbox: base.Toolbox, evolu
     if evolution.algorithm == "generational":
         elites = tools.selBest(state.population, evolution.elites)
         return _usable(distinct([*elites, *tools.selBest(children, len(children))]))[: evolution.k]
-    pool = _usable(distinct([*state.population, *children]))
+    # who inherited weights has trained further than its parents
+    pool = _usable(distinct(children if evolution.inherit else [*state.population, *children]))
     with seeds.global_random(state.selection):
         return list(toolbox.select(pool, min(evolution.k, len(pool))))
 
 
-def improve(state: State, children: Sequence[Mask], objectives: int) -> None:
+def improve(state: State, children: Sequence[Mask], objectives: int, anew: bool = False) -> None:
     """Enters children in the hall of fame, and the fittest of them among the bests if it is fitter than any before.
 
     Args:
         state: The state, which is changed.
         children: The children, with their fitness; those that failed do not count.
         objectives: Number of objectives; with several, a change of the Pareto front is an improvement, too.
+        anew: The fittest enters whatever came before: it has trained further.
     """
     front = {mask.fitness.values for mask in state.hall_of_fame}
     usable = [child for child in children if child.fitness.values[0] != FAILED]
     state.hall_of_fame.update(usable)
     fittest = max(usable, key=lambda mask: mask.fitness, default=None)
-    if fittest is not None and (not state.bests or fittest.fitness > state.bests[-1][1].fitness):
+    if fittest is not None and (anew or not state.bests or fittest.fitness > state.bests[-1][1].fitness):
         if state.bests and state.bests[-1][0] == state.gen:
             state.bests.pop()  # one a generation
         state.bests.append((state.gen, copy.deepcopy(fittest)))
@@ -62,7 +64,7 @@ def improve(state: State, children: Sequence[Mask], objectives: int) -> None:
 
 def reason_to_stop(state: State, evolution: Evolution) -> str:
     """Returns why no further generation is made; empty where one is, as always while sparsity rises."""
-    if evolution.first_sparsity is not None and state.gen <= evolution.sparsify:
+    if evolution.first_sparsity is not None and state.gen <= evolution.rising:
         return ""
     if state.exhausted and not state.pending:
         return "no new mask was found"

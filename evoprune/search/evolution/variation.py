@@ -62,19 +62,41 @@ def vary(state: State, toolbox: base.Toolbox, evolution: Evolution, survivors: i
         survivors: How many weights the children keep, while sparsity rises: then all are mutants, by
             :func:`evoprune.operators.mutation.shrink`. None: as many as their parents.
     """
+    if evolution.inherit:
+        return _raise(state, toolbox, evolution, survivors)
+    return _breed(state, toolbox, evolution, survivors, evolution.children)
+
+
+def _raise(state: State, toolbox: base.Toolbox, evolution: Evolution, survivors: int | None) -> list[Mask]:
+    """Returns children that continue from their parents: for each parent one that is not varied, and others that are bred."""
+    children: list[Mask] = [toolbox.clone(parent) for parent in state.population]
+    for child in children:
+        if survivors is not None:
+            shrink(child, rng=state.variation, survivors=survivors, missing="silent")
+    rest = evolution.children - len(children)
+    children += _breed(state, toolbox, evolution, survivors, rest) if rest > 0 else []
+    for child in children:
+        del child.fitness.values
+        child.parent = "" if child.snapshot is None else child.snapshot.digest
+    return children
+
+
+def _breed(state: State, toolbox: base.Toolbox, evolution: Evolution, survivors: int | None, count: int) -> list[Mask]:
     bound = copy.copy(toolbox)
     if survivors is not None:
-        bound.register("mutate", shrink, rng=state.variation, survivors=survivors, among=evolution.among, missing="silent")
+        more = {"fraction": evolution.fraction_at(state.gen), "grow": evolution.grow} if evolution.inherit else {}
+        options = {"survivors": survivors, "among": evolution.among, "missing": "silent", **more}
+        bound.register("mutate", shrink, rng=state.variation, **options)
         with seeds.global_random(state.selection):
-            return list(algorithms.varOr(state.population, bound, evolution.children, 0.0, 1.0))
+            return list(algorithms.varOr(state.population, bound, count, 0.0, 1.0))
     bound.register("mate", toolbox.mate, rng=state.variation)
     bound.register("mutate", toolbox.mutate, rng=state.variation, fraction=evolution.fraction_at(state.gen))
     population = state.population
     pairs = evolution.crossover_probability if len(population) > 1 else 0.0
     with seeds.global_random(state.selection):
         if evolution.algorithm == "mu+lambda":
-            children = algorithms.varOr(population, bound, evolution.children, pairs, 1 - pairs)
+            children = algorithms.varOr(population, bound, count, pairs, 1 - pairs)
         else:
-            parents = toolbox.select(population, evolution.children)
+            parents = toolbox.select(population, count)
             children = algorithms.varAnd(parents, bound, pairs, evolution.mutation_probability)
     return list(children)

@@ -176,7 +176,7 @@ def test_a_snapshot_stays_as_it_is() -> None:
     state = make_state()
     waiting = ep.random_mask(SHAPES, 0.8, np.random.default_rng(9))
     state.pending = [[waiting]]
-    snapshot = state.snapshot()
+    snapshot = state.copy()
     assert all(a is b for a, b in zip(snapshot.population, state.population, strict=True))  # they stay the same
     waiting.fitness.values = (1.0,)
     state.population.pop()
