@@ -50,6 +50,22 @@ INHERIT = (
 )  # fmt: skip
 
 
+def test_inherited_weights_killed_twice(tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    assert python(EVOLVE, *INHERIT, "--out", whole)[0] == 0
+    kill_at_random(whole, tmp_path / "run", SCOOP, INHERIT, kills=2)
+
+
+@pytest.mark.parametrize("workers", ["pool:2", pytest.param("dask:2", marks=pytest.mark.slow)])
+def test_inherited_weights_on_other_workers(tmp_path: Path, workers: str) -> None:
+    short = (*INHERIT, "--epochs", 6)
+    for name, kind in (("whole", "serial"), ("run", workers)):
+        code, output = python(EVOLVE, *short, "--workers", kind, "--out", tmp_path / name)
+        assert code == 0, output
+    assert_same(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [(), SCOOP], ids=["serial", "scoop"])
 def test_inherited_weights_killed_at_ten_random_moments(tmp_path: Path, launcher: tuple[object, ...]) -> None:
     whole = tmp_path / "whole"

@@ -298,7 +298,7 @@ def test_killed_and_run_again_it_redoes_no_finished_cell(table: Path, tmp_path: 
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("workers", ["scoop", pytest.param("dask:2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", ["scoop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dask:2", "pool:2"))])
 def test_workers_do_the_cells_and_give_the_same(table: Path, tmp_path: Path, workers: str) -> None:
     folder = tmp_path / "table"
     launcher = ["-m", "evoprune.scoop", "-n", 2] if workers == "scoop" else []
