@@ -33,6 +33,8 @@ _EVOLVE = {**_ALONE, "fitness": "loss", "trained_bests": 0}
 # The best options found; see RESULTS.md.
 _RISING = Evolution(k=2, offspring=4, generations=5, first_sparsity=0.8, drop="magnitude", among=1.2)
 _FIXED = Evolution()
+# Lineages that are pruned gradually; every parent has one child, and the fittest of the last generation wins.
+_INHERIT = Evolution(k=2, offspring=2, generations=10_000, inherit=True, first_sparsity=0.5, drop="magnitude", among=1.0)
 _DISSIPATED = replace(_RISING, start=("dissipate",))
 _DISSIPATED_FIXED = Evolution(k=4, offspring=16, generations=10, start=("dissipate",), fraction=0.02, last_fraction=0.005)
 
@@ -56,6 +58,9 @@ VARIANTS: dict[str, Variant] = {
     **{name: _BASELINES[name] for name in ("snip", "grasp", "synflow", "magnitude", "erk", "random")},
     **{name: Variant(name) for name in ("gmp", "granet", "rigl", "set")},
     **_BASELINES,
+    "evolve-gmp": Variant("evolve-gmp", _ALONE),
+    "evolve-gmp-one": Variant("evolve-gmp", {**_ALONE, "starts": 1, "generations": 0}),
+    "evolve-inherit": Variant("evolve", {**_EVOLVE, "evolution": _INHERIT, "fitness_epochs": 1}),
     "dissipate-magnitude": Variant("dissipate", {"movement": "magnitude"}),
     "dissipate-relative": Variant("dissipate", {"movement": "relative"}),
     "evolve-dissipated-fixed": Variant("evolve", {**_EVOLVE, "evolution": _DISSIPATED_FIXED, "fitness_epochs": 2}),

@@ -161,6 +161,12 @@ class Problem:
             )
         return problem
 
+    def with_recipe(self, recipe: Recipe) -> Problem:
+        """Returns this problem with another recipe; data, split and W0 are shared."""
+        twin: Problem = object.__new__(Problem)
+        twin.__dict__.update(self.__dict__, recipe=recipe, refusals={}, programs={})
+        return twin
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean loss of a batch, a scalar."""
         return self._loss(outputs, targets)

@@ -71,6 +71,9 @@ class Journal(Protocol):
             JSON values, in which numbers that are not finite are None, and tensors.
         """
 
+    def has_step(self, name: str) -> bool:
+        """Tells whether a step is recorded; if it is damaged, :meth:`step` still makes it again."""
+
     def record(self, gen: int, evaluations: Sequence[Evaluation]) -> None:
         """Records evaluations of a generation, with their evidence; those that are recorded already stay as they are."""
 
@@ -143,6 +146,10 @@ class Memory:
         """Returns the content of a step as a run would return it."""
         facts, tensors = compute()
         return records.as_json(facts), tensors
+
+    def has_step(self, name: str) -> bool:
+        """Returns False."""
+        return False
 
     def record(self, gen: int, evaluations: Sequence[Evaluation]) -> None:
         """Records nothing."""

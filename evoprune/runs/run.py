@@ -213,6 +213,10 @@ class Run:
         """See :meth:`evoprune.runs.journal.Journal.step`."""
         return self._checkpoints.step(name, compute)
 
+    def has_step(self, name: str) -> bool:
+        """See :meth:`evoprune.runs.journal.Journal.has_step`."""
+        return (self.checkpoint / f"{name}.json").exists()
+
     def record(self, gen: int, evaluations: Sequence[Evaluation]) -> None:
         """Appends evaluations to ``evaluations.csv``, those that it has not yet; evidence and rows are on disk on return."""
         self._checkpoints.save_findings(gen, {e.mask: (e.evidence, e.snapshot) for e in evaluations})

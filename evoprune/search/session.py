@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -20,9 +20,12 @@ from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 from evoprune.runs.journal import Journal
 from evoprune.search.execution import Execution
-from evoprune.workers.base import Workers
+from evoprune.workers.base import Lost, Returned, Workers
 from evoprune.workers.policy import evaluate
+from evoprune.workers.policy import run as run_tasks
+from evoprune.workers.serial import Serial
 
+T = TypeVar("T")
 # if there are more workers, the progress bar does not list them one by one
 NAMED_WORKERS = 4
 
@@ -126,6 +129,29 @@ class Session:
     def run_chunks(self, chunks: Iterable[Chunk], *, slots: int | None = None) -> Iterable[list[Evaluation]]:
         """Evaluates chunks of masks on the workers; see :func:`evoprune.workers.policy.evaluate`."""
         return evaluate(self._workers, self.evaluator.job, chunks, slots)
+
+    def run(self, function: Callable[..., T], arguments: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, T]]:
+        """Calls a function with each of several arguments, on the workers if there are any.
+
+        Args:
+            function: A function at the top of a module.
+            arguments: Its arguments, a tuple a task.
+
+        Yields:
+            Number of a task and its return value, as they finish.
+
+        Raises:
+            RunError: A task was lost, or failed; the message has its traceback.
+        """
+        workers = None if self.evaluating is None else self.evaluating.workers
+        if workers is None or isinstance(workers, Serial):
+            yield from ((i, function(*each)) for i, each in enumerate(arguments))
+            return
+        for i, outcome in run_tasks(workers, function, arguments):
+            if not isinstance(outcome, Returned):
+                reason = outcome.reason if isinstance(outcome, Lost) else outcome.traceback
+                raise RunError(f"a worker could not do a task: {reason}; the same command resumes.")
+            yield i, outcome.value
 
     def count_workers(self) -> int:
         """Returns the number of processes that evaluate."""

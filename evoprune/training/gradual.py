@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
 from evoprune.masks.random import survivors_of
 from evoprune.problem.problem import Problem
-from evoprune.training.ranking import without_last
+from evoprune.training.ranking import layer_numbers, without_last
 from evoprune.training.schedule import Moment
 
 
@@ -29,6 +30,8 @@ class GradualOptions:
     """Steps from one removal to the next. None: one removal at the end of each epoch."""
     scope: Literal["global", "layer"] = "global"
     """global: the smallest weights of all layers go; layer: every layer loses the same fraction of its survivors."""
+    layer_factors: tuple[float, ...] = ()
+    """A factor for each prunable layer, by which its |w| are multiplied before they are compared. Empty: 1 for each."""
 
 
 class Gradual:
@@ -56,6 +59,10 @@ class Gradual:
         self.options = options = options or GradualOptions()
         require_clock(options.every, options.prune_until, "prune_until")
         require_rise(problem, options.first_sparsity, sparsity)
+        factors = options.layer_factors or (1.0,) * len(problem.shapes)
+        if len(factors) != len(problem.shapes) or not all(math.isfinite(factor) and factor > 0 for factor in factors):
+            raise InputError(f"layer_factors are {factors}; expected {len(problem.shapes)} positive numbers, one a layer.")
+        self._factors = np.array(factors)[layer_numbers(problem.shapes)] if options.layer_factors else None
         self.sparsity, self.first_sparsity, self.every = sparsity, options.first_sparsity, options.every
         self._interval = options.every or steps_of(problem)
         self._count = removals_in(problem, self._interval, options.prune_until)
@@ -68,7 +75,9 @@ class Gradual:
         if number > self._count:
             return None
         target = cubic(number / self._count, self.first_sparsity, self.sparsity, moment.problem.prunable_count)
-        masks = [keep_largest(moment, k, target, self.options.scope) for k in range(len(moment.population.masks))]
+        masks = [
+            keep_largest(moment, k, target, self.options.scope, self._factors) for k in range(len(moment.population.masks))
+        ]
         self.log.append([describe_change(moment, k, mask) for k, mask in enumerate(masks)])
         return masks
 
@@ -102,13 +111,22 @@ def cubic(progress: float, first: float, last: float, n: int) -> int:
     return max(survivors_of(last, n), survivors_of(last + (first - last) * (1 - progress) ** 3, n))
 
 
-def keep_largest(moment: Moment, k: int, target: int, scope: str) -> Mask:
-    """Returns the mask of an individual with so many survivors, those of the largest |w|; of equal ones, the first stay."""
+def keep_largest(moment: Moment, k: int, target: int, scope: str, factors: NDArray[np.float64] | None = None) -> Mask:
+    """Returns the mask of an individual with so many survivors, those of the largest |w|; of equal ones, the first stay.
+
+    Args:
+        moment: The moment.
+        k: The individual.
+        target: How many survivors stay.
+        scope: The part that loses the same fraction; see :class:`GradualOptions`.
+        factors: A factor for each prunable weight [n], by which |w| is multiplied; None for 1.
+    """
     mask = moment.population.masks[k]
     if mask.survivors <= target:
         return mask
     values = moment.population.survivor_values(k, moment.population.weights).cpu().numpy()
-    order = np.argsort(-np.abs(values), kind="stable")[::-1]
+    scores = np.abs(values) if factors is None else np.abs(values) * factors[mask.bits]
+    order = np.argsort(-scores, kind="stable")[::-1]
     return without_last(mask, order, target, scope)
 
 

@@ -73,6 +73,8 @@ def test_every_method_does_its_cell_at_the_planned_cost(method: str, tmp_path: P
         "evolve-dissipated": "evolve",
         "evolve-dissipated-fixed": "evolve",
         "evolve-fixed": "evolve",
+        "evolve-inherit": "evolve",
+        "evolve-gmp-one": "evolve-gmp",
         "random-search": "kstarts",
         "random-search-fixed": "kstarts",
     }

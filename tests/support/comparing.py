@@ -20,7 +20,7 @@ def assert_same(a: Path, b: Path) -> None:
     for name in [name for name in tables if name != "bests.csv" or (a / name).exists() or (b / name).exists()]:
         assert table(a / name) == table(b / name), name
     files = [path.relative_to(a) for path in [a / "mask.npz", a / "model.safetensors", *a.glob("hall_of_fame/*")]]
-    assert len(files) > 2
+    assert len(files) > 1
     for name in files:
         assert (a / name).read_bytes() == (b / name).read_bytes(), name
     ours, theirs = (records.read_json(folder / "result.json") for folder in (a, b))
