@@ -61,6 +61,7 @@ VARIANTS: dict[str, Variant] = {
     "evolve-gmp": Variant("evolve-gmp", _ALONE),
     "evolve-gmp-one": Variant("evolve-gmp", {**_ALONE, "starts": 1, "generations": 0}),
     "evolve-inherit": Variant("evolve", {**_EVOLVE, "evolution": _INHERIT, "fitness_epochs": 1}),
+    "imp": Variant("imp"),
     "dissipate-magnitude": Variant("dissipate", {"movement": "magnitude"}),
     "dissipate-relative": Variant("dissipate", {"movement": "relative"}),
     "evolve-dissipated-fixed": Variant("evolve", {**_EVOLVE, "evolution": _DISSIPATED_FIXED, "fitness_epochs": 2}),

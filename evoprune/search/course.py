@@ -18,6 +18,7 @@ from evoprune.engines import auto
 from evoprune.evaluation.evaluator import Evaluator
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
+from evoprune.runs.checkpoints import pack_snapshot, unpack_snapshot
 from evoprune.runs.journal import open_journal
 from evoprune.runs.result import Result, describe_problem, describe_training, trained_model
 from evoprune.search.execution import Execution
@@ -138,11 +139,17 @@ def _find_and_train(name: str, method: Method, session: Session, options: Any) -
         start = time.perf_counter()
         found = method(session, options).find()
         facts = {"search_epochs": found.search_epochs, "search_cost": found.search_cost, "seconds": time.perf_counter() - start}
-        return facts, {"bits": torch.from_numpy(np.packbits(found.mask.bits))}
+        tensors = {"bits": torch.from_numpy(np.packbits(found.mask.bits))}
+        if found.mask.snapshot is not None:
+            facts["snapshot"], its = pack_snapshot("rewound", found.mask.snapshot)
+            tensors |= its
+        return facts, tensors
 
     facts, tensors = session.journal.step("mask", find)
     bits = np.unpackbits(tensors["bits"].numpy(), count=problem.prunable_count).astype(bool)
     mask = Mask(bits, problem.shapes)
+    if "snapshot" in facts:
+        mask.snapshot = unpack_snapshot("rewound", facts["snapshot"], tensors)
     training = train_chosen(session, {"winner": mask}, plan)["winner"]
     dense = multiply_adds(problem, Mask(np.ones(problem.prunable_count, bool), problem.shapes))
     search_epochs = facts["search_epochs"] + plan.last

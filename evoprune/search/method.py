@@ -19,7 +19,10 @@ from evoprune.system.loading import identify_loaded
 
 @dataclass(frozen=True)
 class Found:
-    """A mask, the epochs of training that it took to find it, and their cost in epochs of dense training."""
+    """A mask, the epochs of training that it took to find it, and their cost in epochs of dense training.
+
+    If the mask has a snapshot, its training continues from there, and not from W0.
+    """
 
     mask: Mask
     search_epochs: float = 0.0

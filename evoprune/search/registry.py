@@ -15,15 +15,16 @@ from evoprune.search.course import run
 from evoprune.search.dissipate import Dissipate
 from evoprune.search.evolution.evolve import Evolve
 from evoprune.search.evolution.evolve_gmp import EvolveGmp
+from evoprune.search.imp import Imp
 from evoprune.search.kstarts import KStarts
 from evoprune.search.method import Method
 from evoprune.search.train import Train
 from evoprune.training.registry import SCHEDULES
 
-METHODS: Registry[Method] = Registry(
-    "method",
-    {"kstarts": KStarts, "dissipate": Dissipate, "combine": Combine, "evolve": Evolve, "evolve-gmp": EvolveGmp, "train": Train},
-)
+METHODS: Registry[Method] = Registry("method", {
+    "kstarts": KStarts, "dissipate": Dissipate, "combine": Combine, "evolve": Evolve, "evolve-gmp": EvolveGmp, "imp": Imp,
+    "train": Train,
+})  # fmt: skip
 
 
 def method_names() -> tuple[str, ...]:

@@ -221,6 +221,35 @@ def test_a_schedule_killed_and_resumed(tmp_path: Path, name: str) -> None:
         assert (whole / file).read_bytes() == (folder / file).read_bytes()
 
 
+COURSES = ("experiments/evolve_gmp.py", "--sparsity", 0.95, "--epochs", 20, "--starts", 4, "--generations", 2)
+ROUNDS = ("-m", "evoprune", "imp", "--sparsity", 0.95, "--rounds", 4)
+
+
+@LAUNCHERS
+def test_courses_killed_and_resumed(tmp_path: Path, launcher: tuple[object, ...]) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    assert python(*COURSES, "--out", whole)[0] == 0
+    kill_at_a_checkpoint([*launcher, *COURSES, "--out", folder], folder)
+    kept = {path: path.stat().st_mtime_ns for path in folder.glob("checkpoint/*.json")}
+    assert 1 <= len(kept) < 6
+    code, output = python(*launcher, *COURSES, "--out", folder)
+    assert code == 0, output
+    assert_same(whole, folder)
+    assert (whole / "genes.csv").read_bytes() == (folder / "genes.csv").read_bytes()
+    assert all(path.stat().st_mtime_ns == written for path, written in kept.items())
+
+
+@pytest.mark.slow
+def test_rounds_killed_and_resumed(tmp_path: Path) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    assert python(*ROUNDS, "--out", whole)[0] == 0
+    kill_at_a_checkpoint([*ROUNDS, "--out", folder], folder)
+    assert python(*ROUNDS, "--out", folder)[0] == 0
+    assert result(whole) == result(folder)
+    for file in ("mask.npz", "history.csv", "model.safetensors"):
+        assert (whole / file).read_bytes() == (folder / file).read_bytes()
+
+
 def test_ctrl_c_ends_cleanly_and_resumes(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     arguments = [KSTARTS, "--k", 12, "--epochs", 4, "--fitness-epochs", 3, "--out", folder]
