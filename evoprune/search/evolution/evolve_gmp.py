@@ -206,6 +206,8 @@ class EvolveGmp:
             InputError: A value out of range.
         """
         check_sizes(options)
+        if not (isinstance(options.fitness, str) or callable(options.fitness)):
+            raise InputError(f"fitness is {options.fitness!r}; expected one name: courses have one objective.")
         for name, least in (("k", 1), ("starts", 1), ("offspring", 1), ("generations", 0)):
             value = getattr(options, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:

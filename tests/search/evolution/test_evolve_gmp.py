@@ -182,7 +182,8 @@ def test_bad_layer_factors_are_refused(problem: ep.Problem, factors: tuple[float
 @pytest.mark.parametrize(
     ("given", "named"),
     [
-        ({"k": 0}, "k is 0"), ({"starts": 0}, "starts is 0"), ({"offspring": 0}, "offspring is 0"),
+        ({"k": 0}, "k is 0"), ({"fitness": ("loss", "accuracy")}, "one objective"),
+        ({"starts": 0}, "starts is 0"), ({"offspring": 0}, "offspring is 0"),
         ({"generations": -1}, "generations is -1"), ({"step": 0}, "step is 0"), ({"step": math.nan}, "step is nan"),
         ({"decay_factor": 100}, "decay_factor is 100"), ({"prune_until": 0.95}, "prune_until is 0.95"),
         ({"fan_in_power": 2}, "fan_in_power is 2"), ({"first_sparsity": 0.95}, "first_sparsity is 0.95"),
