@@ -44,7 +44,7 @@ def estimate(problem: Problem, method: Method, options: Any, engine: str) -> dic
         engine: Name of the engine, or ``auto``.
     """
     epochs, n = problem.recipe.epochs, len(problem.part("train")[0])
-    evaluations = method.evaluations(options) if hasattr(method, "evaluations") else 0
+    evaluations = method.evaluations(problem, options) if hasattr(method, "evaluations") else 0
     cost = method.cost(problem, options)(epochs) if hasattr(method, "cost") else float(epochs)
     sparsity = getattr(options, "sparsity", None) or 0.0
     together = chunk_size_of(options) if hasattr(options, "chunk_size") else 1
@@ -53,6 +53,7 @@ def estimate(problem: Problem, method: Method, options: Any, engine: str) -> dic
     steps = cost / max(1 - sparsity, 1e-9) * -(-n // problem.recipe.batch_size)
     weights, width = problem.prunable_count, problem.w0.itemsize
     kept = weights if chosen != "sparse" else (1 - sparsity) * weights
+    snapshots = _snapshots(problem, method, options)
     data = sum(x.numel() * x.element_size() for part in ("train", "validation", "test") for x in problem.part(part))
     return {
         "engine": f"{chosen}, {together} masks at a time",
@@ -60,9 +61,19 @@ def estimate(problem: Problem, method: Method, options: Any, engine: str) -> dic
         "dense epochs": f"{cost:.3g} (search and final training, on surviving weights)",
         "multiply-adds": f"{cost * multiply_adds(problem, dense(problem)):.3g}",
         "memory": _size(data + _COPIES * width * kept * together),
-        "disk": _size(width * problem.parameter_count * 3 + evaluations * 400 + weights / 8),
+        "disk": _size(width * problem.parameter_count * 3 + evaluations * 400 + weights / 8 + snapshots),
         "time": "not known: this device was never measured" if seconds is None else _time(seconds * steps / together),
     }
+
+
+def _snapshots(problem: Problem, method: Method, options: Any) -> float:
+    """Returns the bytes of the snapshots of three generations, which are kept at a time; 0 if no weights are inherited."""
+    if not hasattr(method, "evaluator") or not method.evaluator(problem, options).get("inherit"):
+        return 0.0
+    others = problem.parameter_count - problem.prunable_count
+    densest = 1 - options.evolution.begin(options.sparsity)
+    each: float = 2 * problem.w0.itemsize * (densest * problem.prunable_count + others) + problem.prunable_count / 8
+    return 3 * each * int(options.evolution.children)
 
 
 def _size(size: float) -> str:

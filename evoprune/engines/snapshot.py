@@ -17,7 +17,7 @@ from evoprune.masks.mask import Mask
 from evoprune.masks.snapshot import Snapshot
 from evoprune.problem.problem import Problem
 
-_BITS, _STATE, _SHARED, _MEMORY = "bits", "state/", "shared/", "memory/"
+_BITS, _STATE, _SHARED, _MEMORY, _WHOLE = "bits", "state/", "shared/", "memory/", "whole/"
 History = Sequence[Mapping[str, Any]]
 
 
@@ -41,8 +41,12 @@ def take_snapshots(
         tensors |= {f"{_STATE}{name}": _pack(value, layers.get(name)) for name, value in population.state(k).items()}
         for key, individuals in memory.items():
             if isinstance(individuals, list):
-                dense = individuals[k]
-                tensors |= {f"{_MEMORY}{key}/{name}": _pack(value, layers.get(name)) for name, value in dense.items()}
+                for name, value in individuals[k].items():
+                    layer = layers.get(name)
+                    if layer is not None and layer.shape != value.shape:  # such as Adafactor's
+                        tensors[f"{_WHOLE}{key}/{name}"] = _pack(value, None)
+                    else:
+                        tensors[f"{_MEMORY}{key}/{name}"] = _pack(value, layer)
         taken.append(Snapshot(mask.hash, epochs, tensors, histories[k]))
     return taken
 
@@ -72,11 +76,17 @@ def begin(engine: Engine, problem: Problem, masks: Sequence[Mask], snapshots: Se
         snapshots: The snapshot from which each continues, all after as many epochs; none for W0.
 
     Raises:
-        InputError: A snapshot is of another network.
+        InputError: A snapshot is of another network, or there is not one for each mask, after as many epochs.
     """
     population = engine.build(problem, masks)
     if not snapshots:
         return Begun(population)
+    if len(snapshots) != len(masks) or len({snapshot.epochs for snapshot in snapshots}) > 1:
+        after = sorted({snapshot.epochs for snapshot in snapshots})
+        raise InputError(
+            f"{len(snapshots)} snapshots, after {after} epochs, are given for {len(masks)} masks; expected one for each, all "
+            f"after as many epochs."
+        )
     return Begun(population, snapshots[0].epochs, restore(population, problem, snapshots))
 
 
@@ -127,6 +137,9 @@ def _unpack(snapshot: Snapshot, mask: Mask, problem: Problem) -> tuple[dict[str,
         elif place.startswith(_MEMORY):
             key, _, name = place.removeprefix(_MEMORY).partition("/")
             memory.setdefault(key, {})[name] = dense(name, value)
+        elif place.startswith(_WHOLE):
+            key, _, name = place.removeprefix(_WHOLE).partition("/")
+            memory.setdefault(key, {})[name] = value.clone().to(problem.device)
     return state, memory
 
 

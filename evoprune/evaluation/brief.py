@@ -15,7 +15,16 @@ from evoprune.engines.population import Population
 from evoprune.engines.snapshot import begin, take_snapshots
 from evoprune.errors import RunError, is_of_the_machine
 from evoprune.evaluation.chunks import Chunk, split
-from evoprune.evaluation.evaluation import FAILURE, MACHINE_FAILURE, NO_BETTER_THAN_CHANCE, OK, Evaluation, failed, worker_name
+from evoprune.evaluation.evaluation import (
+    FAILURE,
+    MACHINE_FAILURE,
+    NO_BETTER_THAN_CHANCE,
+    OK,
+    Evaluation,
+    failed,
+    key_of,
+    worker_name,
+)
 from evoprune.evaluation.evidence import evidence_cost, take_evidence
 from evoprune.evaluation.job import Job
 from evoprune.evaluation.terms import BUILT_IN_TERMS, TERMS, Outcome, call_term
@@ -49,7 +58,7 @@ def evaluate_chunk(job: Job, masks: Chunk) -> list[Evaluation]:
                     evaluations += [e for mask in group for e in evaluate_chunk(job, [mask])]
                     continue
                 status = MACHINE_FAILURE if is_of_the_machine(error) else FAILURE
-                found = [failed(group[0], job.brief.seed, _reason(error), status, job.terms)]
+                found = [failed(key_of(group[0], job.brief.inherit), job.brief.seed, _reason(error), status, job.terms)]
             seconds = (time.perf_counter() - start) / len(group)
             evaluations += [replace(evaluation, seconds=seconds) for evaluation in found]
     return evaluations
@@ -57,7 +66,7 @@ def evaluate_chunk(job: Job, masks: Chunk) -> list[Evaluation]:
 
 def _train_group(job: Job, masks: Chunk) -> list[Evaluation]:
     problem, brief = job.problem, job.brief
-    inherited = [mask.snapshot for mask in masks if mask.parent and mask.snapshot is not None]
+    inherited = [mask.snapshot for mask in masks if brief.inherit and mask.parent and mask.snapshot is not None]
     begun = begin(job.engine, problem, masks, inherited)
     schedule = None if brief.dissipation is None else brief.dissipation.start()
     histories = [[dict(row) for row in snapshot.history] for snapshot in inherited] or [[] for _ in masks]
@@ -86,10 +95,20 @@ def _train_group(job: Job, masks: Chunk) -> list[Evaluation]:
             cost += evidence_cost(problem)
         evaluations.append(
             Evaluation(
-                mask.key, brief.seed, terms, loss, accuracy, status, note, cost, worker_name(), 0.0, evidence,
-                None if snapshots is None or status == FAILURE else snapshots[k],
+                mask=key_of(mask, brief.inherit),
+                seed=brief.seed,
+                terms=terms,
+                validation_loss=loss,
+                validation_accuracy=accuracy,
+                status=status,
+                note=note,
+                multiply_adds=cost,
+                worker=worker_name(),
+                seconds=0.0,
+                evidence=evidence,
+                snapshot=None if snapshots is None or status == FAILURE else snapshots[k],
             )
-        )  # fmt: skip
+        )
     return evaluations
 
 

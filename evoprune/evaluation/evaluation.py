@@ -61,18 +61,23 @@ class Evaluation:
         return {**self.terms, ACCURACY: self.validation_accuracy}
 
 
-def failed(mask: Mask, seed: int, note: str, status: str = FAILURE, own: Iterable[str] = ()) -> Evaluation:
+def key_of(mask: Mask, inherit: bool) -> str:
+    """Returns the name of a mask's evaluation: with inherited weights its key, else its hash."""
+    return mask.key if inherit else mask.hash
+
+
+def failed(mask: str, seed: int, note: str, status: str = FAILURE, own: Iterable[str] = ()) -> Evaluation:
     """Returns the evaluation of a mask that could not be evaluated.
 
     Args:
-        mask: The mask.
+        mask: The mask's key.
         seed: The evaluation's seed.
         note: Why.
         status: Whether it was the mask's failure or the machine's.
         own: Names of the user's own fitness terms that would have been measured.
     """
     terms = dict.fromkeys((*BUILT_IN_TERMS, *own), math.nan)
-    return Evaluation(mask.key, seed, terms, math.nan, math.nan, status, note, math.nan, worker_name(), 0.0)
+    return Evaluation(mask, seed, terms, math.nan, math.nan, status, note, math.nan, worker_name(), 0.0)
 
 
 def worker_name() -> str:

@@ -11,7 +11,7 @@ from evoprune.engines.registry import ENGINES
 from evoprune.errors import InputError
 from evoprune.evaluation.brief import evaluate_chunk
 from evoprune.evaluation.chunks import Chunk, split
-from evoprune.evaluation.evaluation import Evaluation
+from evoprune.evaluation.evaluation import Evaluation, key_of
 from evoprune.evaluation.job import BriefTraining, Job
 from evoprune.evaluation.options import EvaluatorOptions, find_objectives, make_job, terms_of
 from evoprune.evaluation.survivors import SurvivorCheck
@@ -109,9 +109,10 @@ class Evaluator:
             for objective in self.objectives:
                 objective.require_divisors({})
         self.check_survivors([mask], in_place=not (self.check_survivors.copied or is_forked()))
-        if mask.key not in self.known:
-            self.known[mask.key] = evaluate_chunk(self.job, [mask])[0]
-        return self.rate(mask, self.known[mask.key])
+        key = key_of(mask, self.brief.inherit)
+        if key not in self.known:
+            self.known[key] = evaluate_chunk(self.job, [mask])[0]
+        return self.rate(mask, self.known[key])
 
     def rate(self, mask: Mask, evaluation: Evaluation) -> tuple[float, ...]:
         """Gives a mask its evidence, and returns its fitness: after a failure the worst there is under the mask's weights."""
@@ -148,7 +149,7 @@ class Evaluator:
         masks, recorded = list(masks), recorded or {}
         for mask in masks:
             mask.require(self.problem.shapes)
-        keys = [mask.key for mask in masks]
+        keys = [key_of(mask, self.brief.inherit) for mask in masks]
         for evaluations in run_chunks(self.job, self._chunks(dict(zip(keys, masks, strict=True)), recorded)):
             if on_result is not None:
                 on_result(evaluations)

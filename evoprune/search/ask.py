@@ -52,6 +52,8 @@ class Search:
             raise InputError(f"{method!r} finds its mask without evaluating any; expected a search such as kstarts or evolve.")
         chosen, execution = make_options(found, options)
         require(found, problem, chosen)
+        if hasattr(found, "evaluator") and found.evaluator(problem, chosen).get("inherit"):
+            raise InputError("inherit is given, but whoever tells fitness has the trained weights; expected ep.evolve for it.")
         seed = problem.seed if execution.seed is None else seeds.check_seed(execution.seed)
         names = [TOLD] if objectives == 1 else [f"{TOLD}{i}" for i in range(objectives)]
         evaluator = Evaluator(problem, fitness=[FitnessFunction(name, (name,)) for name in names], epochs=0, seed=seed)
@@ -110,8 +112,10 @@ class Search:
         if wrong := [row for row in rows if len(row) != len(self._names)]:
             raise InputError(f"the fitness {wrong[0]} is told; expected {len(self._names)} numbers a mask.")
         told = {mask.hash: self._evaluation(mask, row) for mask, row in zip(masks, rows, strict=True)}
+        told |= {mask: e for mask, e in self._session.evaluator.known.items() if mask in told}  # the first fitness counts
         self._session.journal.record(self._gen, list(told.values()))
         self._take(told)
+        self._replay()  # a generation of masks whose fitness is known needs no telling
 
     def close(self) -> None:
         """Leaves the folder to other processes."""
@@ -124,12 +128,13 @@ class Search:
         self.close()
 
     def _replay(self) -> None:
-        """Tells the search the fitness that an earlier process has recorded."""
+        """Tells the search the fitness that it knows, or that an earlier process has recorded."""
         while not self.finished:
             recorded = self._session.journal.recorded(self._gen)
-            if not all(mask.hash in recorded for mask in self.ask()) or not recorded:
+            known, masks = {**self._session.evaluator.known, **recorded}, self.ask()
+            if not masks or not all(mask.hash in known for mask in masks):
                 return
-            self._take(recorded)
+            self._take(known)
 
     def _take(self, told: Mapping[str, Evaluation]) -> None:
         evaluator, masks = self._session.evaluator, self.ask()

@@ -109,7 +109,7 @@ class Combine:
         }
 
     @staticmethod
-    def evaluations(options: CombineOptions) -> int:
+    def evaluations(problem: Problem, options: CombineOptions) -> int:
         """Returns the number of evaluations."""
         return options.k
 

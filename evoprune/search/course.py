@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -181,16 +182,25 @@ def _search_and_train(name: str, method: Method, session: Session, options: Any)
         **describe_failures(session.evaluator.known.values()),
     }  # fmt: skip
     return Result(
-        mask=chosen["winner"] if plan.schedule is None else winner.mask,
+        mask=_plain(chosen["winner"]) if plan.schedule is None else winner.mask,
         model=trained_model(problem, winner),
         trainings=trainings,
         summary={**describe_search(session, name, chosen, trainings), **more},
         logbook=history.logbook,
-        population=history.population,
+        population=[_plain(mask) for mask in history.population],
         evaluations=[session.evaluator.known[mask.key] for mask in history.population],
-        hall_of_fame=history.hall_of_fame,
+        hall_of_fame=[_plain(mask) for mask in history.hall_of_fame],
         bests=history.bests,
     )
+
+
+def _plain(mask: Mask) -> Mask:
+    """Returns a mask without the state of its training: whoever evaluates it after the search means the mask, from W0."""
+    if mask.snapshot is None and not mask.parent:
+        return mask
+    twin = copy.deepcopy(mask)
+    twin.snapshot, twin.parent = None, ""
+    return twin
 
 
 def drive(session: Session, search: AskTell) -> History:

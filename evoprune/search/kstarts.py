@@ -85,7 +85,7 @@ class KStarts:
         require_memory(options.k * problem.prunable_count, f"k is {options.k:,}: its masks")
 
     @staticmethod
-    def evaluations(options: KStartsOptions) -> int:
+    def evaluations(problem: Problem, options: KStartsOptions) -> int:
         """Returns the number of evaluations."""
         return options.k
 
@@ -94,7 +94,7 @@ class KStarts:
         """Returns the planned cost: k brief trainings, and the winner's other epochs."""
         density, brief = 1 - options.sparsity, options.fitness_epochs
         least = max(1, brief)
-        return lambda epochs: math.inf if epochs < least else ((options.k - 1) * brief + epochs) * density
+        return lambda epochs: math.inf if epochs < least else ((options.k - (not options.restart)) * brief + epochs) * density
 
 
 class Starts:

@@ -43,7 +43,7 @@ class AskTell(Protocol):
     - ``name_of(options)``, a static method: the method's name in records, if options decide it;
     - ``own(options)``, a static method: the user's own functions that the options name, by kind and name;
     - ``cost(problem, options)``, a static method: see :data:`Cost`;
-    - ``evaluations(options)``, a static method: the number of evaluations, for ``--dry-run``;
+    - ``evaluations(problem, options)``, a static method: the number of evaluations, for ``--dry-run``;
     - ``chosen()``: masks by role, ``winner`` and controls; without it the fittest mask is trained;
     - ``report(history, trainings)``: more entries of ``result.json``;
     - ``drive()``: does the whole search, if asking and telling in turn is not enough.

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from evoprune.errors import LostTaskError
 from evoprune.evaluation.brief import evaluate_chunk
 from evoprune.evaluation.chunks import Chunk
-from evoprune.evaluation.evaluation import Evaluation, failed
+from evoprune.evaluation.evaluation import Evaluation, failed, key_of
 from evoprune.evaluation.job import Job, remember
 from evoprune.workers.base import Lost, Outcome, Returned, Workers
 from evoprune.workers.chunks import share_out
@@ -145,7 +145,9 @@ class _Evaluation:
         """Starts the task of a piece."""
         payload = self.job.payload if piece.carries else None
         seconds = None if self.timeout is None else self.timeout * len(piece.masks)
-        self.waiting[self.workers.submit(work, self.key, payload, pack_masks(piece.masks), seconds)] = piece
+        self.waiting[self.workers.submit(work, self.key, payload, pack_masks(piece.masks, self.job.brief.inherit), seconds)] = (
+            piece
+        )
 
     def settle(self, piece: _Piece, outcome: Outcome) -> list[Evaluation]:
         """Returns the evaluations of a piece; none if it has to be tried again.
@@ -171,7 +173,8 @@ class _Evaluation:
         """Tries a lost piece again, mask by mask and then alone; or gives its mask up and returns its evaluation."""
         if piece.is_last_try:
             late = "" if self.timeout is None else f"; evaluation_timeout is {self.timeout:g} s"
-            return [failed(piece.masks[0], self.job.brief.seed, reason + late, own=self.job.terms)]
+            key = key_of(piece.masks[0], self.job.brief.inherit)
+            return [failed(key, self.job.brief.seed, reason + late, own=self.job.terms)]
         for mask in piece.masks:
             single = _Piece([mask], piece.chunk, is_last_try=len(piece.masks) == 1)
             if single.is_last_try and self.slots is None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import faulthandler
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from evoprune.errors import LostTaskError, WorkersError
 from evoprune.evaluation.brief import evaluate_chunk
 from evoprune.evaluation.chunks import Chunk
-from evoprune.evaluation.evaluation import STATUSES, Evaluation
+from evoprune.evaluation.evaluation import STATUSES, Evaluation, key_of
 from evoprune.evaluation.job import Job, recall
 from evoprune.evaluation.terms import BUILT_IN_TERMS
 from evoprune.masks.evidence import Evidence
@@ -28,14 +29,20 @@ NUMBERS = ("validation_loss", "validation_accuracy", "multiply_adds", "seconds")
 UNKNOWN_JOB = "unknown job"
 
 
-# A mask on the wire: its packed bits, and the fields of the snapshot that it continues from, if it inherits one.
-Packed: TypeAlias = tuple[bytes, dict[str, Any] | None]
+# A mask on the wire: its packed bits, and the snapshot that it continues from, if it inherits one. Snapshots are bytes: tensors
+# that a pool passes on its own way hold a file descriptor each.
+Packed: TypeAlias = tuple[bytes, bytes | None]
 
 
-def pack_masks(masks: Chunk) -> list[Packed]:
-    """Returns each mask as plain values."""
-    inherited = [mask.snapshot.fields if mask.parent and mask.snapshot is not None else None for mask in masks]
-    return [(np.packbits(mask.bits).tobytes(), fields) for mask, fields in zip(masks, inherited, strict=True)]
+def pack_masks(masks: Chunk, inherit: bool = False) -> list[Packed]:
+    """Returns each mask as plain values.
+
+    Args:
+        masks: The masks.
+        inherit: With the snapshots that they continue from.
+    """
+    inherited = [_pack(mask.snapshot) if inherit and mask.parent else None for mask in masks]
+    return [(np.packbits(mask.bits).tobytes(), packed) for mask, packed in zip(masks, inherited, strict=True)]
 
 
 def work(key: str, payload: bytes | None, packed: list[Packed], seconds: float | None) -> list[dict[str, Any]] | str:
@@ -57,9 +64,10 @@ def work(key: str, payload: bytes | None, packed: list[Packed], seconds: float |
         job = recall(key, payload)
     if job is None:
         return UNKNOWN_JOB
-    masks = [_unpack(bits, fields, job) for bits, fields in packed]
+    masks = [_unpack(bits, snapshot, job) for bits, snapshot in packed]
     with _limit(seconds):
-        return [asdict(evaluation) for evaluation in evaluate_chunk(job, masks)]
+        evaluations = evaluate_chunk(job, masks)
+    return [asdict(replace(e, snapshot=None)) | {"snapshot": _pack(e.snapshot)} for e in evaluations]
 
 
 def evaluations_of(outcome: Outcome, masks: Chunk, job: Job) -> list[Evaluation]:
@@ -80,7 +88,7 @@ def evaluations_of(outcome: Outcome, masks: Chunk, job: Job) -> list[Evaluation]
         raise LostTaskError(outcome.reason)
     try:
         evaluations = [_evaluation(fields) for fields in outcome.value]
-        if [evaluation.mask for evaluation in evaluations] != [mask.key for mask in masks]:
+        if [evaluation.mask for evaluation in evaluations] != [key_of(mask, job.brief.inherit) for mask in masks]:
             raise ValueError("its evaluations are of other masks")
         for evaluation in evaluations:
             if evaluation.status not in STATUSES or set(evaluation.terms) != {*BUILT_IN_TERMS, *job.terms}:
@@ -98,16 +106,20 @@ def _evaluation(fields: dict[str, Any]) -> Evaluation:
     evidence, snapshot = fields["evidence"], fields["snapshot"]
     apart = {
         "evidence": None if evidence is None else Evidence(**evidence),
-        "snapshot": None if snapshot is None else Snapshot(**snapshot),
+        "snapshot": None if snapshot is None else Snapshot(**pickle.loads(snapshot)),  # noqa: S301 - from the run's own worker
     }
     return Evaluation(**fields | apart)
 
 
-def _unpack(bits: bytes, fields: dict[str, Any] | None, job: Job) -> Mask:
+def _pack(snapshot: Snapshot | None) -> bytes | None:
+    return None if snapshot is None else pickle.dumps(snapshot.fields)
+
+
+def _unpack(bits: bytes, snapshot: bytes | None, job: Job) -> Mask:
     unpacked = np.unpackbits(np.frombuffer(bits, np.uint8), count=job.problem.prunable_count)
     mask = Mask(unpacked.view(np.bool_), job.problem.shapes)
-    if fields is not None:
-        mask.snapshot = Snapshot(**fields)
+    if snapshot is not None:
+        mask.snapshot = Snapshot(**pickle.loads(snapshot))  # noqa: S301 - from the run's own main process
         mask.parent = mask.snapshot.digest
     return mask
 

@@ -109,6 +109,23 @@ def test_the_digest_is_of_all_that_counts(digits: ep.Problem) -> None:
         assert Snapshot(**snapshot.fields | {"tensors": tensors}).digest != snapshot.digest
 
 
+def test_there_must_be_one_for_each_mask(digits: ep.Problem) -> None:
+    masks = masks_of(digits, 2)
+    _, (first, second) = first_epoch(digits, "sparse", masks)
+    for snapshots in ([first], [first, Snapshot(**second.fields | {"epochs": 2})]):
+        with pytest.raises(ep.InputError, match="expected one for each, all after as many epochs"):
+            begin(ENGINES["sparse"], digits, masks, snapshots)
+
+
+def test_memory_of_another_shape_is_kept_whole() -> None:
+    problem = ep.Problem("mlp", "digits", ep.Recipe(epochs=2, optimizer="Adafactor", lr=0.01), widths=(20, 10))
+    masks = masks_of(problem, 1)
+    _, snapshots = first_epoch(problem, "module", masks)
+    (continued,) = states(train(begin(ENGINES["module"], problem, masks, snapshots), problem, 1, 0))
+    (whole,) = states(train(ENGINES["module"].build(problem, masks), problem, 2, 0))
+    assert all(torch.equal(continued[name], whole[name]) for name in whole)
+
+
 def test_one_of_another_network_is_refused(digits: ep.Problem) -> None:
     mask = masks_of(digits, 1)[0]
     _, (snapshot,) = first_epoch(digits, "module", [mask])

@@ -52,5 +52,5 @@ class Climb:
         return lambda epochs: (options.steps * options.fitness_epochs + epochs) * density
 
     @staticmethod
-    def evaluations(options):
+    def evaluations(problem, options):
         return options.steps + 1

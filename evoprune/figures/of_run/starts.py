@@ -12,6 +12,7 @@ from matplotlib.markers import MarkerStyle
 
 from evoprune.figures.of_run.reading import method_of, read_finished
 from evoprune.figures.styles import GREY, ROLE_COLORS, ROLE_LABELS
+from evoprune.runs import records
 from evoprune.runs.evaluations import read_evaluations
 
 
@@ -40,7 +41,9 @@ class Starts:
 
 def suits(folder: Path) -> bool:
     """Tells whether a run folder has the data."""
-    return method_of(folder) != "evolve" and (folder / "evaluations.csv").exists()
+    result = records.read_json(folder / "result.json")
+    is_ranked = result is None or "spearman_rho" in result
+    return is_ranked and method_of(folder) != "evolve" and (folder / "evaluations.csv").exists()
 
 
 def starts_figure(folder: Path) -> Figure:

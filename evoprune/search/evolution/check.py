@@ -115,6 +115,12 @@ def _require_rising(evolution: Evolution, sparsity: float, n: int) -> None:
         raise InputError(f"first_sparsity is {evolution.first_sparsity}; expected at most the sparsity, {sparsity}.")
     if "sparsity" in evolution.mutation:
         raise InputError("first_sparsity is given, and the mutation sparsity; expected one of them.")
+    if evolution.inherit and evolution.generations < evolution.rising:
+        raise InputError(
+            f"sparsity rises over {evolution.rising} generations (sparsify), but the recipe has only "
+            f"{evolution.generations + 1} pieces of fitness_epochs, and {evolution.generations} generations after the first; "
+            f"raise epochs, or lower either."
+        )
     if evolution.generations < evolution.rising:
         raise InputError(f"generations are {evolution.generations}; expected at least sparsify, {evolution.rising}.")
 

@@ -16,7 +16,9 @@ from evoprune.training.gradient import BATCH
 from evoprune.training.registry import DISSIPATE_EPOCHS, SCHEDULES
 
 
-def cost_of(problem: Problem, evolution: Evolution, brief: int, sparsity: float) -> Callable[[int], float]:
+def cost_of(
+    problem: Problem, evolution: Evolution, brief: int, sparsity: float, restart: bool = False
+) -> Callable[[int], float]:
     """Returns the cost as a function of the recipe's epochs, at most: children that were there before cost nothing.
 
     Args:
@@ -24,18 +26,19 @@ def cost_of(problem: Problem, evolution: Evolution, brief: int, sparsity: float)
         evolution: The options of the evolution.
         brief: Epochs of the brief training.
         sparsity: The final sparsity.
+        restart: The winner is trained from W0 again.
 
     Returns:
         Epochs to epochs of dense training; infinite for fewer epochs than a brief training has.
     """
     if evolution.inherit:
-        return lambda epochs: _inherited_cost(problem, evolution, brief, sparsity, epochs)
+        return lambda epochs: _inherited_cost(problem, evolution, brief, sparsity, epochs, restart)
     n, weights, density = len(problem.part("train")[0]), problem.prunable_count, 1 - sparsity
     kept = [evolution.survivors_at(gen, sparsity, weights) for gen in range(1, evolution.generations + 1)]
     densities = [density if survivors is None else survivors / weights for survivors in kept]
     briefs = evolution.first * (1 - evolution.begin(sparsity)) + evolution.children * sum(densities)
     evidence = min(BATCH, n) / n if evolution.evidence(sparsity) else 0.0
-    search = (briefs - density) * brief + evolution.most_evaluations * evidence
+    search = (briefs - (0.0 if restart else density)) * brief + evolution.most_evaluations * evidence
     baselines = [BASELINES[name] for name in evolution.names if name in BASELINES and name != RANDOM]
 
     def cost(epochs: int) -> float:
@@ -47,7 +50,7 @@ def cost_of(problem: Problem, evolution: Evolution, brief: int, sparsity: float)
     return cost
 
 
-def _inherited_cost(problem: Problem, evolution: Evolution, brief: int, sparsity: float, epochs: int) -> float:
+def _inherited_cost(problem: Problem, evolution: Evolution, brief: int, sparsity: float, epochs: int, restart: bool) -> float:
     """Returns the cost of a population that trains through the recipe, and of its winner for the rest."""
     if epochs < brief:
         return math.inf
@@ -58,7 +61,7 @@ def _inherited_cost(problem: Problem, evolution: Evolution, brief: int, sparsity
     densities = [1 - sparsity if survivors is None else survivors / problem.prunable_count for survivors in kept]
     evidence = through.most_evaluations * min(BATCH, n) / n if through.evidence(sparsity) else 0.0
     population = through.first * (1 - through.begin(sparsity)) + through.children * math.fsum(densities)
-    rest = epochs - brief * (through.generations + 1)
+    rest = epochs if restart else epochs - brief * (through.generations + 1)
     return population * brief + evidence + rest * (1 - sparsity)
 
 

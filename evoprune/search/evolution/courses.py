@@ -8,9 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from deap import algorithms, base, tools
-from torch import Tensor
 
 from evoprune import seeds
 from evoprune.masks.mask import Fitness, Mask
@@ -114,7 +112,7 @@ def breed(
 
 def train_course(
     problem: Problem, genes: Genes, start: Mask, sparsity: float, engine: str, order: int, threads: int
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+) -> tuple[dict[str, Any], bytes]:
     """Trains a network under a course of gradual pruning, until its last removal.
 
     Gradual magnitude pruning (Zhu and Gupta 2017, arXiv:1710.01878), with a stronger or weaker weight decay than the recipe's,
@@ -131,7 +129,7 @@ def train_course(
 
     Returns:
         As JSON values the genes, ``epochs``, ``cost`` in multiply-adds, ``seconds``, and ``divergence``, empty for none; the
-        mask's packed ``bits``.
+        mask's packed bits.
     """
     recipe = problem.recipe
     pruned = problem.with_recipe(replace(recipe, weight_decay=recipe.weight_decay * genes.decay_factor))
@@ -150,4 +148,4 @@ def train_course(
         "seconds": training.seconds,
         "divergence": training.divergence(tested=False),
     }
-    return facts, {"bits": torch.from_numpy(np.packbits(training.mask.bits))}
+    return facts, np.packbits(training.mask.bits).tobytes()

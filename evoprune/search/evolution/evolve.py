@@ -292,20 +292,20 @@ class Evolve:
         return {**{name: thing for name, thing in found.items() if thing not in known}, **own_starts(evolution)}
 
     @staticmethod
-    def evaluations(options: EvolveOptions) -> int:
+    def evaluations(problem: Problem, options: EvolveOptions) -> int:
         """Returns the number of evaluations, if every child is new."""
-        return options.evolution.most_evaluations
+        return evolution_of(options, problem).most_evaluations
 
     @staticmethod
     def cost(problem: Problem, options: EvolveOptions) -> Cost:
         """Returns the planned cost, at most: children that were there before cost nothing."""
-        return cost_of(problem, options.evolution, options.fitness_epochs, options.sparsity)
+        return cost_of(problem, options.evolution, options.fitness_epochs, options.sparsity, options.restart)
 
 
 def evolution_of(options: EvolveOptions, problem: Problem) -> Evolution:
     """Returns the options of the evolution; networks that are not trained have not moved, and lose weights by magnitude."""
     evolution = options.evolution.through(problem.recipe.epochs, options.fitness_epochs)
-    moved = options.fitness_epochs > 0 or evolution.drop not in ("absolute", "relative")
+    moved = options.fitness_epochs != 0 or evolution.drop not in ("absolute", "relative")
     return evolution if moved or not evolution.evidence(options.sparsity) else replace_fields(evolution, drop="magnitude")
 
 

@@ -7,15 +7,17 @@ import json
 import math
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from deap import tools
 
 from evoprune import seeds
+from evoprune.engines.registry import ENGINES
 from evoprune.errors import InputError, RunError
 from evoprune.evaluation.terms import FAILED
 from evoprune.masks.mask import Mask
@@ -142,16 +144,21 @@ class EvolveGmp:
         new: dict[str, Content] = {}
         with session.bar(len(tasks), f"courses of generation {self.gen}", unit="course", leave=False) as bar:
             bar.update(len(tasks) - len(missing))
-            for i, content in session.run(train_course, [tasks[name] for name in missing]):
-                new[missing[i]] = session.journal.step(missing[i], partial(_given, content))
+            for i, content in self._run([tasks[name] for name in missing]):
+                new[missing[i]] = session.journal.step(missing[i], partial(_as_content, content))
                 bar.update()
         for name, task in tasks.items():
             if name not in self._trained:
-                self._trained[name] = new.get(name) or session.journal.step(name, partial(train_course, *task))
+                self._trained[name] = new.get(name) or session.journal.step(name, partial(_content, task))
         for course in self._children:
             facts, tensors = self._trained[_name(course)]
             bits = np.unpackbits(tensors["bits"].numpy(), count=problem.prunable_count).astype(bool)
             course.mask = None if facts["divergence"] else Mask(bits, problem.shapes)
+
+    def _run(self, tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
+        if self.session.execution.engine in ENGINES.own:  # which workers know by the job of an evaluation only
+            return ((i, train_course(*task)) for i, task in enumerate(tasks))
+        return self.session.run(train_course, tasks)
 
     def tell(self, masks: Sequence[Mask]) -> None:
         """Lets the courses compete with their parents.
@@ -212,6 +219,9 @@ class EvolveGmp:
             value = getattr(options, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InputError(f"{name} is {value!r}; expected an integer of at least {least}.")
+        for name in ("step", "decay_factor", "prune_until", "fan_in_power", "crossover_probability"):
+            if isinstance(getattr(options, name), bool) or not isinstance(getattr(options, name), (int, float)):
+                raise InputError(f"{name} is {getattr(options, name)!r}; expected a number.")
         bounds = {
             "crossover_probability": (0, 1),
             "prune_until": (0.1, 0.9),
@@ -231,7 +241,7 @@ class EvolveGmp:
         Gradual(problem, options.sparsity, GradualOptions(options.first_sparsity, options.prune_until))
 
     @staticmethod
-    def evaluations(options: EvolveGmpOptions) -> int:
+    def evaluations(problem: Problem, options: EvolveGmpOptions) -> int:
         """Returns the number of evaluations, if every course is new."""
         return options.starts + options.generations * options.offspring
 
@@ -240,20 +250,25 @@ class EvolveGmp:
         """Returns the planned cost, as if all courses had the genes of the first one."""
         gradual = GradualOptions(options.first_sparsity, options.prune_until)
         density, brief = 1 - options.sparsity, options.fitness_epochs
-        count = EvolveGmp.evaluations(options)
+        count = EvolveGmp.evaluations(problem, options)
         whole = Gradual.cost(problem, options.sparsity, gradual)
 
         def cost(epochs: int) -> float:
             if epochs < max(1, brief):
                 return float("inf")
             rest = epochs - max(1, int(options.prune_until * epochs + 1e-9))
-            return count * (whole(epochs) - rest * density) + ((count - 1) * brief + epochs) * density
+            return count * (whole(epochs) - rest * density) + ((count - (not options.restart)) * brief + epochs) * density
 
         return cost
 
 
-def _given(content: Content) -> Content:
-    return content
+def _content(task: tuple[Any, ...]) -> Content:
+    return _as_content(train_course(*task))
+
+
+def _as_content(trained: tuple[dict[str, Any], bytes]) -> Content:
+    facts, bits = trained
+    return facts, {"bits": torch.from_numpy(np.frombuffer(bits, np.uint8).copy())}
 
 
 def _name(course: Course) -> str:

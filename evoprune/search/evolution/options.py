@@ -139,7 +139,7 @@ class Evolution:
             epochs: The recipe's epochs.
             brief: Epochs of a piece.
         """
-        if not self.inherit:
+        if not self.inherit or not all(isinstance(number, int) for number in (self.generations, brief)):
             return self
         return dataclasses.replace(self, generations=min(self.generations, max(0, epochs // max(1, brief) - 1)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from deap import algorithms, base, tools
@@ -81,16 +82,37 @@ def _raise(state: State, toolbox: base.Toolbox, evolution: Evolution, survivors:
     return children
 
 
+def _inheriting(operator: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns an operator whose children have their parents' snapshots, also where it returns new masks."""
+
+    def vary(*masks: Mask, **options: Any) -> Any:
+        snapshots = [mask.snapshot for mask in masks]
+        children = operator(*masks, **options)
+        for child, snapshot in zip(children, snapshots, strict=True):
+            child.snapshot = snapshot
+        return children
+
+    return vary
+
+
+def _let_inherit(toolbox: base.Toolbox, evolution: Evolution) -> None:
+    if evolution.inherit:
+        for name in ("mate", "mutate"):
+            toolbox.decorate(name, _inheriting)
+
+
 def _breed(state: State, toolbox: base.Toolbox, evolution: Evolution, survivors: int | None, count: int) -> list[Mask]:
     bound = copy.copy(toolbox)
     if survivors is not None:
         more = {"fraction": evolution.fraction_at(state.gen), "grow": evolution.grow} if evolution.inherit else {}
         options = {"survivors": survivors, "among": evolution.among, "missing": "silent", **more}
         bound.register("mutate", shrink, rng=state.variation, **options)
+        _let_inherit(bound, evolution)
         with seeds.global_random(state.selection):
             return list(algorithms.varOr(state.population, bound, count, 0.0, 1.0))
     bound.register("mate", toolbox.mate, rng=state.variation)
     bound.register("mutate", toolbox.mutate, rng=state.variation, fraction=evolution.fraction_at(state.gen))
+    _let_inherit(bound, evolution)
     population = state.population
     pairs = evolution.crossover_probability if len(population) > 1 else 0.0
     with seeds.global_random(state.selection):

@@ -4,6 +4,7 @@ import math
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,34 @@ def test_a_course_that_diverges_has_the_worst_fitness(problem: ep.Problem, monke
         evolve(problem)
 
 
+def test_told_again_after_a_resume(problem: ep.Problem, tmp_path: Path) -> None:
+    """Generations of masks whose fitness is known need no telling, now and after a resume."""
+    fitness = {}
+
+    def tell(search: ep.Search) -> list[str]:
+        masks = search.ask()
+        fitness.update({mask.hash: float(len(fitness)) for mask in masks if mask.hash not in fitness})
+        search.tell(masks, [fitness[mask.hash] for mask in masks])
+        return [mask.hash for mask in masks]
+
+    options = {**OPTIONS, "step": 1e-9, "out": tmp_path / "run"}  # such small steps end with the same masks
+    with ep.Search(problem, "evolve-gmp", **options) as search:
+        told = tell(search)
+        assert search.finished
+        best = search.best
+    assert len(set(told)) == 1
+    with ep.Search(problem, "evolve-gmp", **options) as search:
+        assert search.finished
+        assert search.best == best
+
+
+def test_an_own_engine_trains_courses_in_this_process(problem: ep.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evolve_gmp, "ENGINES", SimpleNamespace(own={"mine": None}))
+    session = SimpleNamespace(execution=SimpleNamespace(engine="mine"), run=None)
+    monkeypatch.setattr(evolve_gmp, "train_course", lambda *task: task)
+    assert list(EvolveGmp._run(SimpleNamespace(session=session), [(1,), (2,)])) == [(0, (1,)), (1, (2,))]
+
+
 def test_genes_stay_within_their_bounds(problem: ep.Problem) -> None:
     start, operators, stream = dense(problem), make_operators(20.0), random.Random(0)
     population = [Course([3.0, 0.5, 0.0, 0.0, 0.0], start), Course([1.0, 0.3, 1.0, 1.0, 1.0], start)]
@@ -188,6 +217,7 @@ def test_bad_layer_factors_are_refused(problem: ep.Problem, factors: tuple[float
         ({"decay_factor": 100}, "decay_factor is 100"), ({"prune_until": 0.95}, "prune_until is 0.95"),
         ({"fan_in_power": 2}, "fan_in_power is 2"), ({"first_sparsity": 0.95}, "first_sparsity is 0.95"),
         ({"crossover_probability": 2}, "crossover_probability is 2"),
+        ({"step": "x"}, "step is 'x'"), ({"decay_factor": None}, "decay_factor is None"),
         ({"fitness_epochs": 7}, "fitness_epochs is 7"), ({"sparsity": 1.0}, "sparsity"),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ import math
 import shutil
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from support.comparing import assert_same
 from support.tables import read_table
 
 import evoprune as ep
+from evoprune.cli.estimate import estimate
 from evoprune.evaluation import brief
 from evoprune.evaluation.evaluation import FAILURE
 from evoprune.search.evolution.cost import cost_of
+from evoprune.search.evolution.evolve import Evolve, EvolveOptions
 from evoprune.search.evolution.state import State
 from evoprune.training.cost import multiply_adds
 from evoprune.training.final import Training, train_fully
+from evoprune.workers.wire import pack_masks, work
 
 EPOCHS, SPARSITY = 6, 0.9
 INHERIT = ep.Evolution(k=2, offspring=4, inherit=True, first_sparsity=0.5, drop="magnitude", fraction=0.1, last_fraction=0.02)
@@ -231,6 +235,65 @@ def test_who_fails_has_no_children(problem: ep.Problem, monkeypatch: pytest.Monk
     assert all(mask.snapshot is not None for population in watch.populations for mask in population)
 
 
+def another(mask: ep.Mask, *, rng: np.random.Generator, fraction: float) -> tuple[ep.Mask]:
+    """A mutation of the user's own that returns a new mask."""
+    bits = mask.bits.copy()
+    bits[[rng.choice(np.flatnonzero(bits)), rng.choice(np.flatnonzero(~bits))]] ^= True
+    return (ep.Mask(bits, mask.shapes),)
+
+
+def test_a_new_mask_inherits_too(problem: ep.Problem) -> None:
+    watch = Watch()
+    evolve(problem, ep.Evolution(k=4, offspring=8, inherit=True, mutation=(another,)), callbacks=[watch])  # type: ignore[arg-type]
+    for gen, population in enumerate(watch.populations):
+        assert [mask.snapshot.epochs for mask in population if mask.snapshot] == [gen + 1] * 4
+        assert all([row["epoch"] for row in mask.snapshot.history][-1] == gen + 1 for mask in population if mask.snapshot)
+
+
+def test_masks_of_a_result_are_plain(problem: ep.Problem, result: ep.Result) -> None:
+    evaluator = ep.Evaluator(problem, fitness="loss", epochs=1)
+    for mask in (result.mask, *result.population, *result.hall_of_fame):
+        assert (mask.snapshot, mask.parent, mask.key) == (None, "", mask.hash)
+        assert evaluator(mask) == evaluator(ep.Mask(mask.bits, mask.shapes))
+
+
+def test_outside_of_its_evolution_a_mask_begins_at_w0(problem: ep.Problem, watch: Watch, result: ep.Result) -> None:
+    seen = next(mask for mask in watch.populations[2] if mask.parent)
+    plain = ep.Mask(seen.bits, seen.shapes)
+    assert ep.Evaluator(problem, fitness="loss", epochs=1)(seen) == ep.Evaluator(problem, fitness="loss", epochs=1)(plain)
+    assert pack_masks([seen]) == pack_masks([plain])
+
+
+def test_snapshots_cross_the_wire_as_bytes(problem: ep.Problem, watch: Watch, result: ep.Result) -> None:
+    seen = next(mask for mask in watch.populations[2] if mask.parent)
+    job = ep.Evaluator(problem, fitness="loss", epochs=1, inherit=True).job
+    packed = pack_masks([seen], inherit=True)
+    assert all(type(part) is bytes for part in packed[0])
+    (fields,) = work(job.key, job.payload, packed, None)
+    assert type(fields["snapshot"]) is bytes
+
+
+def test_whoever_tells_fitness_cannot_inherit(problem: ep.Problem) -> None:
+    with pytest.raises(ep.InputError, match=r"expected ep\.evolve for it"):
+        ep.Search(problem, "evolve", evolution=INHERIT, sparsity=SPARSITY, fitness_epochs=1)
+
+
+def test_the_estimate_has_the_pieces_of_the_recipe(problem: ep.Problem) -> None:
+    plain = EvolveOptions(evolution=INHERIT, sparsity=SPARSITY, fitness_epochs=2)
+    found = estimate(problem, Evolve, plain, "sparse")
+    assert found["evaluations"] == "12"  # three pieces of two epochs
+    without = estimate(problem, Evolve, replace(plain, evolution=replace(INHERIT, inherit=False, generations=5)), "sparse")
+    assert (found["disk"], without["disk"][-2:]) != (without["disk"], "")
+
+
+def test_the_planned_cost_of_a_restart(problem: ep.Problem) -> None:
+    dense = multiply_adds(problem, ep.Mask(np.ones(problem.prunable_count, bool), problem.shapes))
+    for options in ({"evolution": INHERIT, "fitness_epochs": 1}, {"evolution": ep.Evolution(k=1, generations=1)}):
+        result = ep.evolve(problem, **options, sparsity=SPARSITY, restart=True, controls=False, trained_bests=0)
+        planned = Evolve.cost(problem, EvolveOptions(**options, sparsity=SPARSITY, restart=True))(EPOCHS)
+        assert result.summary["multiply_adds"] / dense == pytest.approx(planned, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("given", "options", "named"),
     [
@@ -241,7 +304,9 @@ def test_who_fails_has_no_children(problem: ep.Problem, monkeypatch: pytest.Monk
         ({}, {"fitness": ("loss", "accuracy")}, "several objectives"),
         ({"k": 3, "offspring": 2}, {}, "at least k"),
         ({}, {"fitness_epochs": 0, "fitness": "loss"}, "fitness_epochs 0"),
-        ({"first_sparsity": 0.5, "sparsify": 6}, {}, "expected at least sparsify"),
+        ({"first_sparsity": 0.5, "sparsify": 6}, {}, "the recipe has only 6 pieces of fitness_epochs"),
+        ({"generations": None}, {}, "generations is None"),
+        ({}, {"fitness_epochs": "1"}, "fitness_epochs is '1'"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused(
