@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,15 @@ _LOOKS = (
     ("#882255", ">", "--"), ("#332288", "P", "--"), ("#999933", "X", ":"), ("#7F7F7F", "*", ":"),
 )  # fmt: skip
 _MORE_COLORS = ("#44AA99", "#B8A500", "#AA4499", "#117733", "#6699CC")
-_MORE_MARKERS = ("h", "d", "8", (3, 1, 0), (7, 1, 0), (8, 1, 0))  # six and five colours: 30 pairs pass before one repeats
+_MORE_MARKERS = (
+    "h",
+    "d",
+    "8",
+    (3, 1, 0),
+    (7, 1, 0),
+    (8, 1, 0),
+    "1",
+)  # seven and five colours: 35 pairs pass before one repeats
 _ERROR_TICKS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)
 _LEAST_ERROR = 0.01  # percent; the scale has no place for an error of zero
 
@@ -100,3 +108,12 @@ def _set_ticks(ax: Axes, ticks: list[float], text: str) -> None:
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda y, _: text.format(y)))
     ax.grid(axis="y", alpha=0.3)
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Returns the distinct points that no other dominates, both numbers the larger the better; the first one ascends."""
+    front: list[tuple[float, float]] = []
+    for point in sorted(points, reverse=True):
+        if not front or point[1] > front[-1][1]:
+            front.append(point)
+    return front[::-1]

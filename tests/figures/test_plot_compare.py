@@ -1,6 +1,7 @@
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from evoprune.errors import InputError
 from evoprune.figures import comparisons as plot_compare
 from evoprune.figures import styles as plot_styles
 from evoprune.figures.of_comparison import accuracy, cost, layers, movement, overlap
+from evoprune.figures.styles import GREY
 
 METHODS = ("dense", "dissipate", "magnitude", "random")
 
@@ -117,6 +119,37 @@ def test_cost_shows_each_budget() -> None:
     assert faces == ["#000000", "white"]
     assert [float(container.lines[0].get_xdata()[0]) for container in points[:2]] == [15, 50]
     assert ax.get_xlabel() == "multiply-adds (epochs of dense training)"
+
+
+def test_the_front_of_cost_joins_what_nothing_beats() -> None:
+    cells = comparison.cells(METHODS, 3)
+    cells = cells[cells["sparsity"].isin([0.0, 0.9])]
+    ax = Figure().subplots()
+    cost.plot_cost(ax, cells, epoch=None)
+    (front,) = [line for line in ax.lines if line.get_linestyle() == "--" and line.get_color() == GREY]
+    means = cells.groupby("method")[["multiply_adds", "test_accuracy"]].mean().to_numpy()
+    beaten = [any((other[0] <= own[0]) & (other[1] >= own[1]) & (other != own).any() for other in means) for own in means]
+    expected = sorted((x / 1e9, 100 * y) for (x, y), lost in zip(means, beaten, strict=True) if not lost)
+    drawn = sorted(zip(front.get_xdata(), front.get_ydata(), strict=True))
+    assert drawn == [pytest.approx(point) for point in expected]
+
+
+def test_controls_have_no_place_in_cost(tmp_path: Path) -> None:
+    cells = comparison.cells(METHODS, 2)
+    again = cells[cells["method"] == "dissipate"].assign(method="dissipate-restart", multiply_adds=1.0)
+    with given_cells(pd.concat([cells, again])):
+        drawn = cost.cost_figure(tmp_path)
+    with given_cells(again):
+        alone = cost.cost_figure(tmp_path)
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == list(METHODS)
+    assert [text.get_text() for text in alone.legends[0].get_texts()] == ["dissipate-restart"]
+
+
+@contextmanager
+def given_cells(cells: pd.DataFrame) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "read_cells", lambda path: cells)
+        yield
 
 
 def test_layers_show_the_mean_and_the_range() -> None:

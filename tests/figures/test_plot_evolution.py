@@ -13,7 +13,7 @@ from support.processes import ROOT, python
 import evoprune as ep
 from evoprune.figures import runs as plot
 from evoprune.figures.of_run import diversity, finals, fitness, fronts, layers, survivors, training
-from evoprune.figures.styles import ROLE_COLORS, ROLE_LABELS
+from evoprune.figures.styles import ROLE_COLORS, ROLE_LABELS, pareto_front
 
 EVOLUTION = ["fitness", "finals", "diversity", "survivors", "fronts"]
 THREE = [
@@ -196,14 +196,14 @@ def test_a_layer_without_survivors_is_seen(tmp_path: Path) -> None:
 
 def test_the_front_is_of_what_nothing_dominates() -> None:
     points = [(1.0, 3.0), (2.0, 2.0), (2.0, 1.0), (1.0, 3.0), (0.0, 3.0), (3.0, 0.0), (0.5, 2.5)]
-    assert fronts.pareto_front(points) == [(1, 3), (2, 2), (3, 0)]
-    assert fronts.pareto_front([(1.0, 1.0)]) == [(1, 1)]
-    assert fronts.pareto_front([]) == []
+    assert pareto_front(points) == [(1, 3), (2, 2), (3, 0)]
+    assert pareto_front([(1.0, 1.0)]) == [(1, 1)]
+    assert pareto_front([]) == []
 
 
 def test_the_front_of_random_points_is_that_of_the_definition() -> None:
     points = [(float(x), float(y)) for x, y in np.random.default_rng(0).integers(0, 12, (60, 2))]
-    front = fronts.pareto_front(points)
+    front = pareto_front(points)
     assert set(front) == {p for p in points if not any(q[0] >= p[0] and q[1] >= p[1] and q != p for q in points)}
     assert all(a[0] < b[0] and a[1] > b[1] for a, b in pairwise(front))
 

@@ -10,21 +10,27 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from evoprune.comparison.frames import read_cells
+from evoprune.comparison.methods import split_control
 from evoprune.comparison.statistics import BAND, dense_epoch, metric, ordered, summarise
 from evoprune.figures.of_comparison.panels import Group, finish, grid, scale_quality, seeds, select, size
-from evoprune.figures.styles import Look, styles
+from evoprune.figures.styles import GREY, Look, pareto_front, styles
 
 
 def cost_figure(folder: Path, group: Group | None = None) -> Figure:
-    """Draws accuracy against cost, a panel for each sparsity."""
+    """Draws accuracy against cost, a panel for each sparsity.
+
+    Controls are left out if there are other methods: their cost lacks that of finding the mask.
+    """
     cells = select(read_cells(folder / "cells.csv"), group)
+    is_control = cells["method"].map(lambda method: split_control(method)[1] is not None)
+    cells = cells if is_control.all() else cells[~is_control]
     is_dense = cells["method"] == "dense"
     sparsities = sorted(cells.loc[~is_dense, "sparsity"].unique())
     figure, look = Figure(figsize=size(len(sparsities), 5.8, 4.4), layout="constrained"), styles(cells["method"])
     for ax, sparsity in zip(grid(figure, len(sparsities)), sparsities, strict=False):
         plot_cost(ax, cells[is_dense | (cells["sparsity"] == sparsity)], dense_epoch(cells), look)
         ax.set_title(f"{100 * sparsity:.6g} % sparsity")
-    caption = f"point: mean; bar: {BAND}; {seeds(cells)}"
+    caption = f"point: mean; bar: {BAND}; line: Pareto front of the means; {seeds(cells)}"
     if cells["budget"].notna().any():
         caption += "; filled: main table, hollow: equal cost"
     finish(figure, cells, caption + "; each panel has its own scale", cells["method"])
@@ -34,7 +40,8 @@ def cost_figure(folder: Path, group: Group | None = None) -> Figure:
 def plot_cost(ax: Axes, cells: pd.DataFrame, epoch: float | None, look: Look | None = None) -> None:
     """Draws test accuracy (or loss) against multiply-adds: the mean and its 95 % t-interval, for each method and budget.
 
-    Filled markers stand for the main table, hollow ones for equal cost; a line joins the markers of a method.
+    Filled markers stand for the main table, hollow ones for equal cost; a line joins the markers of a method. A grey line
+    joins the means that no other beats in both.
 
     Args:
         ax: The axes to draw on.
@@ -56,6 +63,11 @@ def plot_cost(ax: Axes, cells: pd.DataFrame, epoch: float | None, look: Look | N
             half, face = scale * own["half"].fillna(0).iloc[i], style["color"] if main else "white"
             bar = {"color": style["color"], "marker": style["marker"], "markerfacecolor": face, "markersize": 7}
             ax.errorbar(x[i], y[i], half, capsize=2, **bar)
+    sign = 1 if metric(cells) == "test_accuracy" else -1
+    points = zip(-summary["multiply_adds"] / (epoch or 1e9), sign * scale * summary["mean"], strict=True)
+    front = [(-cost, sign * value) for cost, value in pareto_front(list(points))]
+    if front:
+        ax.plot(*zip(*front, strict=True), color=GREY, linewidth=0.8, linestyle="--", zorder=0)
     ax.set_xscale("log")
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     ax.xaxis.set_major_locator(FixedLocator([m * 10.0**k for k in range(-6, 12) for m in (1, 3)]))

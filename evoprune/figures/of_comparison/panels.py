@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import pandas as pd
@@ -14,6 +15,8 @@ from evoprune.errors import InputError
 from evoprune.figures.styles import scale_accuracy, styles
 
 Group = tuple[str, str]
+# Letters of a caption in an inch.
+LETTERS = 13
 
 
 def groups_of(frame: pd.DataFrame) -> list[Group]:
@@ -85,7 +88,7 @@ def finish(figure: Figure, frame: pd.DataFrame, caption: str, methods: Sequence[
     figure.suptitle(f"{frame['data'].iloc[0]}, {frame['model'].iloc[0]}")
     if "test_accuracy" in frame and (failed := int(frame[metric(frame)].isna().sum())):
         caption += f"; {failed} failed cell{'' if failed == 1 else 's'} left out"
-    figure.supxlabel(caption, fontsize="small")
+    figure.supxlabel(textwrap.fill(caption, round(LETTERS * figure.get_figwidth())), fontsize="small")
     handles = [Line2D([], [], label=name, **style) for name, style in styles(methods).items()]
     if handles:
         figure.legend(handles=handles, loc="outside right upper", fontsize="small", handlelength=3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from evoprune.evaluation.evaluation import Evaluation
 from evoprune.evaluation.terms import FITNESS
 from evoprune.figures.of_run.generations import sequential
 from evoprune.figures.of_run.reading import is_evolution_with, label_of, objectives_of, read_config
-from evoprune.figures.styles import GREY
+from evoprune.figures.styles import GREY, pareto_front
 from evoprune.runs.evaluations import read_evaluations
 
 _FRONTS = 6
@@ -93,15 +93,6 @@ def plot_fronts(ax: Axes, evaluated: Evaluated) -> None:
     ax.set_ylabel(label_of(evaluated.names[1]))
     ax.grid(alpha=0.3)
     ax.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Returns the distinct points that no other dominates, both numbers the larger the better; the first one ascends."""
-    front: list[tuple[float, float]] = []
-    for point in sorted(points, reverse=True):
-        if not front or point[1] > front[-1][1]:
-            front.append(point)
-    return front[::-1]
 
 
 def _objective(name: str, evaluation: Evaluation, config: Mapping[str, Any]) -> float:
