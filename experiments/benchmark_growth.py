@@ -125,7 +125,7 @@ class Inventing:
         start = time.perf_counter()
         _, _, packed, *_ = arguments
         self.submitted += 1
-        self.replies.append((self.submitted, Returned([asdict(self._invent(bits)) for bits in packed])))
+        self.replies.append((self.submitted, Returned([asdict(self._invent(bits)) for bits, _ in packed])))
         self.seconds += time.perf_counter() - start
         return self.submitted
 
