@@ -134,6 +134,19 @@ def test_the_front_of_cost_joins_what_nothing_beats() -> None:
     assert drawn == [pytest.approx(point) for point in expected]
 
 
+@pytest.mark.parametrize(("narrow", "scale"), [(True, "linear"), (False, "log")])
+def test_cost_has_ticks_in_any_range(narrow: bool, scale: str) -> None:
+    cells = comparison.cells(METHODS, 2, budget=3.0) if narrow else comparison.cells(METHODS, 2)
+    cells.loc[cells["method"] == "random", "multiply_adds"] *= 0.95
+    figure = Figure()
+    ax = figure.subplots()
+    cost.plot_cost(ax, cells[cells["sparsity"].isin([0.0, 0.9])], epoch=None)
+    figure.draw_without_rendering()
+    low, high = ax.get_xlim()
+    assert ax.get_xscale() == scale
+    assert sum(low <= tick <= high for tick in ax.get_xticks()) >= 2
+
+
 def test_controls_have_no_place_in_cost(tmp_path: Path) -> None:
     cells = comparison.cells(METHODS, 2)
     again = cells[cells["method"] == "dissipate"].assign(method="dissipate-restart", multiply_adds=1.0)

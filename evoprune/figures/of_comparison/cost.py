@@ -68,9 +68,10 @@ def plot_cost(ax: Axes, cells: pd.DataFrame, epoch: float | None, look: Look | N
     front = [(-cost, sign * value) for cost, value in pareto_front(list(points))]
     if front:
         ax.plot(*zip(*front, strict=True), color=GREY, linewidth=0.8, linestyle="--", zorder=0)
-    ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    ax.xaxis.set_major_locator(FixedLocator([m * 10.0**k for k in range(-6, 12) for m in (1, 3)]))
-    ax.xaxis.set_minor_locator(NullLocator())
+    if not summary.empty and summary["multiply_adds"].max() > 4 * summary["multiply_adds"].min():  # else there may be no tick
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        ax.xaxis.set_major_locator(FixedLocator([m * 10.0**k for k in range(-6, 12) for m in (1, 3)]))
+        ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlabel("multiply-adds (1e9)" if epoch is None else "multiply-adds (epochs of dense training)")
     scale_quality(ax, cells, summary)
