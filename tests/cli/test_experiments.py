@@ -98,6 +98,7 @@ def test_again_says_that_it_is_finished(small: Path) -> None:
     assert before == {p.name: p.stat().st_mtime_ns for p in small.iterdir() if p.is_file() and p.name != ".lock"}
 
 
+@pytest.mark.slow
 def test_scoop_gives_the_same_bits(small: Path, tmp_path: Path) -> None:
     code, output = python_anew("-m", "evoprune.scoop", "-n", 2, KSTARTS, *SMALL, "--out", tmp_path / "run")
     assert code == 0, output
@@ -191,6 +192,7 @@ def test_a_fraction_lets_the_sparsity_emerge(tmp_path: Path) -> None:
     assert 0.05 < result(tmp_path / "run")["sparsity"] < 0.99
 
 
+@pytest.mark.slow
 @LAUNCHERS
 def test_a_combination_killed_and_resumed(tmp_path: Path, launcher: tuple[object, ...]) -> None:
     arguments = [*launcher, *COMBINE]

@@ -53,7 +53,7 @@ INHERIT = (
 def test_inherited_weights_killed_twice(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     assert python(EVOLVE, *INHERIT, "--out", whole)[0] == 0
-    kill_at_random(whole, tmp_path / "run", SCOOP, INHERIT, kills=2)
+    kill_at_random(whole, tmp_path / "run", (), INHERIT, kills=2)
 
 
 @pytest.mark.parametrize("workers", ["pool:2", pytest.param("dask:2", marks=pytest.mark.slow)])
