@@ -114,8 +114,7 @@ def restore(population: Population, problem: Problem, snapshots: Sequence[Snapsh
 
 def _unpack(snapshot: Snapshot, mask: Mask, problem: Problem) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
     """Returns a snapshot's dense state and memory under a mask."""
-    bits = np.unpackbits(snapshot.tensors[_BITS].numpy(), count=problem.prunable_count).view(np.bool_)
-    then = Mask(bits, problem.shapes)
+    then = Mask.from_packed(snapshot.tensors[_BITS].numpy(), problem.shapes)
     if then.hash != snapshot.mask:
         raise InputError("a snapshot is of another network; expected one of the mask that it was taken with.")
     before, now = then.layers, mask.layers

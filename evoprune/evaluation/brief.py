@@ -34,7 +34,7 @@ from evoprune.problem.problem import Problem
 from evoprune.seeds import noise
 from evoprune.training.history import Row, enter_costs, history_rows
 from evoprune.training.loop import Trained, train
-from evoprune.training.measure import measure
+from evoprune.training.measure import Measured, measure
 from evoprune.training.threads import torch_threads
 
 UNKNOWN_COLLAPSE = "collapse not known"
@@ -71,14 +71,15 @@ def _train_group(job: Job, masks: Chunk) -> list[Evaluation]:
     schedule = None if brief.dissipation is None else brief.dissipation.start()
     histories = [[dict(row) for row in snapshot.history] for snapshot in inherited] or [[] for _ in masks]
 
-    def keep_history(epoch: int, population: Population, train_loss: NDArray[np.float64]) -> None:
-        if brief.inherit:
-            rows = history_rows(epoch, population, train_loss, measure(population, problem, "validation"))
-            for history, row in zip(histories, rows, strict=True):
-                history.append(row)
+    measured: list[Measured] = []
 
-    trained = train(begun, problem, brief.epochs, brief.seed, keep_history, schedule)
-    validation = measure(trained.population, problem, "validation")
+    def keep_history(epoch: int, population: Population, train_loss: NDArray[np.float64]) -> None:
+        measured.append(measure(population, problem, "validation"))
+        for history, row in zip(histories, history_rows(epoch, population, train_loss, measured[-1]), strict=True):
+            history.append(row)
+
+    trained = train(begun, problem, brief.epochs, brief.seed, keep_history if brief.inherit else None, schedule)
+    validation = measured[-1] if measured else measure(trained.population, problem, "validation")
     snapshots = _take_snapshots(trained, begun.epochs + brief.epochs, histories) if brief.inherit else None
     outcome = Outcome(**vars(trained), problem=problem, validation=validation)
     by_name = {name: _measure_term(name, outcome, job) for name in (*BUILT_IN_TERMS, *job.terms)}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from deap import base
+from numpy.typing import NDArray
 from torch import Tensor
 
 from evoprune.errors import InputError
@@ -137,6 +138,17 @@ class Mask:
         arrays = {name: as_bits(name, layer) for name, layer in layers.items()}
         flat = [array.reshape(-1) for array in arrays.values()]
         return cls(np.concatenate(flat), {name: array.shape for name, array in arrays.items()})
+
+    @classmethod
+    def from_packed(cls, packed: NDArray[np.uint8], shapes: Mapping[str, tuple[int, ...]]) -> Mask:
+        """Makes a mask from its packed bits, as ``numpy.packbits`` returns them.
+
+        Args:
+            packed: The packed bits.
+            shapes: Shape by parameter name.
+        """
+        n = sum(math.prod(shape) for shape in shapes.values())
+        return cls(np.unpackbits(packed, count=n).view(np.bool_), shapes)
 
     @property
     def evidence(self) -> Evidence | None:

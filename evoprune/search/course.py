@@ -147,8 +147,7 @@ def _find_and_train(name: str, method: Method, session: Session, options: Any) -
         return facts, tensors
 
     facts, tensors = session.journal.step("mask", find)
-    bits = np.unpackbits(tensors["bits"].numpy(), count=problem.prunable_count).astype(bool)
-    mask = Mask(bits, problem.shapes)
+    mask = Mask.from_packed(tensors["bits"].numpy(), problem.shapes)
     if "snapshot" in facts:
         mask.snapshot = unpack_snapshot("rewound", facts["snapshot"], tensors)
     training = train_chosen(session, {"winner": mask}, plan)["winner"]

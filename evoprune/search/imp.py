@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from evoprune.baselines.random_masks import dense
 from evoprune.baselines.scores import falling_counts
 from evoprune.engines import auto
 from evoprune.engines.registry import ENGINES
@@ -69,21 +70,20 @@ class Imp:
         """
         session, options, problem = self.session, self.options, self.session.problem
         counts = falling_counts(problem, options.sparsity, options.rounds, "rounds")
-        mask = Mask(np.ones(problem.prunable_count, bool), problem.shapes)
+        mask = dense(problem)
         snapshot = self._early(mask) if options.rewind else None
         spent = []
         with session.bar(len(counts), "rounds", unit="round") as bar:
             for i, count in enumerate(counts):
                 facts, tensors = session.journal.step(f"round-{i}", partial(self._round, mask, snapshot, count))
-                bits = np.unpackbits(tensors["bits"].numpy(), count=problem.prunable_count).astype(bool)
-                mask = Mask(bits, problem.shapes)
+                mask = Mask.from_packed(tensors["bits"].numpy(), problem.shapes)
                 spent.append(facts["cost"])
                 bar.update()
         mask.snapshot = None if options.restart else snapshot
         twice = 0 if snapshot is None else len(counts) - options.restart
         epochs, early = problem.recipe.epochs, options.rewind
-        dense = multiply_adds(problem, Mask(np.ones(problem.prunable_count, bool), problem.shapes))
-        return Found(mask, len(counts) * epochs - twice * early, math.fsum(spent) / dense - twice * early)
+        cost = math.fsum(spent) / multiply_adds(problem, dense(problem))
+        return Found(mask, len(counts) * epochs - twice * early, cost - twice * early)
 
     def _early(self, mask: Mask) -> Snapshot:
         """Returns the state of the dense network to which each round returns."""

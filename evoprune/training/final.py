@@ -97,10 +97,10 @@ class FinalTraining:
     @classmethod
     def from_facts(cls, facts: Mapping[str, Any], tensors: Mapping[str, Tensor], problem: Problem) -> FinalTraining:
         """Returns the training that JSON values (null for not finite) and tensors describe."""
-        bits = np.unpackbits(tensors[_BITS].numpy(), count=problem.prunable_count).astype(bool)
+        mask = Mask.from_packed(tensors[_BITS].numpy(), problem.shapes)
         test_loss = np.nan if facts["test_loss"] is None else facts["test_loss"]
         state = {name: tensor for name, tensor in tensors.items() if name != _BITS}
-        return cls(**{**facts, "test_loss": test_loss, "state": state, "mask": Mask(bits, problem.shapes)})
+        return cls(**{**facts, "test_loss": test_loss, "state": state, "mask": mask})
 
 
 @dataclass(frozen=True)

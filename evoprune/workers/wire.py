@@ -116,8 +116,7 @@ def _pack(snapshot: Snapshot | None) -> bytes | None:
 
 
 def _unpack(bits: bytes, snapshot: bytes | None, job: Job) -> Mask:
-    unpacked = np.unpackbits(np.frombuffer(bits, np.uint8), count=job.problem.prunable_count)
-    mask = Mask(unpacked.view(np.bool_), job.problem.shapes)
+    mask = Mask.from_packed(np.frombuffer(bits, np.uint8), job.problem.shapes)
     if snapshot is not None:
         mask.snapshot = Snapshot(**pickle.loads(snapshot))  # noqa: S301 - from the run's own main process
         mask.parent = mask.snapshot.digest

@@ -61,10 +61,10 @@ def _require_numbers(evolution: Evolution) -> None:
         ("hall_of_fame", 1),
         ("elites", 0),
     ):
-        _require_count(name, getattr(evolution, name), least)
+        require_count(name, getattr(evolution, name), least)
     for name in ("offspring", "starts", "evaluations", "patience", "slots", "sparsify"):
         if getattr(evolution, name) is not None:
-            _require_count(name, getattr(evolution, name), 1)
+            require_count(name, getattr(evolution, name), 1)
     if evolution.seconds is not None and not (isinstance(evolution.seconds, (int, float)) and evolution.seconds > 0):
         raise InputError(f"seconds are {evolution.seconds!r}; expected a number above 0.")
     for name in ("crossover_probability", "mutation_probability"):
@@ -167,6 +167,7 @@ def _require_bounds(evolution: Evolution, sparsity: float, n: int) -> None:
         raise InputError(f"sparsity is {sparsity}, to vary from {low} to {high}; expected it between the two.")
 
 
-def _require_count(name: str, value: object, least: int) -> None:
+def require_count(name: str, value: object, least: int) -> None:
+    """Refuses a value that is not an integer of at least so many."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise InputError(f"{name} is {value!r}; expected an integer of at least {least}.")

@@ -89,10 +89,9 @@ def unpack(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], shapes: Shap
     Raises:
         ValueError: A mask is not of this network.
     """
-    n = sum(math.prod(shape) for shape in shapes.values())
 
     def mask_of(i: int) -> Mask:
-        mask = Mask(np.unpackbits(tensors["bits"][i].numpy(), count=n).view(np.bool_), shapes)
+        mask = Mask.from_packed(tensors["bits"][i].numpy(), shapes)
         if mask.hash != facts["masks"][i]:
             raise ValueError("a mask has another hash")
         if facts["fitness"][i]:

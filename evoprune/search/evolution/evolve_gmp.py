@@ -17,6 +17,7 @@ import torch
 from deap import tools
 
 from evoprune import seeds
+from evoprune.baselines.random_masks import dense
 from evoprune.engines.registry import ENGINES
 from evoprune.errors import InputError, RunError
 from evoprune.evaluation.terms import FAILED
@@ -25,6 +26,7 @@ from evoprune.masks.random import random_mask, survivors_of
 from evoprune.options import check_sizes
 from evoprune.problem.problem import Problem
 from evoprune.runs.checkpoints import Content
+from evoprune.search.evolution.check import require_count
 from evoprune.search.evolution.courses import Course, breed, make_operators, train_course
 from evoprune.search.final import Plan
 from evoprune.search.history import History
@@ -33,7 +35,7 @@ from evoprune.search.options import SearchOptions
 from evoprune.search.report import Spent, describe_cost, describe_failures
 from evoprune.search.session import Session
 from evoprune.training.final import FinalTraining
-from evoprune.training.gradual import Gradual, GradualOptions
+from evoprune.training.gradual import Gradual, GradualOptions, changes_in
 
 GENE_COLUMNS = ("gen", "mask", "fitness", "decay_factor", "prune_until")
 
@@ -132,7 +134,7 @@ class EvolveGmp:
     def _start(self) -> Mask:
         problem, sparsity = self.session.problem, self.options.first_sparsity
         if not sparsity:
-            return Mask(np.ones(problem.prunable_count, bool), problem.shapes)
+            return dense(problem)
         return random_mask(problem.shapes, sparsity, self.masks, self.options.layer_densities)
 
     def _train(self) -> None:
@@ -152,8 +154,7 @@ class EvolveGmp:
                 self._trained[name] = new.get(name) or session.journal.step(name, partial(_content, task))
         for course in self._children:
             facts, tensors = self._trained[_name(course)]
-            bits = np.unpackbits(tensors["bits"].numpy(), count=problem.prunable_count).astype(bool)
-            course.mask = None if facts["divergence"] else Mask(bits, problem.shapes)
+            course.mask = None if facts["divergence"] else Mask.from_packed(tensors["bits"].numpy(), problem.shapes)
 
     def _run(self, tasks: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Any]]:
         if self.session.execution.engine in ENGINES.own:  # which workers know by the job of an evaluation only
@@ -216,9 +217,7 @@ class EvolveGmp:
         if not (isinstance(options.fitness, str) or callable(options.fitness)):
             raise InputError(f"fitness is {options.fitness!r}; expected one name: courses have one objective.")
         for name, least in (("k", 1), ("starts", 1), ("offspring", 1), ("generations", 0)):
-            value = getattr(options, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name} is {value!r}; expected an integer of at least {least}.")
+            require_count(name, getattr(options, name), least)
         for name in ("step", "decay_factor", "prune_until", "fan_in_power", "crossover_probability"):
             if isinstance(getattr(options, name), bool) or not isinstance(getattr(options, name), (int, float)):
                 raise InputError(f"{name} is {getattr(options, name)!r}; expected a number.")
@@ -256,7 +255,7 @@ class EvolveGmp:
         def cost(epochs: int) -> float:
             if epochs < max(1, brief):
                 return float("inf")
-            rest = epochs - max(1, int(options.prune_until * epochs + 1e-9))
+            rest = epochs - changes_in(problem, epochs, None, options.prune_until)
             return count * (whole(epochs) - rest * density) + ((count - (not options.restart)) * brief + epochs) * density
 
         return cost
