@@ -20,10 +20,19 @@ class Registry(Mapping[str, T], Generic[T]):
         kind: The kind in the singular, such as ``mutation``, for messages.
         built_in: The things that the package brings.
         adapt: Turns a thing from a user, such as a plain function, into an entry; None takes it as it is.
+        families: Functions that make the entry of a name such as ``image-folder:PATH`` from the part behind the colon, by the
+            part before it. The mapping's own names are those without a colon.
     """
 
-    def __init__(self, kind: str, built_in: Mapping[str, T], adapt: Callable[[Any], T] | None = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        built_in: Mapping[str, T],
+        adapt: Callable[[Any], T] | None = None,
+        families: Mapping[str, Callable[[str], T]] | None = None,
+    ) -> None:
         self.kind = kind
+        self.families = dict(families or {})
         self._built_in = dict(built_in)
         self._own: dict[str, T] = {}
         self._given: dict[str, Any] = {}
@@ -74,7 +83,14 @@ class Registry(Mapping[str, T], Generic[T]):
         Raises:
             InputError: The name is unknown; the message lists the known ones and the nearest.
         """
-        return look_up(self.kind, value, self) if isinstance(value, str) else self._entry(value)
+        if not isinstance(value, str):
+            return self._entry(value)
+        family, colon, rest = value.partition(":")
+        if colon and family in self.families and value not in self:
+            return self.families[family](rest)
+        if value not in self:
+            look_up(self.kind, value, dict.fromkeys([*self, *(f"{name}:NAME" for name in self.families)]))
+        return self[value]
 
     def name_of(self, value: object) -> str:
         """Returns the name of a thing for records: the one that it is registered under, else ``own.`` and its Python name."""

@@ -44,6 +44,14 @@ def test_a_name_or_the_thing_itself_is_found(registry):
         registry.find("hihg")
 
 
+def test_a_family_makes_entries_of_the_names_behind_its_colon():
+    registry = Registry("thing", {"plain": 1}, families={"length": len})
+    assert registry.find("length:four") == 4 and registry.find("length:a:b") == 3 and registry.find("plain") == 1
+    assert list(registry) == ["plain"]
+    with pytest.raises(InputError, match="unknown thing 'lenth:four'; expected one of: length:NAME, plain"):
+        registry.find("lenth:four")
+
+
 @pytest.mark.parametrize("name", ["", " ", "a\nb", None, 3])
 def test_a_name_that_cannot_be_shown_is_refused(registry, name):
     with pytest.raises(InputError, match="expected a printable name"):
