@@ -97,6 +97,17 @@ def data() -> Callable[[str, Any], object]:
 
 
 @_kind
+def augmentation() -> Callable[[str, Any], object]:
+    """Registers an augmentation: ``function(batch)``, which returns a changed batch of training examples as they are stored.
+
+    It draws from torch's, numpy's or Python's global generator, which are seeded for each batch.
+    """
+    from evoprune.problem.augmentation import AUGMENTATIONS
+
+    return AUGMENTATIONS.register
+
+
+@_kind
 def schedule() -> Callable[[str, Any], object]:
     """Registers a schedule: a class or ``function(problem, sparsity)`` that makes an :mod:`evoprune.training.schedule`."""
     from evoprune.training.registry import SCHEDULES

@@ -71,6 +71,11 @@ def noise(seed: int, epoch: int) -> AbstractContextManager[None]:
     return seeded(int(np.random.default_rng([seed, epoch, 1]).integers(2**63)))
 
 
+def augmentation_seeds(seed: int, epoch: int, first: int, until: int) -> list[int]:
+    """Returns the seeds of the augmentation in some steps of an epoch, which depend on seed, epoch and step alone."""
+    return [int(np.random.default_rng([seed, epoch, 2, step]).integers(2**63)) for step in range(first, until)]
+
+
 @contextmanager
 def global_random(stream: random.Random) -> Iterator[None]:
     """Lets code that draws from the global ``random``, as DEAP's operators do, draw from a given stream.

@@ -119,7 +119,7 @@ def train_loop(problem: ep.Problem, mask: ep.Mask, loader_workers: int) -> tuple
     criterion = nn.CrossEntropyLoss()
     x, y = problem.part("train")
     batches = [rows.tolist() for rows in batch_order(len(x), recipe.batch_size, SEED, 0, CPU)]
-    loader = DataLoader(TensorDataset(x, y), batch_sampler=batches, num_workers=loader_workers)
+    loader = DataLoader(TensorDataset(x[:], y[:]), batch_sampler=batches, num_workers=loader_workers)
     gradient, start = 0.0, 0.0
     for step, (inputs, targets) in enumerate(loader):
         if step == 0:

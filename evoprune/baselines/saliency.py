@@ -234,7 +234,7 @@ def default_examples(problem: Problem) -> int:
 
     Ten a class is GraSP's number, and on MNIST and CIFAR-10 about SNIP's one batch (100 and 128 examples).
     """
-    x, target = problem.part("train")
+    x, target = problem.data.train
     wanted = EXAMPLES_WITHOUT_CLASSES
     if problem.is_classification:
         wanted = EXAMPLES_PER_CLASS * len(np.unique(target.cpu().numpy()))
@@ -250,10 +250,10 @@ def _draw_examples(problem: Problem, examples: int | None, seed: int | None) -> 
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= n:
         raise InputError(f"examples is {count!r}; expected an integer from 1 to the {n} training examples.")
     order = seeds.generator(seed_of(problem, seed), "masks").permutation(n)
-    if is_labels(target) and target.ndim == 1:
+    if isinstance(target, torch.Tensor) and is_labels(target) and target.ndim == 1:
         _, classes, sizes = np.unique(target.cpu().numpy()[order], return_inverse=True, return_counts=True)
         turn = np.empty(n, np.int64)  # an example's turn within its class
         turn[np.argsort(classes, kind="stable")] = np.concatenate([np.arange(size) for size in sizes])
         order = order[np.argsort(turn, kind="stable")]
     rows = torch.from_numpy(order[:count]).to(x.device)
-    return x[rows], target[rows]
+    return problem.batch(rows)

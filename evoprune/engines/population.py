@@ -81,10 +81,18 @@ class Stint:
     Attributes:
         rows: The numbers of each step's training examples.
         rates: The learning rate of each step.
+        draws: The seed of each step's augmentation; None for as the examples are.
     """
 
     rows: list[Tensor]
     rates: list[float]
+    draws: list[int] | None = None
+
+    def batches(self, problem: Problem, part: slice = slice(None)) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields inputs and targets of each step, of some steps."""
+        rows = self.rows[part]
+        for each, draw in zip(rows, [None] * len(rows) if self.draws is None else self.draws[part], strict=True):
+            yield problem.batch(each, draw)
 
 
 @dataclass(frozen=True)

@@ -40,16 +40,14 @@ def train_steps(
 def _train_by_torch(
     population: Population, problem: Problem, stint: Stint, optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor]
 ) -> NDArray[np.float64]:
-    x, target = problem.part("train")
     parameters = list(population.parameters())
-    losses = torch.zeros(population.size, dtype=torch.float64, device=x.device)
-    for rows, rate in zip(stint.rows, stint.rates, strict=True):
+    losses = torch.zeros(population.size, dtype=torch.float64, device=problem.device)
+    for (x, target), rate in zip(stint.batches(problem), stint.rates, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = rate
         for parameter in parameters:
             parameter.grad = None
-        outputs = population(x.index_select(0, rows))
-        loss = problem.losses(outputs, target.index_select(0, rows))
+        loss = problem.losses(population(x), target)
         loss.sum().backward()  # type: ignore[no-untyped-call]
         population.mask_gradients()
         for total, weight in zip(gradients, population.weights, strict=False):

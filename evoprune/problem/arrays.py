@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from evoprune.errors import InputError
+from evoprune.problem.examples import Examples, inputs_of
+from evoprune.problem.filearray import file_array, is_in_file
 
 # Class labels to be encoded: words, or numbers of a categorical or object column.
 Words: TypeAlias = list[Any]
@@ -19,16 +21,20 @@ Words: TypeAlias = list[Any]
 BOOLEAN = ("False", "True")
 
 
-def as_inputs(values: Any, where: str) -> Tensor:
+def as_inputs(values: Any, where: str) -> Tensor | Examples:
     """Returns inputs as a contiguous tensor of real numbers; the columns of a data frame become float64 or float32.
 
     Args:
-        values: A tensor, array, data frame or list.
+        values: A tensor, array, data frame or list; or a memory map, which is not read.
         where: Their name in messages.
 
     Raises:
         InputError: They are not numbers.
     """
+    if isinstance(values, Examples):
+        return values
+    if is_in_file(values):
+        return inputs_of(file_array(values, where), where)
     if _is_pandas(values) and values.ndim == 2:
         return _from_frame(values, where)
     plain = _plain(values, where)
@@ -102,12 +108,12 @@ def encode(
     return encoded, classes
 
 
-def is_labels(y: Tensor) -> bool:
+def is_labels(y: Tensor | Examples) -> bool:
     """Tells whether targets are class labels (of an integer type) rather than regression targets."""
     return not (y.is_floating_point() or y.is_complex())
 
 
-def require_finite(values: Tensor, where: str, dtype: torch.dtype, missing: bool = False) -> None:
+def require_finite(values: Tensor | Examples, where: str, dtype: torch.dtype, missing: bool = False) -> None:
     """Checks that values are finite, also after a cast to a type.
 
     Args:
@@ -119,6 +125,8 @@ def require_finite(values: Tensor, where: str, dtype: torch.dtype, missing: bool
     Raises:
         InputError: Some are not; the message says how many, and where the first is.
     """
+    if isinstance(values, Examples):  # checks each batch
+        return
     most = torch.finfo(dtype).max
     if not values.is_floating_point() or not values.numel():
         return

@@ -15,12 +15,18 @@ from evoprune import seeds
 from evoprune.errors import InputError
 from evoprune.problem.arrays import as_inputs, as_targets, encode
 from evoprune.problem.arrays import is_labels as is_labels
+from evoprune.problem.datasets import is_dataset, read_dataset
+from evoprune.problem.examples import Examples, inputs_of
 from evoprune.problem.walk_values import tensor_bytes
 from evoprune.system.forks import settle
 
-Pair: TypeAlias = tuple[Tensor, Tensor]
+# Inputs in memory, or ones that are read batch by batch.
+Inputs: TypeAlias = Tensor | Examples
+Pair: TypeAlias = tuple[Inputs, Tensor]
 
 PARTS = ("train", "validation", "test")
+# Bytes of all inputs as floats up to which they are kept as floats.
+MOST_IN_MEMORY = 1 << 28
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,13 +38,19 @@ class Data:
             integer type are class labels, those of a float type regression targets (or probabilities of classes). Words,
             True and False, and the values of object or categorical columns are labels, too, which are encoded. A data frame
             of inputs becomes floats (give integers that a network embeds as an array); one of a single column of
-            labels gives targets [n].
+            labels gives targets [n]. Inputs may be a memory map (``numpy.memmap``), which is read batch by batch. A map-style
+            ``torch.utils.data.Dataset`` of pairs, a loader of one, or rows that are dicts are taken instead of the pair.
         validation: Inputs and targets to select on; None: they are split off from ``train``.
         test: Inputs and targets for the end; None: they are split off from ``train``.
         name: Its name in records.
         classes: Names of the classes 0, 1, ...; None: where labels are encoded, the
             labels in sorted order over all parts, which then stand here; else none.
         digest: Digest of the content, see :func:`content_digest`, if it differs from the content published under the name.
+        white: The value of white in images of bytes, which are then shifted and scaled as those of a named data set are, batch
+            by batch; None takes inputs as they are.
+        columns: Names of the input and the label, for rows that are dicts.
+        identity: Name of the content of a data set that draws at random, which is read anew whenever it is used; to be changed
+            whenever the data set is.
 
     Raises:
         InputError: A pair is empty, or its inputs and targets differ in length; values are no numbers, labels are missing, or
@@ -51,19 +63,26 @@ class Data:
     name: str = "custom"
     classes: tuple[str, ...] | None = None
     digest: str | None = None
+    white: int | None = None
+    columns: tuple[str, str] | None = None
+    identity: str | None = None
 
     def __post_init__(self) -> None:
         settle()  # checks and copies use threads, too
         given = {part: getattr(self, part) for part in PARTS if getattr(self, part) is not None or part == "train"}
         inputs, targets = {}, {}
         for part, pair in given.items():
-            x, y = _unpack(pair, part)
+            x, y = self._read(pair, part) if is_dataset(pair) else _unpack(pair, part)
             inputs[part], targets[part] = as_inputs(x, f"{part} inputs"), as_targets(y, f"{part} targets")
         encoded, classes = encode(targets, self.classes)
         pairs = {part: (x, encoded[part]) for part, x in inputs.items()}
         _require_fitting(pairs)
         for name, value in {**pairs, "classes": classes}.items():
             object.__setattr__(self, name, value)
+
+    def _read(self, given: Any, part: str) -> tuple[Inputs, Any]:
+        store, labels = read_dataset(given, self.columns, self.identity, part)
+        return store if isinstance(store, Tensor) else inputs_of(store, f"{part} inputs"), labels
 
     def split(self, seed: int, validation_fraction: float = 0.1, test_fraction: float = 0.2) -> Data:
         """Returns the data with all three parts.
@@ -96,8 +115,7 @@ class Data:
         for part, size in sizes.items():
             kept, taken = _split_indices(data.train[1], size, rng)
             x, y = data.train
-            # faster than x[kept]
-            train, other = ((x.index_select(0, rows), y.index_select(0, rows)) for rows in (kept, taken))
+            train, other = ((take(x, rows), y.index_select(0, rows)) for rows in (kept, taken))
             data = data.with_parts({"train": train, part: other})
         return data
 
@@ -116,14 +134,33 @@ class Data:
         return {name: pair for name, pair in parts.items() if pair is not None}
 
 
+def take(x: Inputs, rows: Tensor) -> Inputs:
+    """Returns some of the inputs; those that are read batch by batch are not read."""
+    return x.take(rows) if isinstance(x, Examples) else x.index_select(0, rows)  # faster than x[rows]
+
+
 def prepare(
     raw: Data, white: int, seed: int = 0, validation_fraction: float = 0.1, test_fraction: float = 0.2, normalize: bool = True
 ) -> Data:
-    """Splits images of bytes and makes them floats; see :func:`load`."""
-    data = raw.split(seed, validation_fraction, test_fraction)
-    mean, std = _pixel_statistics(data.train[0]) if normalize else (0.0, float(white))
-    # one part after another, so that the data are never in memory twice as floats
-    return data.with_parts({part: (x.float().sub_(mean).div_(std), y) for part, (x, y) in data.parts().items()})
+    """Splits images of bytes, which become shifted and scaled floats batch by batch; see :func:`load`."""
+    stored = {
+        part: (x if isinstance(x, Examples) else inputs_of(x, f"{part} inputs"), y) for part, (x, y) in raw.parts().items()
+    }
+    data = raw.with_parts(stored).split(seed, validation_fraction, test_fraction)
+    images = data.train[0]
+    assert isinstance(images, Examples)
+    mean, std = _pixel_statistics(images) if normalize else (torch.zeros(()), torch.tensor(float(white)))
+    parts = data.parts().items()
+    return data.with_parts({part: (x.normalised(mean, std), y) for part, (x, y) in parts if isinstance(x, Examples)})
+
+
+def in_memory(data: Data, most: int) -> Data:
+    """Returns the data with all inputs read, if they take at most so many bytes then: floats train faster than bytes do."""
+    lazy = {part: pair for part, pair in data.parts().items() if isinstance(pair[0], Examples)}
+    size = sum(x.numel() * torch.empty(0, dtype=x.dtype).element_size() for x, _ in lazy.values())
+    if size > most or not all(isinstance(x, Examples) and isinstance(x.store, Tensor) for x, _ in lazy.values()):
+        return data
+    return data.with_parts({part: (x[:], y) for part, (x, y) in lazy.items()})
 
 
 def content_digest(data: Data) -> str:
@@ -134,9 +171,9 @@ def content_digest(data: Data) -> str:
     """
     digest = hashlib.sha256(repr(data.classes).encode())
     for part, pair in data.parts().items():
-        for kind, tensor in zip(("inputs", "targets"), pair, strict=True):
-            digest.update(f"{part} {kind} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor_bytes(tensor))
+        for kind, values in zip(("inputs", "targets"), pair, strict=True):
+            digest.update(f"{part} {kind} {values.dtype} {tuple(values.shape)}".encode())
+            digest.update(tensor_bytes(values) if isinstance(values, Tensor) else values.identity().encode())
     return digest.hexdigest()
 
 
@@ -169,7 +206,13 @@ def as_floats(data: Data, dtype: torch.dtype) -> Data:
             raise InputError(
                 f"{part} inputs are {x.dtype}, train inputs {data.train[0].dtype}; expected the same: give floats of one scale."
             )
-    return data.with_parts({part: (x.to(dtype), y) for part, (x, y) in data.parts().items()})
+    return data.with_parts({part: (_as_float(x, part, dtype), y) for part, (x, y) in data.parts().items()})
+
+
+def _as_float(x: Inputs, part: str, dtype: torch.dtype) -> Inputs:
+    """Bytes become floats batch by batch where they are many."""
+    many = isinstance(x, Tensor) and x.dtype == torch.uint8 and x.numel() > MOST_IN_MEMORY // dtype.itemsize
+    return inputs_of(x, f"{part} inputs").to(dtype) if isinstance(x, Tensor) and many else x.to(dtype)
 
 
 def _unpack(pair: Any, part: str) -> tuple[Any, Any]:
@@ -220,10 +263,16 @@ def _split_indices(y: Tensor, size: int, rng: np.random.Generator) -> tuple[Tens
     return torch.from_numpy(np.flatnonzero(~taken)), torch.from_numpy(np.flatnonzero(taken))
 
 
-def _pixel_statistics(images: Tensor) -> tuple[float, float]:
+def _pixel_statistics(images: Examples) -> tuple[Tensor, Tensor]:
+    """Returns mean and standard deviation of each channel, [channels, 1, 1]; of all values where there are no channels."""
     # over the histogram of the 256 byte values: exact, and without a float copy of the images
-    counts = torch.bincount(images.flatten(), minlength=256).double()
-    values = torch.arange(256, dtype=torch.float64)
-    mean = float((counts * values).sum() / counts.sum())
-    variance = float((counts * (values - mean) ** 2).sum() / counts.sum())
-    return mean, variance**0.5
+    channels = images.shape[1] if images.ndim == 4 else 1
+    counts = torch.zeros(channels, 256, dtype=torch.float64)
+    for piece in images.pieces():
+        values = piece.transpose(0, 1) if images.ndim == 4 else piece[None]
+        counts += torch.stack([torch.bincount(each.flatten(), minlength=256) for each in values])
+    total, bytes_ = counts.sum(1), torch.arange(256, dtype=torch.float64)
+    mean = (counts * bytes_).sum(1) / total
+    variance = (counts * (bytes_ - mean[:, None]) ** 2).sum(1) / total
+    shape = (channels, *[1] * (images.ndim - 2))
+    return mean.view(shape), variance.sqrt().view(shape)

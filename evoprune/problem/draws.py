@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from evoprune.problem.examples import Examples
+
 EXAMPLES = 16
 
 
@@ -24,15 +26,15 @@ class Draws:
     parameters: tuple[dict[str, Tensor], ...]
 
 
-def draw(network: nn.Module, x: Tensor) -> Draws:
+def draw(network: nn.Module, x: Tensor | Examples) -> Draws:
     """Draws inputs and weights, as float64 on the CPU, the same each time.
 
     Args:
         network: The network, which is moved.
         x: Examples. Integers are indices, and keep their values.
     """
-    x, draws = x[:EXAMPLES], torch.Generator().manual_seed(0)
-    inputs = torch.randn(x.shape, generator=draws, dtype=torch.float64) if x.is_floating_point() else x.cpu()
+    few, draws = x[:EXAMPLES], torch.Generator().manual_seed(0)
+    inputs = torch.randn(few.shape, generator=draws, dtype=torch.float64) if few.is_floating_point() else few.cpu()
     network = network.to("cpu", torch.float64)
     positive, mixed = (
         {name: torch.empty_like(parameter).normal_(generator=draws) for name, parameter in network.named_parameters()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -13,10 +14,11 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from evoprune.errors import InputError
 from evoprune.options import accepted
-from evoprune.problem.data import Data, as_floats, content_digest, prepare
+from evoprune.problem.data import MOST_IN_MEMORY, Data, as_floats, content_digest, in_memory, prepare
 from evoprune.problem.idx import load_idx, unpublished
 from evoprune.problem.options import ProblemOptions
 from evoprune.registry import Registry
@@ -63,7 +65,7 @@ def load(
     raw, white = load_raw(name, data_dir)
     if white is None:
         return raw.split(seed, validation_fraction, test_fraction)
-    return prepare(raw, white, seed, validation_fraction, test_fraction, normalize)
+    return in_memory(prepare(raw, white, seed, validation_fraction, test_fraction, normalize), sys.maxsize)
 
 
 def load_raw(data: str | Callable[..., Data], data_dir: str | os.PathLike[str] | None = None) -> tuple[Data, int | None]:
@@ -109,12 +111,13 @@ def load_for_problem(given: object, options: ProblemOptions, as_float: bool) -> 
         InputError: Another thing was given, or the data cannot be loaded or split.
     """
     if isinstance(given, Data):
-        raw, white = _copied(given), None
+        raw, loaded = _copied(given), None
     elif isinstance(given, str) or callable(given):
-        raw, white = load_raw(given, options.data_dir)
+        raw, loaded = load_raw(given, options.data_dir)
     else:
         raise InputError(f"data is {type(given).__name__}; expected a name or ep.Data(train=(x, y)).")
     fractions = options.validation_fraction, options.test_fraction
+    white = loaded or raw.white
     if white is None:
         data = raw.split(options.seed, *fractions)
     else:
@@ -123,12 +126,15 @@ def load_for_problem(given: object, options: ProblemOptions, as_float: bool) -> 
     if as_float:
         data = as_floats(data, dtype)
     cast = {
-        part: tuple(tensor.to(dtype) if tensor.is_floating_point() else tensor for tensor in pair)
+        part: tuple(values.to(dtype) if values.is_floating_point() else values for values in pair)
         for part, pair in data.parts().items()
     }
-    kept = raw if white is None else None
-    content = "" if white is None else content_digest(raw)  # now, since the stored data are not kept
-    return Loaded(data.with_parts(cast).to(options.device), kept, content, tuple(raw.parts()))  # type: ignore[arg-type]
+    data = data.with_parts(cast)  # type: ignore[arg-type]
+    if not options.augment:  # which changes images as they are stored
+        data = in_memory(data, MOST_IN_MEMORY)
+    kept = raw if loaded is None else None
+    content = "" if loaded is None else content_digest(raw)  # now, since the stored data are not kept
+    return Loaded(data.to(options.device), kept, content, tuple(raw.parts()))
 
 
 def place(data_dir: str | os.PathLike[str] | None) -> Path | None:
@@ -141,7 +147,8 @@ def place(data_dir: str | os.PathLike[str] | None) -> Path | None:
 
 def _copied(data: Data) -> Data:
     """Returns the data with copies of the tensors."""
-    return data.with_parts({part: (x.clone(), y.clone()) for part, (x, y) in data.parts().items()})
+    parts = data.parts().items()
+    return data.with_parts({part: (x.clone() if isinstance(x, Tensor) else x, y.clone()) for part, (x, y) in parts})
 
 
 def _load_digits(name: str, data_dir: object) -> tuple[Data, int | None]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
@@ -20,8 +21,11 @@ from evoprune import seeds
 from evoprune.errors import InputError, look_up
 from evoprune.options import make, takes
 from evoprune.problem.arrays import is_labels
-from evoprune.problem.data import Data, Pair, content_digest
+from evoprune.problem.augmentation import AUGMENTATIONS, Augmentation, augment, find_augmentations
+from evoprune.problem.augmentation import rehearse as rehearse_augmentation
+from evoprune.problem.data import Data, Inputs, content_digest
 from evoprune.problem.draws import Draws, draw
+from evoprune.problem.examples import Examples
 from evoprune.problem.identity import Identified, digest_of, hash_of, identify
 from evoprune.problem.load import load_for_problem, place
 from evoprune.problem.losses import LOSSES, Loss, chance_loss, losses_of
@@ -50,6 +54,9 @@ class Problem:
         recipe: How networks are trained.
         loss: Name of a loss, or a function (outputs, targets) -> mean loss of the batch, a scalar tensor; None takes the named
             model's own, and for others cross-entropy where the targets are class labels, else mse.
+        augment: Names of random changes of each training batch, such as ``("crop:4", "flip")``, or functions of a batch
+            [b, ...] that return one of the same shape; see :mod:`evoprune.problem.augmentation`. They are drawn once a batch,
+            the same for all individuals.
         options: Any field of :class:`evoprune.problem.options.ProblemOptions`, such as ``seed=1`` or ``exclude="fc3"``.
 
     Attributes:
@@ -58,6 +65,7 @@ class Problem:
         shapes: Shape of the prunable weights by parameter name, in ``named_parameters`` order.
         is_classification: Whether accuracy is defined: the targets are class labels, and the network has an output for each.
         data: The split data, on the device.
+        augmentations: The functions that change each training batch, in turn.
         unprunable: Shape of the matrix-like weights that are not prunable, though they were not excluded, by parameter name.
         refusals: The reasons why engines cannot serve the problem, by the engine's name; empty for an engine that can. Kept
             by :func:`evoprune.engines.check.require`.
@@ -76,10 +84,12 @@ class Problem:
         recipe: Recipe | None = None,
         *,
         loss: str | Loss | None = None,
+        augment: str | Augmentation | Sequence[str | Augmentation] = (),
         **options: Any,
     ) -> None:
         settle()
-        given = make(ProblemOptions, options)
+        names, self.augmentations = find_augmentations(augment)
+        given = make(ProblemOptions, {**options, "augment": names})
         self._model = copied_module(model) if isinstance(model, nn.Module) else MODELS.find(model)  # before the data are loaded
         if isinstance(model, nn.Module) and given.widths is not None:
             raise InputError(f"widths are {given.widths}; they go with a model by name, not with a module of your own.")
@@ -109,6 +119,7 @@ class Problem:
         self.refusals: dict[str, str] = {}
         self.programs: dict[str, Any] = {}
         self.is_classification = rehearse(self, self._loaded.own or self.data)
+        rehearse_augmentation(self.augmentations, self.data.train[0])
 
     @property
     def seed(self) -> int:
@@ -180,10 +191,25 @@ class Problem:
         """Returns the mean loss [K] of outputs [K, batch, ...] against one target [batch, ...]."""
         return losses_of(self.loss_name, self._loss, outputs, targets)
 
-    def part(self, name: str) -> Pair:
+    def part(self, name: str) -> tuple[Inputs, Inputs]:
         """Returns the inputs, and the targets that outputs are compared with, of ``train``, ``validation`` or ``test``."""
         x, y = self.data.parts()[name]
         return (x, x) if self.loss_name == "reconstruction" else (x, y)
+
+    def batch(self, rows: Tensor, draw: int | None = None) -> tuple[Tensor, Tensor]:
+        """Returns training examples, and the targets that outputs are compared with.
+
+        Args:
+            rows: Their numbers [b].
+            draw: Seeds the augmentation; None returns the examples as they are.
+        """
+        x, y = self.data.train
+        change = None if draw is None or not self.augmentations else functools.partial(augment, self.augmentations, draw)
+        if isinstance(x, Examples):
+            found = x.index_select(0, rows, change)
+        else:
+            found = x.index_select(0, rows) if change is None else change(x.index_select(0, rows))
+        return found, found if self.loss_name == "reconstruction" else y.index_select(0, rows)
 
     @cached_property
     def w0(self) -> NDArray[np.floating[Any]]:
@@ -204,7 +230,7 @@ class Problem:
     @cached_property
     def chance_loss(self) -> float | None:
         """Validation loss of the best prediction that ignores the input, see :func:`evoprune.problem.losses.chance_loss`."""
-        return chance_loss(self.loss_name, self.part("validation")[1])
+        return chance_loss(self.loss_name, self.part("validation")[1][:])
 
     @property
     def hash(self) -> str:
@@ -233,12 +259,19 @@ class Problem:
             "recipe": digest_of("recipe", recipe),
             "settings": digest_of("settings", [self.seed, shapes, str(self.dtype)]),
             **{name: found.digest for name, found in self._identify_code().items()},
+            **{name: found.digest for name, found in self._identify_augmentation().items()},
         }
 
     @property
     def texts(self) -> dict[str, str]:
         """The text of each piece of the user's code, see :class:`evoprune.problem.identity.Identified`."""
-        return {key: text for found in self._identify_code().values() for key, text in found.texts.items()}
+        every = [*self._identify_code().values(), *self._identify_augmentation().values()]
+        return {key: text for found in every for key, text in found.texts.items()}
+
+    def _identify_augmentation(self) -> dict[str, Identified]:
+        pairs = zip(self.options.augment, self.augmentations, strict=True)
+        steps = [function if name.startswith("own.") or name in AUGMENTATIONS.own else name for name, function in pairs]
+        return {"augment": identify("augment", steps, self.options.ignore)} if steps else {}
 
     def _identify_code(self) -> dict[str, Identified]:
         ignore = self.options.ignore
@@ -264,12 +297,13 @@ class Problem:
     def _data_digest(self) -> str:
         own, options = self._loaded.own, self.options
         content = self._loaded.content if own is None else content_digest(own)
+        normalised = own is None or own.white is not None
         fractions = {
             part: fraction
             for part, fraction in (("validation", options.validation_fraction), ("test", options.test_fraction))
             if part not in self._loaded.stored
         }
-        return digest_of("data", [content, fractions, options.normalize if own is None else None])
+        return digest_of("data", [content, fractions, options.normalize if normalised else None, *_white(own)])
 
     def config(self) -> dict[str, Any]:
         """Returns the problem's configuration as JSON values; :meth:`from_config` is its inverse.
@@ -279,7 +313,7 @@ class Problem:
         values = {"model": self.options.model, "data": self.options.data, "recipe": asdict(self.recipe), **vars(self.options)}
         del values["data_dir"]  # a place
         # left out where they say nothing, so that runs that were recorded without them still match
-        for name in ("weights_seed", "ignore", "identity"):
+        for name in ("weights_seed", "ignore", "identity", "augment"):
             if values[name] in (None, ()):
                 del values[name]
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
@@ -294,6 +328,7 @@ class Problem:
         model: nn.Module | Callable[..., nn.Module] | None = None,
         data: Data | None = None,
         loss: Loss | None = None,
+        augment: Sequence[str | Augmentation] | None = None,
         data_dir: str | os.PathLike[str] | None = None,
     ) -> Problem:
         """Makes the problem that a configuration describes.
@@ -303,6 +338,7 @@ class Problem:
             model: The module or function, if the problem had one of the user's own.
             data: The data, if they were the user's own.
             loss: The loss function, if it was the user's own.
+            augment: The augmentations, if some were the user's own.
             data_dir: See :func:`evoprune.problem.data.load`; a place, and so no part of the configuration.
 
         Raises:
@@ -312,7 +348,7 @@ class Problem:
             raise InputError(f"the configuration names a data_dir, {config['data_dir']!r}; remove it, and pass data_dir.")
         values = dict(config)
         values["recipe"] = Recipe(**values["recipe"])
-        given = {"model": model, "data": data, "loss": loss, "data_dir": data_dir}
+        given = {"model": model, "data": data, "loss": loss, "augment": augment, "data_dir": data_dir}
         return cls(**values | {name: value for name, value in given.items() if value is not None})
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -320,6 +356,7 @@ class Problem:
             "model": self._model if isinstance(self._model, nn.Module) else self._model.own,
             "data": self._loaded.own,
             "loss": self._loss if self.loss_name not in LOSSES else None,
+            "augment": self.augmentations or None,
             "data_dir": self.options.data_dir,
         }
         return _unpickle, (self.config(), own)
@@ -337,6 +374,10 @@ class Problem:
             scale_for_density(self._template, dict(each))
 
 
+def _white(own: Data | None) -> list[int]:
+    return [] if own is None or own.white is None else [own.white]
+
+
 def _choose_loss(loss: str | Loss | None, targets: Tensor) -> tuple[str, Loss]:
     if loss is None:
         loss = "cross-entropy" if is_labels(targets) else "mse"
@@ -350,5 +391,6 @@ def _unpickle(config: Mapping[str, Any], own: Mapping[str, Any]) -> Problem:
         warnings.simplefilter("ignore")  # the first process has given the warning already
         problem = Problem.from_config(config, **own)
     # the function came along, but records keep its registered name
-    problem.options = replace(problem.options, model=config["model"])
+    names = tuple(config.get("augment", ()))
+    problem.options = replace(problem.options, model=config["model"], augment=names)
     return problem

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from evoprune import seeds
 from evoprune.errors import InputError
 from evoprune.problem.arrays import is_labels, require_finite
-from evoprune.problem.data import Data, Pair
+from evoprune.problem.data import Data, Inputs
 from evoprune.problem.losses import LOSSES, SQUARED
 from evoprune.problem.options import ProblemOptions
 from evoprune.problem.recipe import MEASURE_BATCH, Recipe
@@ -37,7 +37,7 @@ class Rehearsed(Protocol):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean loss of a batch."""
 
-    def part(self, name: str) -> Pair:
+    def part(self, name: str) -> tuple[Inputs, Inputs]:
         """Returns the inputs, and the targets that outputs are compared with."""
 
 

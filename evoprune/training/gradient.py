@@ -44,10 +44,10 @@ def dense_gradient(
     network.load_state_dict(dict(state))
     parameters = dict(network.named_parameters())
     weights = [parameters[name].requires_grad_() for name in problem.shapes]  # frozen ones may be pruned, too
-    x, target = problem.part("train")
-    rows = next(batch_order(len(x), batch, seed, draw, x.device))
+    x, _ = problem.part("train")
     with noise(seed, draw):  # a user's module may draw even in evaluation mode
-        loss = problem.loss(network(x[rows]), target[rows])
+        x, target = problem.batch(next(batch_order(len(x), batch, seed, draw, x.device)))
+        loss = problem.loss(network(x), target)
     gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
     found: NDArray[np.floating[Any]] = torch.cat([gradient.flatten() for gradient in gradients]).abs().cpu().numpy()
     return found

@@ -19,7 +19,7 @@ from evoprune.engines.steps import train_steps
 from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
-from evoprune.seeds import batch_order, noise
+from evoprune.seeds import augmentation_seeds, batch_order, noise
 from evoprune.training.cost import multiply_adds
 from evoprune.training.gradient import dense_gradient_cost, population_gradient
 from evoprune.training.schedule import Moment, Schedule
@@ -136,7 +136,9 @@ class _Loop:
                 first = epoch * steps + done
                 until = min(steps, done + every - first % every)
                 rates = [problem.recipe.learning_rate(epoch * steps + step, steps) for step in range(done, until)]
-                losses += train_steps(population, problem, Stint(rows[done:until], rates), self.optimizer, self.gradients)
+                draws = augmentation_seeds(self._seed, epoch, done, until) if problem.augmentations else None
+                stint = Stint(rows[done:until], rates, draws)
+                losses += train_steps(population, problem, stint, self.optimizer, self.gradients)
                 done = until
                 if self._schedule is not None and (epoch * steps + done) % every == 0:
                     self._count(epoch, min(done * batch, len(x)))

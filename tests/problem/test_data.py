@@ -17,6 +17,7 @@ from evoprune.errors import InputError
 from evoprune.problem import data as datasets
 from evoprune.problem import load as load_module
 from evoprune.problem.data import Data, content_digest
+from evoprune.problem.examples import inputs_of
 from evoprune.problem.idx import _IDX_FILES, _KMNIST_MD5, _PUBLISHED, _Published, find_idx_folder, read_idx
 from evoprune.problem.load import DATA, load, load_raw
 
@@ -693,8 +694,8 @@ def test_mnist_is_the_published_one(mnist):
     assert mnist.test[0].shape == (10_000, 1, 28, 28)
     assert mnist.train[1][:5].tolist() == [5, 0, 4, 1, 9]
     assert mnist.test[1][:5].tolist() == [7, 2, 1, 0, 4]
-    mean, std = datasets._pixel_statistics(mnist.train[0])
-    assert (round(mean / 255, 4), round(std / 255, 4)) == (0.1307, 0.3081)
+    mean, std = datasets._pixel_statistics(inputs_of(mnist.train[0], "inputs"))
+    assert (round(float(mean) / 255, 4), round(float(std) / 255, 4)) == (0.1307, 0.3081)
 
 
 @pytest.mark.mnist

@@ -10,25 +10,42 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evoprune.engines.population import Stint
 from evoprune.engines.sparse.kernels import codes
 from evoprune.engines.sparse.trace import Network
+from evoprune.problem.problem import Problem
 
 # The most multiply-adds of one call of a kernel, about a fifth of a second: Ctrl-C waits for it.
 WORK = 1e9
 # The most bytes of dropout's noise of one call.
 NOISE = 4_000_000
+# The most bytes of inputs of one call that do not lie ready.
+COPIES = 32_000_000
 
 
-def steps_at_once(network: Network, batch_size: int, work: float) -> int:
+def steps_at_once(network: Network, problem: Problem, work: float) -> int:
     """Returns how many steps one call takes.
 
     Args:
         network: The network.
-        batch_size: Examples of a step.
+        problem: The problem.
         work: Multiply-adds of a step.
     """
-    noise = batch_size * network.program.noise_places * 8
-    return int(np.clip(min(WORK // (work + 1), NOISE // noise if noise else np.inf), 1, 10_000))
+    batch, x = problem.recipe.batch_size, problem.part("train")[0]
+    noise = batch * network.program.noise_places * 8
+    copied = batch * x[:1].numel() * 8 if problem.augmentations or not isinstance(x, Tensor) else 0
+    most = [WORK // (work + 1), NOISE // noise if noise else np.inf, COPIES // copied if copied else np.inf]
+    return int(np.clip(min(most), 1, 10_000))
+
+
+def examples(problem: Problem, stint: Stint, part: slice) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Returns inputs and targets of some steps, and each step's rows in them: all of the training data where they lie ready."""
+    x, target = problem.part("train")
+    if isinstance(x, Tensor) and isinstance(target, Tensor) and not problem.augmentations:
+        return x, target, stint.rows[part]
+    inputs, targets = zip(*stint.batches(problem, part), strict=True)
+    rows = torch.split(torch.arange(sum(map(len, inputs))), [len(each) for each in inputs])
+    return torch.cat(inputs), torch.cat(targets), list(rows)
 
 
 def gather(network: Network, x: Tensor, rows: Sequence[Tensor], target: Tensor | None, kind: int, noisy: bool) -> codes.Data:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from evoprune.engines.population import Stint
 from evoprune.engines.sparse import fused
-from evoprune.engines.sparse.batches import gather, make_room, steps_at_once
+from evoprune.engines.sparse.batches import examples, gather, make_room, steps_at_once
 from evoprune.engines.sparse.individual import Individual, joined, read_buffers, rearranged, write_buffers
 from evoprune.engines.sparse.kernels import codes
 from evoprune.engines.sparse.support import machine, network_of, tensor_dtype
@@ -134,13 +134,13 @@ class SparsePopulation(nn.Module):
         if update is None or self._loss is None:
             return self._train_in_parts(problem, stint, optimizer, gradients)
         losses = np.zeros(self.size)
-        x, target = problem.part("train")
         batch = problem.recipe.batch_size
-        most = steps_at_once(self.network, batch, 3.0 * batch * sum(individual.work for individual in self.individuals))
+        most = steps_at_once(self.network, problem, 3.0 * batch * sum(individual.work for individual in self.individuals))
         blocks = self._blocks(batch) if self.network.program.whole_batch else 1
         for start in range(0, len(stint.rows), most):
             part = slice(start, start + most)
-            data, rates = self._gather(x, stint.rows[part], target), np.array(stint.rates[part])
+            x, target, rows = examples(problem, stint, part)
+            data, rates = self._gather(x, rows, target), np.array(stint.rates[part])
 
             def train(
                 room: codes.Room, ks: Sequence[int], data: Any = data, rates: Any = rates, done: int = update.done + start
@@ -161,11 +161,10 @@ class SparsePopulation(nn.Module):
     ) -> NDArray[np.float64]:
         """Trains steps whose loss or optimiser is torch's, one individual after another."""
         losses = np.zeros(self.size)
-        x, target = problem.part("train")
-        for rows, rate in zip(stint.rows, stint.rates, strict=True):
+        for (x, wanted), rate in zip(stint.batches(problem), stint.rates, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            data, wanted = self._gather(x, [rows]), target.index_select(0, rows)
+            data = self._gather(x)
             for k, individual in enumerate(self.individuals):
                 with torch.enable_grad():
                     outputs = self.forward_one(k, data).requires_grad_()
@@ -192,8 +191,8 @@ class SparsePopulation(nn.Module):
         """
         if self._loss is None or any(module.running_mean is None for module in self.network.batch_norms):
             return None
-        x, target = problem.part("train")
-        data = self._gather(x, [rows], target, noisy=False)
+        x, target = problem.batch(rows)
+        data = self._gather(x, None, target, noisy=False)
         room = self._room(0, 1, len(rows))
         total: list[Tensor] = []
         for block in range(self._blocks(len(rows))):
