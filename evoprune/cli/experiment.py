@@ -90,7 +90,7 @@ def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -
     }
     settings = {key: value for key, value in values.items() if key not in apart and _LATER.get(key, ...) != value}
     settings["initialization"] = settings["initialization"] or "kaiming"
-    return f"{name}-{values['data']}-{settings_hash(settings)}"
+    return f"{name}-{values['data'].replace(':', '-')}-{settings_hash(settings)}"
 
 
 def make_problem(values: dict[str, Any]) -> Problem:

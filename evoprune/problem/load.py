@@ -21,6 +21,8 @@ from evoprune.options import accepted
 from evoprune.problem.data import MOST_IN_MEMORY, Data, as_floats, content_digest, in_memory, prepare
 from evoprune.problem.idx import load_idx, unpublished
 from evoprune.problem.options import ProblemOptions
+from evoprune.problem.readers.image_folder import load_image_folder
+from evoprune.problem.readers.place import IMAGE_FOLDER, located
 from evoprune.registry import Registry
 
 # Called with the name and the folder; returns the data as they are stored, and their white: None where they are no images.
@@ -78,6 +80,8 @@ def load_raw(data: str | Callable[..., Data], data_dir: str | os.PathLike[str] |
     Raises:
         InputError: An unknown name, or a file that is missing, truncated or of another kind.
     """
+    if isinstance(data, str):
+        data, data_dir = located(data, data_dir)
     return DATA.find(data)(DATA.name_of(data), data_dir)
 
 
@@ -191,5 +195,8 @@ def _load_own(function: Callable[..., Any], name: str, data_dir: object) -> tupl
 
 
 DATA: Registry[Loader] = Registry(
-    "data set", {"digits": _load_digits, "mnist": load_idx, "fashion-mnist": load_idx}, _as_loader
+    "data set",
+    {"digits": _load_digits, "mnist": load_idx, "fashion-mnist": load_idx},
+    _as_loader,
+    families={IMAGE_FOLDER: lambda path: load_image_folder},
 )

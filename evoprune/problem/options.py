@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from evoprune.errors import InputError
 from evoprune.options import check_sizes
+from evoprune.problem.readers.place import located
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,8 @@ class ProblemOptions:
     """Network: lenet-300-100, mlp, autoencoder, conv-2, conv-4, conv-6, resnet-8, resnet-20, or one that --load or a plugin
     registers."""
     data: str = "digits"
-    """Data set: digits (embedded), mnist, fashion-mnist, or one that --load or a plugin registers."""
+    """Data set: digits (embedded), mnist, fashion-mnist, image-folder:PATH (a folder or zip of class folders, optionally under
+    train/ and test/), or one that --load or a plugin registers."""
     loss: str | None = None
     """Loss: cross-entropy, mse (mean squared error), or reconstruction (mean squared error against the input). None: the one
     that the named model is made for, else cross-entropy where the targets are class labels and mse where they are not."""
@@ -62,6 +64,10 @@ class ProblemOptions:
 
     def __post_init__(self) -> None:
         check_sizes(self)
+        if isinstance(self.data, str):
+            name, data_dir = located(self.data, self.data_dir)
+            object.__setattr__(self, "data", name)
+            object.__setattr__(self, "data_dir", data_dir)
         for name in ("exclude", "ignore"):
             given: Any = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))

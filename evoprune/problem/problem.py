@@ -89,14 +89,15 @@ class Problem:
     ) -> None:
         settle()
         names, self.augmentations = find_augmentations(augment)
-        given = make(ProblemOptions, {**options, "augment": names})
+        named = {"data": data} if isinstance(data, str) else {}
+        given = make(ProblemOptions, {**options, "augment": names, **named})
         self._model = copied_module(model) if isinstance(model, nn.Module) else MODELS.find(model)  # before the data are loaded
         if isinstance(model, nn.Module) and given.widths is not None:
             raise InputError(f"widths are {given.widths}; they go with a model by name, not with a module of your own.")
         entry = self._model if isinstance(self._model, NamedModel) else NamedModel(type(self._model))
         check_device(given.device)
         self.recipe = recipe or Recipe()
-        self._loaded = load_for_problem(data, given, entry.is_built_in)
+        self._loaded = load_for_problem(given.data if named else data, given, entry.is_built_in)
         self.data = self._loaded.data
         self.loss_name, self._loss = _choose_loss(entry.loss if loss is None else loss, self.data.train[1])
         self.options = replace(
