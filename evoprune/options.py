@@ -59,6 +59,14 @@ def split(kinds: Sequence[type[Any]], given: Mapping[str, Any]) -> tuple[Any, ..
     return made
 
 
+def later_of(kind: type[Any]) -> dict[str, Any]:
+    """Returns the defaults of those fields of a dataclass whose metadata has ``later``.
+
+    Such fields are newer than the records of runs and the names of folders, which leave them out where they have the default.
+    """
+    return {field.name: field.default for field in dataclasses.fields(kind) if field.metadata.get("later")}
+
+
 def check_choices(options: Any) -> None:
     """Checks the values of a dataclass's fields against their ``Literal`` choices; fields of other types may hold anything.
 

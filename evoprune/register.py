@@ -116,6 +116,14 @@ def schedule() -> Callable[[str, Any], object]:
 
 
 @_kind
+def learning_rate() -> Callable[[str, Any], object]:
+    """Registers a schedule of the learning rate: ``function(progress)``, which returns a factor of the recipe's ``lr``."""
+    from evoprune.problem.learning_rates import LEARNING_RATES
+
+    return LEARNING_RATES.register
+
+
+@_kind
 def engine() -> Callable[[str, Any], object]:
     """Registers an engine: a class of populations, see :class:`evoprune.engines.population.Population`."""
     from evoprune.engines.registry import ENGINES

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from evoprune.errors import InputError, look_up
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Own:
+    """A thing of a user's in the place of a name, which it keeps wherever it travels.
+
+    Attributes:
+        name: Its name in records.
+        thing: The thing, as the user gave it.
+    """
+
+    name: str
+    thing: Any
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -100,6 +117,20 @@ class Registry(Mapping[str, T], Generic[T]):
             if value is self[name] or value is self._given.get(name):
                 return name
         return f"own.{describe(value)}"
+
+    def own_or_name(self, value: Any) -> str | Own:
+        """Returns the name of a thing that the package brings, and a user's thing with its name.
+
+        Raises:
+            InputError: The name is unknown, or the thing is none of this kind.
+        """
+        if isinstance(value, Own):
+            return value
+        self.find(value)
+        name = self.name_of(value)
+        if name in self._built_in:
+            return name
+        return Own(name, self._given[value] if isinstance(value, str) else value)
 
     def forget(self, name: str) -> None:
         """Removes a name that a user has registered; tests clean up by it."""

@@ -17,6 +17,7 @@ COMMANDS = {
     "crossover": ("evolve", "--k", "2", "--generations", "1", "--crossover", "calm", "--trained-bests", "0"),
     "baseline": ("least",),
     "schedule": ("regrow",),
+    "learning_rate": (*FEW, "--schedule", "restarts"),
     "method": ("climb", "--steps", "2"),
     "figure": ("snip",),
     "engine": (*FEW, "--engine", "looped"),
@@ -24,8 +25,8 @@ COMMANDS = {
     "data": (*FEW, "--data", "quadrants"),
 }  # fmt: skip
 Alone = Callable[[str], tuple[Path, dict[str, object]]]
-ALIKE = ("crossover", "engine")  # reach workers as mutations do
-EVALUATES = ("w0_fitness", "mutation", "crossover", "method", "engine")
+ALIKE = ("crossover", "engine", "learning_rate")  # reach workers as mutations do
+EVALUATES = ("w0_fitness", "mutation", "crossover", "method", "engine", "learning_rate")
 ROWS = {"baseline": "least", "schedule": "regrow", "method": "climb"}
 
 
@@ -58,6 +59,8 @@ def test_the_command_line_finds_it(kind: str, alone: Alone) -> None:
         assert result[kind] == COMMANDS[kind][-1]
     if kind == "figure":
         assert (folder / "bars.png").stat().st_size > 1000
+    if kind == "learning_rate":
+        assert json.loads((folder / "config.json").read_text())["settings"]["problem"]["recipe"]["schedule"] == "restarts"
     if kind == "schedule":
         assert result["mask"] != result["start"]
         assert result["sparsity"] == pytest.approx(0.8, abs=0.01)

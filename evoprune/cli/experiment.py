@@ -81,14 +81,18 @@ def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -
 
     Threads, workers, paths and whatever else belongs to the execution do not count, except for the engine.
     """
+    from evoprune.options import later_of
+    from evoprune.problem.options import ProblemOptions
+    from evoprune.problem.recipe import Recipe
     from evoprune.runs.settings import settings_hash
 
+    later = _LATER | later_of(Recipe) | later_of(ProblemOptions)
     apart = {field.name for field in dataclasses.fields(execution)} - {"engine", "seed"} | {
         "data_dir",
         "tensorboard",
         "dry_run",
     }
-    settings = {key: value for key, value in values.items() if key not in apart and _LATER.get(key, ...) != value}
+    settings = {key: value for key, value in values.items() if key not in apart and later.get(key, ...) != value}
     settings["initialization"] = settings["initialization"] or "kaiming"
     return f"{name}-{values['data'].replace(':', '-')}-{settings_hash(settings)}"
 

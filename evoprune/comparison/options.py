@@ -13,10 +13,11 @@ import pandas as pd
 from evoprune.comparison import course
 from evoprune.comparison.cells import Cell, Comparison, make_cells
 from evoprune.comparison.frames import read_cells
-from evoprune.errors import look_up
-from evoprune.options import check_sizes, make, split
+from evoprune.errors import InputError, look_up
+from evoprune.options import check_sizes, later_of, make, split
 from evoprune.problem.options import ProblemOptions
 from evoprune.problem.recipe import Recipe
+from evoprune.registry import describe
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,17 @@ def plan(options: CompareOptions, problem: Mapping[str, Any], recipe: Mapping[st
     """
     check_sizes(options)
     shared = {name: value for name, value in problem.items() if name not in ("data", "seed", "model")}
-    shared = {name: value for name, value in shared.items() if value or name not in _LATER}
+    for name in ("schedule", "optimizer"):
+        if not isinstance(recipe[name], str):
+            raise InputError(
+                f"{name} is {describe(recipe[name])}; a comparison takes names: register it, "
+                f"ep.register.{'learning_rate' if name == 'schedule' else name}('mine', ...), and give 'mine'."
+            )
+    later = later_of(Recipe) | later_of(ProblemOptions)
+    shared = {name: value for name, value in shared.items() if (value or name not in _LATER) and later.get(name, ...) != value}
     shared["initialization"] = shared["initialization"] or "kaiming"
     search = {name: getattr(options, name) for name in SEARCH if getattr(options, name) is not None}
-    fields = {name: value for name, value in recipe.items() if name != "options" or value}
+    fields = {name: value for name, value in recipe.items() if later.get(name, ...) != value and (name != "options" or value)}
     comparison = Comparison(dict(sorted(shared.items())), dict(sorted(fields.items())), search, options.engine, options.threads)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     wanted = make_cells(options.methods, options.data, problem["model"], options.sparsities, seeds, options.budget)

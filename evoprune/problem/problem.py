@@ -8,7 +8,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -247,13 +247,14 @@ class Problem:
         Returns:
             ``weights`` (W0 and buffers), ``data`` (as they are stored, and their split), ``recipe``, ``settings`` (seed,
             prunable names and dtype), ``network`` and ``loss`` (code, attributes and the globals that they read), or instead
-            of the two the given ``identity``.
+            of the two the given ``identity``; and ``schedule`` and ``optimizer`` if they are the user's own.
 
         Raises:
             InputError: Model or loss hold a thing that cannot be identified, such as an open file.
         """
         shapes = {name: tuple(shape) for name, shape in self.shapes.items()}
-        recipe = json.dumps(asdict(self.recipe), sort_keys=True, default=repr)  # as a record has it: a tuple is a list
+        recorded = self.recipe.recorded() | dict.fromkeys(self.recipe.own, "own")  # whose code counts, not the name
+        recipe = json.dumps(recorded, sort_keys=True, default=repr)  # as a record has it: a tuple is a list
         return {
             "weights": self._weights_digest,
             "data": self._data_digest,
@@ -276,14 +277,16 @@ class Problem:
 
     def _identify_code(self) -> dict[str, Identified]:
         ignore = self.options.ignore
+        own = {name: identify(name, thing, ignore) for name, thing in self.recipe.own.items()}
         if self.options.identity is not None:
-            return {"identity": identify("identity", self.options.identity)}
+            return {"identity": identify("identity", self.options.identity), **own}
         known = {id(tensor): name for name, tensor in reversed(self._tensors())}
         loss = self.loss_name if self.loss_name in LOSSES else self._loss
         return {
             "network": identify("model", self._template, ignore, known),
             **({"hooks": identify("hooks", hooks, ignore)} if (hooks := global_hooks()) else {}),
             "loss": identify("loss", loss, ignore),
+            **own,
         }
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
@@ -311,7 +314,12 @@ class Problem:
 
         A module, tensors or loss of the user's own are named by their class, for the record only.
         """
-        values = {"model": self.options.model, "data": self.options.data, "recipe": asdict(self.recipe), **vars(self.options)}
+        values = {
+            "model": self.options.model,
+            "data": self.options.data,
+            "recipe": self.recipe.recorded(),
+            **vars(self.options),
+        }
         del values["data_dir"]  # a place
         # left out where they say nothing, so that runs that were recorded without them still match
         for name in ("weights_seed", "ignore", "identity", "augment"):
@@ -330,6 +338,7 @@ class Problem:
         data: Data | None = None,
         loss: Loss | None = None,
         augment: Sequence[str | Augmentation] | None = None,
+        recipe: Recipe | None = None,
         data_dir: str | os.PathLike[str] | None = None,
     ) -> Problem:
         """Makes the problem that a configuration describes.
@@ -340,6 +349,7 @@ class Problem:
             data: The data, if they were the user's own.
             loss: The loss function, if it was the user's own.
             augment: The augmentations, if some were the user's own.
+            recipe: The recipe, if its schedule or optimiser was the user's own.
             data_dir: See :func:`evoprune.problem.data.load`; a place, and so no part of the configuration.
 
         Raises:
@@ -348,7 +358,7 @@ class Problem:
         if "data_dir" in config:
             raise InputError(f"the configuration names a data_dir, {config['data_dir']!r}; remove it, and pass data_dir.")
         values = dict(config)
-        values["recipe"] = Recipe(**values["recipe"])
+        values["recipe"] = recipe or Recipe(**values["recipe"])
         given = {"model": model, "data": data, "loss": loss, "augment": augment, "data_dir": data_dir}
         return cls(**values | {name: value for name, value in given.items() if value is not None})
 
@@ -358,6 +368,7 @@ class Problem:
             "data": self._loaded.own,
             "loss": self._loss if self.loss_name not in LOSSES else None,
             "augment": self.augmentations or None,
+            "recipe": self.recipe if self.recipe.own else None,
             "data_dir": self.options.data_dir,
         }
         return _unpickle, (self.config(), own)

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import nn
 
 from evoprune.errors import InputError, look_up
-from evoprune.options import check_sizes
+from evoprune.options import check_sizes, later_of
+from evoprune.problem.learning_rates import LEARNING_RATES, OfProgress, Position, factor_at
+from evoprune.registry import Own
 
 # Examples in a batch when networks are measured, not trained.
 MEASURE_BATCH = 1000
 
-# Fraction of the learning rate at a progress in [0, 1) through all steps of all epochs.
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda progress: 1.0,
-    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
-    "linear": lambda progress: 1 - progress,
-}
+# Metadata of fields that are newer than the records of runs.
+_LATER = {"later": True}
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,19 @@ class Recipe:
         epochs: Epochs of the full training.
         batch_size: Examples a step; an epoch's last batch may be smaller.
         optimizer: Name of a class in ``torch.optim``.
-        lr: Learning rate at the start.
+        lr: Learning rate: the one that the schedule begins with, or the highest of one-cycle.
         momentum: Momentum; None means 0.9 for an optimiser that has the option, and nothing for others.
         weight_decay: Weight decay; also of the biases, as in ``torch.optim``.
-        schedule: ``cosine``, ``linear`` or ``constant``: one schedule over all steps of all epochs.
+        schedule: Schedule of the learning rate, one over all steps of all epochs: ``cosine``, ``linear``, ``constant``,
+            ``milestones`` (steps down, He et al. 2016), ``one-cycle`` (up and down, Smith and Topin 2018; the momentum stays),
+            one that --load or a plugin registers, or a function of the progress, from 0 up to 1, that returns a factor of lr.
         options: Further keyword arguments of the optimiser.
+        warmup: Epochs in which the learning rate rises in a line from 0 before the schedule begins; parts of an epoch are
+            allowed. Milestones are counted from the start of training all the same.
+        milestones: When the schedule ``milestones`` multiplies the learning rate: numbers below 1 are parts of all epochs,
+            others epochs.
+        gamma: The factor of the schedule ``milestones``.
+        nesterov: Nesterov's momentum, for optimisers that have the option.
 
     Raises:
         InputError: A value out of range, or an optimiser or option that is not in ``torch.optim``.
@@ -50,8 +57,12 @@ class Recipe:
     lr: float = 0.05
     momentum: float | None = None
     weight_decay: float = 5e-4
-    schedule: str = "cosine"
+    schedule: Any = "cosine"
     options: Mapping[str, Any] = field(default_factory=dict, metadata={"flag": False})
+    warmup: float = field(default=0.0, metadata=_LATER)
+    milestones: tuple[float, ...] = field(default=(0.5, 0.75), metadata=_LATER)
+    gamma: float = field(default=0.1, metadata=_LATER)
+    nesterov: bool = field(default=False, metadata=_LATER)
 
     def __post_init__(self) -> None:
         check_sizes(self)
@@ -65,11 +76,36 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not _is_finite(value):
                 raise InputError(f"{name} is {value!r}; expected a number, such as {0.9 if name == 'momentum' else 5e-4}.")
-        look_up("schedule", self.schedule, SCHEDULES)
+        self._check_schedule()
         kind = look_up("optimizer", self.optimizer, optimizers())
         if self.momentum is None and "momentum" not in self.options and "momentum" in inspect.signature(kind).parameters:
             object.__setattr__(self, "momentum", 0.9)
         self.make_optimizer([nn.Parameter(torch.zeros(2, 2))])
+
+    def _check_schedule(self) -> None:
+        """Checks the schedule's fields, and gives them one type, so that equal ones are recorded alike."""
+        object.__setattr__(self, "schedule", LEARNING_RATES.own_or_name(self.schedule))
+        if not (_is_finite(self.warmup) and 0 <= self.warmup < self.epochs):
+            raise InputError(
+                f"warmup is {self.warmup!r}; expected a number of epochs of at least 0 and below the recipe's {self.epochs}."
+            )
+        if self.warmup and self.schedule == "one-cycle":
+            raise InputError(f"warmup is {self.warmup}, but the schedule one-cycle has its own; leave warmup out.")
+        given = self.milestones if isinstance(self.milestones, (tuple, list)) else (self.milestones,)
+        if not given or not all(_is_finite(at) and at > 0 for at in given) or sorted(set(given)) != list(given):
+            raise InputError(
+                f"milestones are {self.milestones!r}; expected rising numbers above 0: below 1 parts of all epochs, such as "
+                f"0.5 0.75, others epochs, such as 80 120."
+            )
+        if not (_is_finite(self.gamma) and 0 < self.gamma <= 1):
+            raise InputError(f"gamma is {self.gamma!r}; expected a factor above 0 and at most 1, such as 0.1.")
+        one_type = {"warmup": float(self.warmup), "milestones": tuple(float(at) for at in given), "gamma": float(self.gamma)}
+        for name, value in one_type.items():
+            object.__setattr__(self, name, value)
+            if name != "warmup" and self.schedule != "milestones" and value != later_of(Recipe)[name]:
+                raise InputError(
+                    f"{name} is {value}, but the schedule is {self.schedule}; give schedule='milestones', or leave it out."
+                )
 
     def make_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         """Returns the optimiser over some parameters.
@@ -83,6 +119,8 @@ class Recipe:
             arguments["weight_decay"] = self.weight_decay
         if self.momentum is not None:
             arguments["momentum"] = self.momentum
+        if self.nesterov:
+            arguments["nesterov"] = True
         try:
             make = kind if self.options.get("differentiable") else without_compiler(self.optimizer)
             return make(parameters, **arguments)
@@ -91,7 +129,27 @@ class Recipe:
 
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
         """Returns the learning rate of a step counted from the start of training."""
-        return self.lr * SCHEDULES[self.schedule](step / (steps_per_epoch * self.epochs))
+        position = Position(
+            step=step,
+            steps=steps_per_epoch * self.epochs,
+            warmup=round(steps_per_epoch * self.warmup),
+            milestones=tuple(steps_per_epoch * (at if at >= 1 else at * self.epochs) for at in self.milestones),
+            gamma=self.gamma,
+        )
+        own = isinstance(self.schedule, Own)
+        return self.lr * factor_at(OfProgress(self.schedule.thing) if own else LEARNING_RATES[self.schedule], position)
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The user's functions and classes among the fields, by the fields' names."""
+        return {each.name: value.thing for each in fields(self) if isinstance(value := getattr(self, each.name), Own)}
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns the fields as runs record them: a user's function by its name, and newer fields only if they are given."""
+        later = later_of(Recipe)
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        kept = {name: value for name, value in values.items() if name not in later or value != later[name]}
+        return {name: value.name if isinstance(value, Own) else copy.deepcopy(value) for name, value in kept.items()}
 
 
 def _is_finite(value: object) -> bool:
