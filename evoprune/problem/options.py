@@ -48,7 +48,7 @@ class ProblemOptions:
     """Fraction split off as test set, for data that come without one (digits)."""
     normalize: bool = True
     """Shift and scale the pixels to mean 0 and standard deviation 1 (of the training pixels); else they lie in 0 to 1."""
-    augment: tuple[str, ...] = ()
+    augment: tuple[str, ...] = field(default=(), metadata={"later": True})
     """Random changes of each training batch, never of an evaluation: flip (left to right), crop:4 (padded by 4 pixels on each
     side, then cut to size at random), or others that --load registers; applied in turn."""
     dtype: Literal["float32", "float64"] = "float32"

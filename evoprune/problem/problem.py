@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from evoprune import seeds
 from evoprune.errors import InputError, look_up
-from evoprune.options import make, takes
+from evoprune.options import later_of, make, takes
 from evoprune.problem.arrays import is_labels
 from evoprune.problem.augmentation import AUGMENTATIONS, Augmentation, augment, find_augmentations
 from evoprune.problem.augmentation import rehearse as rehearse_augmentation
@@ -37,6 +37,10 @@ from evoprune.problem.recipe import Recipe
 from evoprune.problem.rehearsal import rehearse
 from evoprune.problem.weights import scale_for_density
 from evoprune.system.forks import settle
+
+
+# Defaults of options that records leave out.
+_UNSAID = {"weights_seed": None, "ignore": (), "identity": None}
 
 
 class Problem:
@@ -322,8 +326,8 @@ class Problem:
         }
         del values["data_dir"]  # a place
         # left out where they say nothing, so that runs that were recorded without them still match
-        for name in ("weights_seed", "ignore", "identity", "augment"):
-            if values[name] in (None, ()):
+        for name, default in {**_UNSAID, **later_of(ProblemOptions)}.items():
+            if values[name] == default:
                 del values[name]
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
         density = self.options.w0_density
