@@ -19,6 +19,8 @@ from evoprune.options import accepted
 from evoprune.problem.data import Data, as_floats, content_digest, prepare
 from evoprune.problem.idx import load_idx, unpublished
 from evoprune.problem.options import ProblemOptions
+from evoprune.problem.readers.cifar import load_cifar
+from evoprune.problem.readers.emnist import EMNIST, load_emnist
 from evoprune.problem.readers.image_folder import load_image_folder
 from evoprune.problem.readers.place import IMAGE_FOLDER, located
 from evoprune.registry import Registry
@@ -189,7 +191,12 @@ def _load_own(function: Callable[..., Any], name: str, data_dir: object) -> tupl
 
 DATA: Registry[Loader] = Registry(
     "data set",
-    {"digits": _load_digits, "mnist": load_idx, "fashion-mnist": load_idx},
+    {
+        "digits": _load_digits,
+        **dict.fromkeys(("mnist", "fashion-mnist", "kmnist"), load_idx),
+        **dict.fromkeys(EMNIST, load_emnist),
+        **dict.fromkeys(("cifar10", "cifar100"), load_cifar),
+    },
     _as_loader,
     families={IMAGE_FOLDER: lambda path: load_image_folder},
 )

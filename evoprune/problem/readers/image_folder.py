@@ -14,8 +14,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from evoprune.errors import InputError
+from evoprune.problem.cache import Kept, Writer, cached
 from evoprune.problem.data import Data, content_digest
-from evoprune.problem.readers.cache import Kept, Writer, cached
 from evoprune.problem.readers.listing import MOST_BYTES, Images, Layout, arrange, open_images
 
 # Pillow reads further formats by programs outside of it, or keeps them for compatibility.
