@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import pandas as pd
 from evoprune.comparison import course
 from evoprune.comparison.cells import Cell, Comparison, make_cells
 from evoprune.comparison.frames import read_cells
-from evoprune.errors import look_up
+from evoprune.errors import InputError, look_up
 from evoprune.options import check_sizes, make, split
 from evoprune.problem.options import ProblemOptions
+from evoprune.problem.readers.place import located
 from evoprune.problem.recipe import Recipe
 
 
@@ -24,7 +25,8 @@ class CompareOptions:
     """Options of a comparison."""
 
     data: tuple[str, ...] = ("digits",)
-    """Data sets: digits (embedded), mnist, fashion-mnist, or one that you registered."""
+    """Data sets: digits (embedded), mnist, fashion-mnist, cifar10 and all others by name, image-folder:PATH, or one that you
+    registered."""
     sparsities: tuple[float, ...] = (0.9, 0.95, 0.98, 0.99)
     """Fractions of the prunable weights to remove."""
     methods: tuple[str, ...] = ("dense", "lottery-ticket", "dissipate", "combine", "kstarts", "snip", "grasp", "synflow",
@@ -81,15 +83,28 @@ def plan(options: CompareOptions, problem: Mapping[str, Any], recipe: Mapping[st
         InputError: An unknown method, or nothing to compare.
     """
     check_sizes(options)
-    shared = {name: value for name, value in problem.items() if name not in ("data", "seed", "model")}
+    data, data_dir = _located(options.data, problem.get("data_dir"))
+    shared = {name: value for name, value in {**problem, "data_dir": data_dir}.items() if name not in ("data", "seed", "model")}
     shared = {name: value for name, value in shared.items() if value or name not in _LATER}
     shared["initialization"] = shared["initialization"] or "kaiming"
     search = {name: getattr(options, name) for name in SEARCH if getattr(options, name) is not None}
     fields = {name: value for name, value in recipe.items() if name != "options" or value}
     comparison = Comparison(dict(sorted(shared.items())), dict(sorted(fields.items())), search, options.engine, options.threads)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    wanted = make_cells(options.methods, options.data, problem["model"], options.sparsities, seeds, options.budget)
+    wanted = make_cells(options.methods, data, problem["model"], options.sparsities, seeds, options.budget)
     return comparison, wanted
+
+
+def _located(data: Sequence[str], data_dir: Any) -> tuple[list[str], Any]:
+    """Returns the names of data sets without places, and the folder in which all of them are."""
+    found = [located(name, data_dir) for name in data]
+    places = {place and str(Path(place).expanduser().absolute()) for _, place in found}
+    if len(places) > 1:
+        raise InputError(
+            f"the data {', '.join(data)} lie in several folders; expected one: put folders of images beside the other data, "
+            f"and name that folder with --data-dir, or compare on them apart."
+        )
+    return [name for name, _ in found], places.pop() if places else data_dir
 
 
 def compare(**options: Any) -> pd.DataFrame:
