@@ -66,6 +66,14 @@ def unsynced() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded data of tests are kept in no folder of the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EVOPRUNE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def mnist_folder() -> Path | None:
     folder = Path(os.environ.get("EVOPRUNE_DATA", ROOT.parent / "shared" / "data" / "mnist"))
     return folder if folder.is_dir() else None

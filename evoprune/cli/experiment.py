@@ -48,6 +48,7 @@ def run_method(name: str, arguments: Sequence[str] | None, prog: str | None) -> 
     """
     with signals.nothing_begun():
         from evoprune.problem.options import ProblemOptions
+        from evoprune.problem.readers.place import located
         from evoprune.problem.recipe import Recipe
         from evoprune.search.execution import Execution
         from evoprune.search.method import summary_of
@@ -60,6 +61,7 @@ def run_method(name: str, arguments: Sequence[str] | None, prog: str | None) -> 
         parts |= {"execution": Execution, "command": command}
         options = parse(script(name, parts), summary_of(method), arguments, prog)
         values = flat(options)
+        values["data"], values["data_dir"] = located(values["data"], values["data_dir"])
         shown_folder = values["out"] or Path("runs", folder_name(name, values, Execution))
         problem = make_problem(values)
         given = {**flat(getattr(options, group)), **flat(options.execution), "out": shown_folder, "progress": True}

@@ -39,7 +39,7 @@ class Cell:
     def folder(self) -> str:
         """Name of its run folder."""
         budget = "" if self.budget is None else f"-budget{self.budget:g}"
-        return f"{self.method}-{self.data}-{self.model}-{self.sparsity:g}-{self.seed}{budget}"
+        return f"{self.method}-{self.data.replace(':', '-')}-{self.model}-{self.sparsity:g}-{self.seed}{budget}"
 
     @property
     def base(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from evoprune.comparison.frames import read_cells
 from evoprune.errors import InputError, look_up
 from evoprune.options import check_sizes, later_of, make, split
 from evoprune.problem.options import ProblemOptions
+from evoprune.problem.readers.place import located
 from evoprune.problem.recipe import Recipe
 from evoprune.registry import describe
 
@@ -25,7 +26,8 @@ class CompareOptions:
     """Options of a comparison."""
 
     data: tuple[str, ...] = ("digits",)
-    """Data sets: digits (embedded), mnist, fashion-mnist, or one that you registered."""
+    """Data sets: digits (embedded), mnist, fashion-mnist, cifar10 and all others by name, image-folder:PATH, or one that you
+    registered."""
     sparsities: tuple[float, ...] = (0.9, 0.95, 0.98, 0.99)
     """Fractions of the prunable weights to remove."""
     methods: tuple[str, ...] = ("dense", "lottery-ticket", "dissipate", "combine", "kstarts", "snip", "grasp", "synflow",
@@ -82,13 +84,9 @@ def plan(options: CompareOptions, problem: Mapping[str, Any], recipe: Mapping[st
         InputError: An unknown method, or nothing to compare.
     """
     check_sizes(options)
-    shared = {name: value for name, value in problem.items() if name not in ("data", "seed", "model")}
-    for name in ("schedule", "optimizer"):
-        if not isinstance(recipe[name], str):
-            raise InputError(
-                f"{name} is {describe(recipe[name])}; a comparison takes names: register it, "
-                f"ep.register.{'learning_rate' if name == 'schedule' else name}('mine', ...), and give 'mine'."
-            )
+    _require_names(recipe)
+    data, data_dir = _located(options.data, problem.get("data_dir"))
+    shared = {name: value for name, value in {**problem, "data_dir": data_dir}.items() if name not in ("data", "seed", "model")}
     later = later_of(Recipe) | later_of(ProblemOptions)
     shared = {name: value for name, value in shared.items() if (value or name not in _LATER) and later.get(name, ...) != value}
     shared["initialization"] = shared["initialization"] or "kaiming"
@@ -96,8 +94,30 @@ def plan(options: CompareOptions, problem: Mapping[str, Any], recipe: Mapping[st
     fields = {name: value for name, value in recipe.items() if later.get(name, ...) != value and (name != "options" or value)}
     comparison = Comparison(dict(sorted(shared.items())), dict(sorted(fields.items())), search, options.engine, options.threads)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    wanted = make_cells(options.methods, options.data, problem["model"], options.sparsities, seeds, options.budget)
+    wanted = make_cells(options.methods, data, problem["model"], options.sparsities, seeds, options.budget)
     return comparison, wanted
+
+
+def _located(data: Sequence[str], data_dir: Any) -> tuple[list[str], Any]:
+    """Returns the names of data sets without places, and the folder in which all of them are."""
+    found = [located(name, data_dir) for name in data]
+    places = {place and str(Path(place).expanduser().absolute()) for _, place in found}
+    if len(places) > 1:
+        raise InputError(
+            f"the data {', '.join(data)} lie in several folders; expected one: put folders of images beside the other data, "
+            f"and name that folder with --data-dir, or compare on them apart."
+        )
+    return [name for name, _ in found], places.pop() if places else data_dir
+
+
+def _require_names(recipe: Mapping[str, Any]) -> None:
+    """Checks that a recipe says by name what a table can say."""
+    for name in ("schedule", "optimizer"):
+        if not isinstance(recipe[name], str):
+            raise InputError(
+                f"{name} is {describe(recipe[name])}; a comparison takes names: register it, "
+                f"ep.register.{'learning_rate' if name == 'schedule' else name}('mine', ...), and give 'mine'."
+            )
 
 
 def compare(**options: Any) -> pd.DataFrame:

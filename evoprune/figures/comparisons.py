@@ -68,6 +68,6 @@ def save_compare_figures(folder: Path, strict: bool = False) -> list[Path]:
         table = folder / figure.table
         if table.exists():
             for group in groups_of(read_table(table, ("data", "model"), ("data", "model"))):
-                path = folder / plain_name(f"{'-'.join([name, *group])}.png", str(table))
+                path = folder / plain_name(f"{'-'.join([name, *group]).replace(':', '-')}.png", str(table))
                 drawings.append((path, functools.partial(figure, folder, group)))
     return drawing.save(drawings, strict)

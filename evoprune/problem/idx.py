@@ -1,4 +1,4 @@
-"""IDX files, as of MNIST: finding, checking and downloading them."""
+"""IDX files, as of MNIST, Fashion-MNIST and Kuzushiji-MNIST: finding, checking and downloading them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import torch
 
 from evoprune.errors import InputError
 from evoprune.problem.data import Data, content_digest
+from evoprune.problem.download import download
 
 _IDX_FILES = {
     "train images": "train-images-idx3-ubyte",
@@ -42,14 +43,24 @@ class _Published:
         url: The folder.
         torchvision_folder: The folder in which torchvision keeps them.
         md5: Checksums of the gzip'd files, by their content's name.
-        sha256: Checksums of the content itself, by the same names.
+        sha256: Checksums of the content itself, by the same names; none where they are not published.
+        installed: The folder in which a package of Debian keeps them.
     """
 
     url: str
     torchvision_folder: str
     md5: dict[str, str]
     sha256: dict[str, str]
+    installed: str | None = None
 
+
+# Kuzushiji-MNIST has the same file names. Checksums are published of its archives, but not of their content.
+_KMNIST_MD5 = {
+    "train images": "bdb82020997e1d708af4cf47b453dcf7",
+    "train labels": "e144d726b3acfaa3e44228e80efcd344",
+    "test images": "5c965bf0a639b31b8f53240b1b52f4d7",
+    "test labels": "7320c461ea6c1c855c0b718fb2a4b134",
+}
 
 _PUBLISHED = {
     "mnist": _Published(
@@ -83,15 +94,9 @@ _PUBLISHED = {
             "test images": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
             "test labels": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
         },
+        installed="/usr/share/datasets/fashion-mnist",
     ),
-}
-
-# Kuzushiji-MNIST has the same file names. Checksums are published of its archives, but not of their content.
-_KMNIST_MD5 = {
-    "train images": "bdb82020997e1d708af4cf47b453dcf7",
-    "train labels": "e144d726b3acfaa3e44228e80efcd344",
-    "test images": "5c965bf0a639b31b8f53240b1b52f4d7",
-    "test labels": "7320c461ea6c1c855c0b718fb2a4b134",
+    "kmnist": _Published("http://codh.rois.ac.jp/kmnist/dataset/kmnist/", "KMNIST/raw", _KMNIST_MD5, {}),
 }
 
 
@@ -124,7 +129,7 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray[Any, Any]:
         if not stat.S_ISREG(mode.st_mode):  # opening a pipe would wait for a writer
             raise InputError(f"cannot read {path}: not a regular file; {_CURE}.")
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            return _parse_idx(stream, path, dimensions, mode.st_size)
+            return parse_idx(stream, path, dimensions, mode.st_size)
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -133,7 +138,18 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray[Any, Any]:
         raise InputError(f"{path} is truncated or damaged ({error}); expected a whole gzip file; {_CURE}.") from error
 
 
-def _parse_idx(stream: Any, path: Path, dimensions: int, file_size: int) -> np.ndarray[Any, Any]:
+def parse_idx(stream: Any, path: Path, dimensions: int, file_size: int) -> np.ndarray[Any, Any]:
+    """Reads the content of an IDX file from a stream.
+
+    Args:
+        stream: The stream, which unpacks a gzip'd file.
+        path: The file's name, for messages; it ends in ``.gz`` if the stream unpacks.
+        dimensions: See :func:`read_idx`.
+        file_size: Bytes of the file.
+
+    Raises:
+        InputError: It is truncated, or no IDX file of that kind; and whatever the stream raises.
+    """
     length = 4 + 4 * dimensions
     header, magic = bytes(_read(stream, length)), bytes([0, 0, 8, dimensions])
     if len(header) < length or header[:4] != magic:
@@ -170,7 +186,9 @@ def load_idx(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Data, 
     folder = _idx_folder(name, data_dir)
     arrays, paths = {}, {}
     for part, stem in _IDX_FILES.items():
-        found = [path for path in (folder / stem, folder / f"{stem}.gz") if _is_file(path)]
+        # if both are there, the one whose checksum is known
+        ends = ("", ".gz") if _PUBLISHED[name].sha256 else (".gz", "")
+        found = [folder / f"{stem}{end}" for end in ends if _is_file(folder / f"{stem}{end}")]
         if not found:
             raise InputError(f"{folder} has no {stem} or {stem}.gz; put it beside the other files of {name}.")
         paths[part] = found[0]
@@ -234,14 +252,26 @@ def unpublished(data: Data, where: str, parts: Sequence[str]) -> Data:
     return replace(data, digest=digest)
 
 
-def _idx_folder(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
+def given_folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
+    """Returns the folder that ``data_dir`` or else the environment variable ``EVOPRUNE_DATA`` names, or None.
+
+    Raises:
+        InputError: It cannot be the name of a folder.
+    """
     given = data_dir or os.environ.get("EVOPRUNE_DATA")
     if not given:
-        return _download(name)
+        return None
     try:
-        path = Path(given).expanduser()
+        return Path(given).expanduser()
     except (TypeError, RuntimeError) as error:
         raise InputError(f"data_dir is {given!r}: {error}; expected a folder.") from error
+
+
+def _idx_folder(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
+    path = given_folder(data_dir)
+    if path is None:
+        installed = _PUBLISHED[name].installed
+        return (find_idx_folder(name, Path(installed)) if installed else None) or _download(name)
     folder = find_idx_folder(name, path)
     if folder is None:
         exists = os.path.isdir(path)  # noqa: PTH112 - Path's raises for a name that no file can have
@@ -254,17 +284,6 @@ def _idx_folder(name: str, data_dir: str | os.PathLike[str] | None) -> Path:
 
 
 def _download(name: str) -> Path:
-    import pooch  # heavy, and needed for downloads alone
-
     published = _PUBLISHED[name]
-    registry = {f"{stem}.gz": f"md5:{published.md5[part]}" for part, stem in _IDX_FILES.items()}
-    cache = pooch.create(pooch.os_cache("evoprune") / name, published.url, registry=registry, retry_if_failed=1)
-    for file in registry:
-        try:
-            cache.fetch(file, progressbar=True)
-        except (OSError, ValueError) as error:  # requests' errors are OSErrors; a wrong checksum is a ValueError
-            raise InputError(
-                f"cannot download {published.url}{file}: {error}. Fetch the four files by other means and name "
-                f"their folder with --data-dir or EVOPRUNE_DATA."
-            ) from error
-    return Path(cache.abspath)
+    files = {f"{stem}.gz": published.md5[part] for part, stem in _IDX_FILES.items()}
+    return download(name, published.url, files)[0].parent

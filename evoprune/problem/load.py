@@ -21,6 +21,8 @@ from evoprune.options import accepted
 from evoprune.problem.data import MOST_IN_MEMORY, Data, as_floats, content_digest, in_memory, prepare
 from evoprune.problem.idx import load_idx, unpublished
 from evoprune.problem.options import ProblemOptions
+from evoprune.problem.readers.cifar import load_cifar
+from evoprune.problem.readers.emnist import EMNIST, load_emnist
 from evoprune.problem.readers.image_folder import load_image_folder
 from evoprune.problem.readers.place import IMAGE_FOLDER, located
 from evoprune.registry import Registry
@@ -44,9 +46,12 @@ def load(
     """Loads a data set by name and splits it.
 
     Args:
-        name: ``digits`` (scikit-learn's 1,797 images of 8 x 8, embedded), ``mnist`` or ``fashion-mnist``
-            (60,000 + 10,000 images of 28 x 28; the published test set stays the test set), or one that is registered.
-        data_dir: Folder of the four IDX files, gzip'd or plain; they may also lie in a sub-folder named after the data
+        name: ``digits`` (scikit-learn's 1,797 images of 8 x 8, embedded), ``mnist``, ``fashion-mnist`` or ``kmnist``
+            (60,000 + 10,000 images of 28 x 28; the published test set stays the test set), ``emnist`` and its selections (see
+            :func:`evoprune.problem.readers.emnist.load_emnist`), ``cifar10`` or ``cifar100`` (50,000 + 10,000 images of
+            3 x 32 x 32), ``image-folder:PATH`` (see :func:`evoprune.problem.readers.image_folder.load_image_folder`), or one
+            that is registered.
+        data_dir: Folder of the data set's files, or of their archive; they may also lie in a sub-folder named after the data
             set, or in the one that torchvision uses. Without it the environment variable
             ``EVOPRUNE_DATA`` is used, and without that they are downloaded once and cached.
         seed: Seeds the split.
@@ -56,7 +61,7 @@ def load(
             pixels lie in [0, 1]. Data of a registered function stay as they are.
 
     Returns:
-        Float32 images [n, 1, height, width] and int64 labels [n]; the data of a registered function as they are.
+        Float32 images [n, channels, height, width] and int64 labels [n]; the data of a registered function as they are.
 
     Warns:
         UserWarning: The content differs from the content that is published under the name.
@@ -196,7 +201,12 @@ def _load_own(function: Callable[..., Any], name: str, data_dir: object) -> tupl
 
 DATA: Registry[Loader] = Registry(
     "data set",
-    {"digits": _load_digits, "mnist": load_idx, "fashion-mnist": load_idx},
+    {
+        "digits": _load_digits,
+        **dict.fromkeys(("mnist", "fashion-mnist", "kmnist"), load_idx),
+        **dict.fromkeys(EMNIST, load_emnist),
+        **dict.fromkeys(("cifar10", "cifar100"), load_cifar),
+    },
     _as_loader,
     families={IMAGE_FOLDER: lambda path: load_image_folder},
 )

@@ -19,8 +19,9 @@ class ProblemOptions:
     """Network: lenet-300-100, mlp, autoencoder, conv-2, conv-4, conv-6, resnet-8, resnet-20, or one that --load or a plugin
     registers."""
     data: str = "digits"
-    """Data set: digits (embedded), mnist, fashion-mnist, image-folder:PATH (a folder or zip of class folders, optionally under
-    train/ and test/), or one that --load or a plugin registers."""
+    """Data set: digits (embedded), mnist, fashion-mnist, kmnist, emnist (balanced), emnist-letters, -digits, -mnist, -byclass
+    or -bymerge, cifar10, cifar100, image-folder:PATH (a folder or zip of class folders, optionally under train/ and test/), or
+    one that --load or a plugin registers."""
     loss: str | None = None
     """Loss: cross-entropy, mse (mean squared error), or reconstruction (mean squared error against the input). None: the one
     that the named model is made for, else cross-entropy where the targets are class labels and mse where they are not."""
@@ -41,7 +42,8 @@ class ProblemOptions:
     (None: 64) and for resnet-8 and resnet-20 (None: 16) one number, the channels of the first layer, of which all other widths
     are multiples."""
     data_dir: Path | None = None
-    """Folder of the data files; None: the environment variable EVOPRUNE_DATA, else they are downloaded and cached."""
+    """Folder of the data files; None: the environment variable EVOPRUNE_DATA, else they are downloaded. Downloaded and decoded
+    data are kept in the folder that EVOPRUNE_CACHE names, else in your folder for caches."""
     validation_fraction: float = 0.1
     """Fraction of the training examples that is split off to select on."""
     test_fraction: float = 0.2

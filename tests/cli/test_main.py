@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import evoprune as ep
 from evoprune.cli.experiment import folder_name
@@ -163,3 +164,28 @@ def test_weights_removed_at_random_are_recorded_as_the_control(evoprune, tmp_pat
     code, output = evoprune("dissipate", *SMALL, *few, "--movement", "random", "--out", "run")
     assert code == 0, output
     assert json.loads((tmp_path / "run" / "result.json").read_text())["method"] == "random-dropout"
+
+
+def test_a_run_on_a_folder_of_images_is_called_after_it_and_may_move_with_it(evoprune, tmp_path: Path) -> None:
+    for number in range(30):
+        place = tmp_path / "here" / "pets" / ("cat" if number % 2 else "dog") / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (3, 3), (8 * number, 200 * (number % 2), 0)).save(place)
+    code, output = evoprune("erk", *SMALL, "--sparsity", "0.5", "--data", f"image-folder:{tmp_path}/here/pets")
+    assert code == 0, output
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("erk-image-folder-pets-")
+    for name in ("config.json", "result.json"):
+        text = (folder / name).read_text()
+        assert '"image-folder:pets"' in text
+        assert str(tmp_path) not in text
+    assert json.loads((folder / "result.json").read_text())["data_digest"]
+    (tmp_path / "here").rename(tmp_path / "there")
+    for given in (f"image-folder:{tmp_path}/there/pets",), ("image-folder:pets", "--data-dir", "there"):
+        code, output = evoprune("erk", *SMALL, "--sparsity", "0.5", "--data", *given)
+        assert code == 0, output
+        assert "is finished already" in output
+    Image.new("RGB", (3, 3), (1, 2, 3)).save(tmp_path / "there" / "pets" / "cat" / "1.png")
+    code, output = evoprune("erk", *SMALL, "--sparsity", "0.5", "--data", f"image-folder:{tmp_path}/there/pets")
+    assert code != 0
+    assert "data" in output

@@ -6,12 +6,14 @@ import http.server
 import os
 import threading
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pooch
 import pytest
 import torch
+from support.datasets import write_cifar, write_emnist
 
 from evoprune.errors import InputError
 from evoprune.problem import data as datasets
@@ -36,6 +38,7 @@ TRAIN_IMAGES, TRAIN_LABELS = STEMS["train images"], STEMS["train labels"]
 @pytest.fixture(autouse=True)
 def no_data_from_outside(monkeypatch, tmp_path):
     monkeypatch.delenv("EVOPRUNE_DATA", raising=False)
+    monkeypatch.delenv("EVOPRUNE_CACHE", raising=False)
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
 
 
@@ -235,13 +238,14 @@ def test_digits_is_normalised_by_its_training_part(digits):
 
 @pytest.mark.parametrize("name", DATA)
 def test_every_loader_gives_images_and_labels(name, tmp_path):
-    data = load(name, data_dir=write(tmp_path), seed=0)
+    write_cifar(write_emnist(write(tmp_path)))
+    data = load(name, data_dir=tmp_path, seed=0)
     assert list(data.parts()) == ["train", "validation", "test"]
     assert data.name == name
     for x, y in data.parts().values():
         assert x.dtype == torch.float32
         assert x.ndim == 4
-        assert x.shape[1] == 1
+        assert x.shape[1] == (3 if name.startswith("cifar") else 1)
         assert y.dtype == torch.int64
         assert y.shape == (len(x),)
     low, high = load(name, data_dir=tmp_path, normalize=False).train[0].aminmax()
@@ -303,6 +307,27 @@ def test_a_folder_without_the_files_is_refused(name, tmp_path):
         assert expected in said
     with pytest.raises(InputError, match="no such folder"):
         load(name, data_dir=tmp_path / "nosuch")
+
+
+def test_fashion_mnist_is_taken_from_an_installed_package_before_it_is_downloaded(tmp_path, monkeypatch):
+    published = _PUBLISHED["fashion-mnist"]
+    assert published.installed == "/usr/share/datasets/fashion-mnist"
+    write(tmp_path / "share", ".gz", train_labels=idx(np.full(60, 3)))
+    monkeypatch.setitem(_PUBLISHED, "fashion-mnist", replace(published, installed=str(tmp_path / "share")))
+    assert set(load("fashion-mnist").train[1].tolist()) == {3}
+    assert set(load("fashion-mnist", data_dir=write(tmp_path / "own")).train[1].tolist()) == {0, 1, 2, 3, 4}
+
+
+def test_an_archive_of_kmnist_goes_before_plain_files_since_its_checksum_is_known(tmp_path, monkeypatch, recwarn):
+    write(tmp_path / "KMNIST/raw", train_labels=idx(np.full(60, 3)))
+    write(tmp_path / "KMNIST/raw", ".gz")
+    for part, stem in STEMS.items():
+        content = (tmp_path / "KMNIST/raw" / f"{stem}.gz").read_bytes()
+        monkeypatch.setitem(_KMNIST_MD5, part, hashlib.md5(content).hexdigest())
+    data, _ = load_raw("kmnist", tmp_path)
+    assert set(data.train[1].tolist()) == {0, 1, 2, 3, 4}
+    assert data.digest is None
+    assert not recwarn.list
 
 
 def test_one_missing_file_is_named(tmp_path):
@@ -439,7 +464,7 @@ def test_the_same_unknown_images_twice_are_refused(tmp_path):
 def test_an_archive_of_kmnist_is_refused(monkeypatch, tmp_path, part):
     archive = write(tmp_path, ".gz") / f"{STEMS[part]}.gz"
     monkeypatch.setitem(_KMNIST_MD5, part, hashlib.md5(archive.read_bytes()).hexdigest())
-    with pytest.raises(InputError, match=f"holds the {part} of kmnist, expected the {part} of mnist.*names; name the folder"):
+    with pytest.raises(InputError, match=f"holds the {part} of kmnist, expected the {part} of mnist.*names; ask for kmnist"):
         load("mnist", data_dir=tmp_path)
 
 
@@ -706,7 +731,7 @@ def test_the_published_files_are_known_and_asked_for_by_another_name_refused(nam
         pytest.skip(f"no {name} beside MNIST")
     assert load_raw(name, folder)[0].digest is None
     assert not recwarn.list
-    other = IDX_NAMES[1 - IDX_NAMES.index(name)]
+    other = IDX_NAMES[IDX_NAMES.index(name) - 1]
     with pytest.raises(InputError, match=f"holds the train images of {name}, expected the train images of {other}"):
         load_raw(other, folder)
 

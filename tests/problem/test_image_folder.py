@@ -16,12 +16,12 @@ from PIL import Image
 
 import evoprune as ep
 from evoprune.errors import InputError
+from evoprune.problem import cache as cache_module
+from evoprune.problem.cache import Writer, cached
 from evoprune.problem.data import content_digest
 from evoprune.problem.load import load, load_raw
 from evoprune.problem.options import ProblemOptions
-from evoprune.problem.readers import cache as cache_module
 from evoprune.problem.readers import image_folder, listing
-from evoprune.problem.readers.cache import Writer, cached
 from evoprune.problem.readers.place import located
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from evoprune.errors import InputError
+from evoprune.problem.cache import Kept, Writer, cached
 from evoprune.problem.data import Data, content_digest
-from evoprune.problem.readers.cache import Kept, Writer, cached
 from evoprune.problem.readers.listing import MOST_BYTES, Images, Layout, arrange, open_images
 
 # Pillow reads further formats by programs outside of it, or keeps them for compatibility.
@@ -47,9 +47,8 @@ def load_image_folder(name: str, data_dir: str | os.PathLike[str] | None) -> tup
     """
     path = Path(data_dir or os.environ.get("EVOPRUNE_DATA") or ".") / name.partition(":")[2]
     with open_images(path) as images:
-        layout = arrange(images)
         source = [str(path.resolve()) if path.is_dir() else "zip", sorted(images.files.items())]
-        kept = cached("images", source, lambda writer: _decode(images, layout, writer))
+        kept = cached("images", source, lambda writer: _decode(images, writer))
     return _as_data(kept, name), 255
 
 
@@ -61,7 +60,8 @@ def _as_data(kept: Kept, name: str) -> Data:
     return Data(**pairs, name=name, classes=tuple(kept.facts["classes"]), digest=kept.facts.get("digest"))
 
 
-def _decode(images: Images, layout: Layout, writer: Writer) -> dict[str, Any]:
+def _decode(images: Images, writer: Writer) -> dict[str, Any]:
+    layout = arrange(images)
     try:
         _write(images, layout, writer, grey=True)
     except _ColourError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from evoprune.errors import InputError
+
 IMAGE_FOLDER = "image-folder"
 
 
@@ -21,6 +23,9 @@ def located(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[str, st
 
     Returns:
         The name, and the folder; None: the one in ``EVOPRUNE_DATA``, which may differ from host to host.
+
+    Raises:
+        InputError: ``data_dir`` cannot be the name of a folder.
     """
     family, colon, rest = name.partition(":")
     environment = os.environ.get("EVOPRUNE_DATA")
@@ -37,4 +42,7 @@ def located(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[str, st
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
-    return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - without following links
+    try:
+        return Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100, PTH111 - without following links
+    except TypeError as error:
+        raise InputError(f"data_dir is {path!r}: {error}; expected a folder.") from error
