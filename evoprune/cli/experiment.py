@@ -81,6 +81,7 @@ def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -
 
     Threads, workers, paths and whatever else belongs to the execution do not count, except for the engine.
     """
+    from evoprune.problem.models import usual_initialization
     from evoprune.runs.settings import settings_hash
 
     apart = {field.name for field in dataclasses.fields(execution)} - {"engine", "seed"} | {
@@ -89,7 +90,7 @@ def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -
         "dry_run",
     }
     settings = {key: value for key, value in values.items() if key not in apart and _LATER.get(key, ...) != value}
-    settings["initialization"] = settings["initialization"] or "kaiming"
+    settings["initialization"] = settings["initialization"] or usual_initialization(values.get("model", ""))
     return f"{name}-{values['data']}-{settings_hash(settings)}"
 
 

@@ -15,6 +15,7 @@ from evoprune.comparison.cells import Cell, Comparison, make_cells
 from evoprune.comparison.frames import read_cells
 from evoprune.errors import look_up
 from evoprune.options import check_sizes, make, split
+from evoprune.problem.models import usual_initialization
 from evoprune.problem.options import ProblemOptions
 from evoprune.problem.recipe import Recipe
 
@@ -83,7 +84,7 @@ def plan(options: CompareOptions, problem: Mapping[str, Any], recipe: Mapping[st
     check_sizes(options)
     shared = {name: value for name, value in problem.items() if name not in ("data", "seed", "model")}
     shared = {name: value for name, value in shared.items() if value or name not in _LATER}
-    shared["initialization"] = shared["initialization"] or "kaiming"
+    shared["initialization"] = shared["initialization"] or usual_initialization(problem["model"])
     search = {name: getattr(options, name) for name in SEARCH if getattr(options, name) is not None}
     fields = {name: value for name, value in recipe.items() if name != "options" or value}
     comparison = Comparison(dict(sorted(shared.items())), dict(sorted(fields.items())), search, options.engine, options.threads)
