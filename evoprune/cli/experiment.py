@@ -84,6 +84,7 @@ def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -
     Threads, workers, paths and whatever else belongs to the execution do not count, except for the engine.
     """
     from evoprune.options import later_of
+    from evoprune.problem.models import usual_initialization
     from evoprune.problem.options import ProblemOptions
     from evoprune.problem.recipe import Recipe
     from evoprune.runs.settings import settings_hash
@@ -95,7 +96,7 @@ def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -
         "dry_run",
     }
     settings = {key: value for key, value in values.items() if key not in apart and later.get(key, ...) != value}
-    settings["initialization"] = settings["initialization"] or "kaiming"
+    settings["initialization"] = settings["initialization"] or usual_initialization(values.get("model", ""))
     return f"{name}-{values['data'].replace(':', '-')}-{settings_hash(settings)}"
 
 

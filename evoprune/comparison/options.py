@@ -15,6 +15,7 @@ from evoprune.comparison.cells import Cell, Comparison, make_cells
 from evoprune.comparison.frames import read_cells
 from evoprune.errors import InputError, look_up
 from evoprune.options import check_sizes, later_of, make, split
+from evoprune.problem.models import usual_initialization
 from evoprune.problem.options import ProblemOptions
 from evoprune.problem.readers.place import located
 from evoprune.problem.recipe import Recipe
@@ -89,7 +90,7 @@ def plan(options: CompareOptions, problem: Mapping[str, Any], recipe: Mapping[st
     shared = {name: value for name, value in {**problem, "data_dir": data_dir}.items() if name not in ("data", "seed", "model")}
     later = later_of(Recipe) | later_of(ProblemOptions)
     shared = {name: value for name, value in shared.items() if (value or name not in _LATER) and later.get(name, ...) != value}
-    shared["initialization"] = shared["initialization"] or "kaiming"
+    shared["initialization"] = shared["initialization"] or usual_initialization(problem["model"])
     search = {name: getattr(options, name) for name in SEARCH if getattr(options, name) is not None}
     fields = {name: value for name, value in recipe.items() if later.get(name, ...) != value and (name != "options" or value)}
     comparison = Comparison(dict(sorted(shared.items())), dict(sorted(fields.items())), search, options.engine, options.threads)

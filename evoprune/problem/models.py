@@ -14,7 +14,9 @@ from torch import nn
 
 from evoprune.errors import InputError
 from evoprune.options import parameters_of
-from evoprune.problem.convolutional import conv, resnet
+from evoprune.problem.convolutional import conv, lenet_5, resnet, resnet_18, vgg
+from evoprune.problem.packages import PACKAGES
+from evoprune.problem.patches import mlp_mixer, vit_tiny
 from evoprune.registry import Registry
 
 
@@ -29,17 +31,25 @@ class NamedModel:
         loss: The loss that it is made for; None lets the data decide.
         is_built_in: It takes floats, and its initial weights are drawn by ``kaiming`` unless the user says otherwise. A
             network of the user's keeps its weights, and its inputs their type.
+        package: The other package that brings the network. Such a network takes floats, and keeps the weights that the package
+            draws, by the seed of W0, unless the user says otherwise.
     """
 
     make: Callable[..., nn.Module]
     widths: tuple[int, ...] | None = None
     loss: str | None = None
     is_built_in: bool = False
+    package: str | None = None
 
     @property
     def own(self) -> Callable[..., nn.Module] | None:
-        """The function if it is the user's, else None."""
-        return None if self.is_built_in else self.make
+        """The function if it is the user's, else None: then the name is enough to make the network again."""
+        return None if self.is_built_in or self.package else self.make
+
+    @property
+    def takes_floats(self) -> bool:
+        """Whether its inputs are made floats; those of a user's network keep their type."""
+        return self.own is None
 
     def takes(self, name: str) -> bool:
         """Tells whether the function needs an argument, such as ``classes``.
@@ -122,6 +132,10 @@ def _as_model(given: NamedModel | Callable[..., nn.Module]) -> NamedModel:
     return NamedModel(given)
 
 
+def _of_package(package: str, name: str) -> NamedModel:
+    return NamedModel(PACKAGES[package](name), package=package)
+
+
 MODELS: Registry[NamedModel] = Registry(
     "model",
     {
@@ -133,9 +147,21 @@ MODELS: Registry[NamedModel] = Registry(
         "conv-6": NamedModel(partial(conv, depth=6), (64,), "cross-entropy", True),
         "resnet-8": NamedModel(partial(resnet, depth=8), (16,), "cross-entropy", True),
         "resnet-20": NamedModel(partial(resnet, depth=20), (16,), "cross-entropy", True),
+        "resnet-18": NamedModel(resnet_18, (64,), "cross-entropy", True),
+        "lenet-5": NamedModel(lenet_5, (20,), "cross-entropy", True),
+        "vgg-11-bn": NamedModel(partial(vgg, depth=11), (64,), "cross-entropy", True),
+        "vgg-16-bn": NamedModel(partial(vgg, depth=16), (64,), "cross-entropy", True),
+        "mlp-mixer": NamedModel(mlp_mixer, (128,), "cross-entropy", True),
+        "vit-tiny": NamedModel(vit_tiny, (192,), "cross-entropy", True),
     },
     _as_model,
+    {package: partial(_of_package, package) for package in PACKAGES},
 )
+
+
+def usual_initialization(name: str) -> str:
+    """Returns the initialization of a network by name where the user gives none, without importing another package."""
+    return "given" if name.partition(":")[0] in MODELS.families and name not in MODELS else "kaiming"
 
 
 def build(name: str, input_shape: Sequence[int], classes: int, widths: Sequence[int] | None = None) -> nn.Module:

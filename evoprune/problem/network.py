@@ -72,7 +72,8 @@ def _build(model: NamedModel, data: Data, options: ProblemOptions) -> nn.Module:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"the model function {describe(model.make)} failed: {type(error).__name__}: {error}") from error
+        what = f"model {options.model!r}" if model.own is None else f"model function {describe(model.make)}"
+        raise InputError(f"the {what} failed: {type(error).__name__}: {error}") from error
     if not isinstance(network, nn.Module):
         raise InputError(f"model made {type(network).__name__}; expected a torch.nn.Module.")
     if not model.is_built_in:

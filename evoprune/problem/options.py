@@ -16,8 +16,9 @@ class ProblemOptions:
     """Options of the problem."""
 
     model: str = "lenet-300-100"
-    """Network: lenet-300-100, mlp, autoencoder, conv-2, conv-4, conv-6, resnet-8, resnet-20, or one that --load or a plugin
-    registers."""
+    """Network: lenet-300-100, mlp, autoencoder, lenet-5, conv-2, conv-4, conv-6, vgg-11-bn, vgg-16-bn, resnet-8, resnet-18,
+    resnet-20, mlp-mixer, vit-tiny, timm:NAME or torchvision:NAME (of those packages, where installed), or one that --load or a
+    plugin registers."""
     data: str = "digits"
     """Data set: digits (embedded), mnist, fashion-mnist, kmnist, emnist (balanced), emnist-letters, -digits, -mnist, -byclass
     or -bymerge, cifar10, cifar100, image-folder:PATH (a folder or zip of class folders, optionally under train/ and test/), or
@@ -33,14 +34,15 @@ class ProblemOptions:
     """Names of parameters or modules that stay dense, such as fc3."""
     initialization: Literal["kaiming", "xavier", "pytorch", "given"] | None = None
     """Initial weights: kaiming or xavier (both normal, zero biases), pytorch (each layer's own default), or given (the values
-    that the network has). None: kaiming for a model of this package, given for one of your own."""
+    that the network has). None: kaiming for a model of this package, given for one of your own and for those of
+    timm and torchvision, which draw them."""
     w0_density: float | dict[str, float] | None = None
     """Scale the initial weights by 1 / sqrt of this density, the same for every mask; a number, or one by parameter name. None:
     not scaled."""
     widths: tuple[int, ...] | None = None
-    """Hidden widths of mlp (None: 128 64) or autoencoder (None: 256 64, mirrored in the decoder). For conv-2, conv-4 and conv-6
-    (None: 64) and for resnet-8 and resnet-20 (None: 16) one number, the channels of the first layer, of which all other widths
-    are multiples."""
+    """Hidden widths of mlp (None: 128 64) or autoencoder (None: 256 64, mirrored in the decoder). For conv-2, conv-4, conv-6,
+    vgg-11-bn, vgg-16-bn and resnet-18 (None: 64), resnet-8 and resnet-20 (None: 16), lenet-5 (None: 20), mlp-mixer (None: 128)
+    and vit-tiny (None: 192) one number, the width of the first layer, of which all other widths are multiples."""
     data_dir: Path | None = None
     """Folder of the data files; None: the environment variable EVOPRUNE_DATA, else they are downloaded. Downloaded and decoded
     data are kept in the folder that EVOPRUNE_CACHE names, else in your folder for caches."""

@@ -38,7 +38,6 @@ from evoprune.problem.rehearsal import rehearse
 from evoprune.problem.weights import scale_for_density
 from evoprune.system.forks import settle
 
-
 # Defaults of options that records leave out.
 _UNSAID = {"weights_seed": None, "ignore": (), "identity": None}
 
@@ -101,7 +100,7 @@ class Problem:
         entry = self._model if isinstance(self._model, NamedModel) else NamedModel(type(self._model))
         check_device(given.device)
         self.recipe = recipe or Recipe()
-        self._loaded = load_for_problem(given.data if named else data, given, entry.is_built_in)
+        self._loaded = load_for_problem(given.data if named else data, given, entry.takes_floats)
         self.data = self._loaded.data
         self.loss_name, self._loss = _choose_loss(entry.loss if loss is None else loss, self.data.train[1])
         self.options = replace(

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.models import NARROW, narrow
 from torch import nn
 from torch.nn import functional as F
 
@@ -86,7 +87,20 @@ def test_w0_does_not_depend_on_anything_else(options):
     assert same(state(Problem("mlp", data, widths=(5,), **options).network()), state(plain.network()))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NARROW)
+@pytest.mark.filterwarnings("ignore:not prunable, and so dense. positions:evoprune.errors.UnprunableWarning")
+def test_every_larger_model_makes_a_problem_with_images(name):
+    problem = narrow(name)
+    assert next(iter(problem.shapes.values()))[0] == NARROW[name][0]
+    assert (problem.options.widths, problem.options.initialization) == (NARROW[name], "kaiming")
+    assert problem.loss_name == MODELS[name].loss == "cross-entropy"
+    assert problem.is_classification
+    x, target = problem.part("test")
+    assert torch.isfinite(problem.loss(problem.network()(x), target))
+    assert pickled(problem) == problem
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in NARROW])
 def test_every_model_makes_a_problem_with_digits(name):
     problem = Problem(name)
     inputs = 1 * 3 * 3 if name.startswith(("conv", "resnet")) else 64

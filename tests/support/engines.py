@@ -58,9 +58,11 @@ def trained(
     return np.concatenate(columns, axis=1), states
 
 
-def assert_as_module(problem: ep.Problem, masks: Sequence[ep.Mask], epochs: int = 1, rtol: float = 1e-9) -> None:
-    """Asserts that the engine ``sparse`` gives the terms and states of ``module``."""
-    found, states = trained(problem, "sparse", masks, epochs)
+def assert_as_module(
+    problem: ep.Problem, masks: Sequence[ep.Mask], epochs: int = 1, rtol: float = 1e-9, engine: str = "sparse"
+) -> None:
+    """Asserts that an engine gives the terms and states of ``module``."""
+    found, states = trained(problem, engine, masks, epochs)
     expected, references = trained(problem, "module", masks, epochs)
     np.testing.assert_allclose(found, expected, rtol=rtol)
     for state, reference in zip(states, references, strict=True):
