@@ -66,7 +66,7 @@ class CompareOptions:
 
 SEARCH = ("k", "fitness", "fitness_epochs", "first_sparsity", "dissipate_epochs")
 # Options of a problem that came after the first comparisons; they count only if they are given.
-_LATER = ("loss", "weights_seed", "identity", "ignore")
+_LATER = ("loss", "weights_seed", "identity", "ignore", "include")
 
 
 def plan(options: CompareOptions, problem: Mapping[str, Any], recipe: Mapping[str, Any]) -> tuple[Comparison, list[Cell]]:

@@ -28,6 +28,9 @@ class ProblemOptions:
     """Seed of the initial weights alone. None: --seed."""
     exclude: tuple[str, ...] = ()
     """Names of parameters or modules that stay dense, such as fc3."""
+    include: tuple[str, ...] = ()
+    """Names of further parameters or modules whose matrices are prunable, such as an embedding: weights that are not of a
+    linear, convolutional, attention or recurrent layer."""
     initialization: Literal["kaiming", "xavier", "pytorch", "given"] | None = None
     """Initial weights: kaiming or xavier (both normal, zero biases), pytorch (each layer's own default), or given (the values
     that the network has). None: kaiming for a model of this package, given for one of your own."""
@@ -59,7 +62,7 @@ class ProblemOptions:
 
     def __post_init__(self) -> None:
         check_sizes(self)
-        for name in ("exclude", "ignore"):
+        for name in ("exclude", "include", "ignore"):
             given: Any = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         if self.widths is not None:

@@ -23,6 +23,7 @@ from evoprune.problem.arrays import is_labels
 from evoprune.problem.data import Data, Pair, content_digest
 from evoprune.problem.draws import Draws, draw
 from evoprune.problem.identity import Identified, digest_of, hash_of, identify
+from evoprune.problem.kinds import KINDS
 from evoprune.problem.load import load_for_problem, place
 from evoprune.problem.losses import LOSSES, Loss, chance_loss, losses_of
 from evoprune.problem.models import MODELS, NamedModel
@@ -102,8 +103,8 @@ class Problem:
         )
         self.dtype: torch.dtype = getattr(torch, self.options.dtype)
         self._template = initial_network(self._model, self.data, self.options)
-        self.shapes: dict[str, torch.Size] = prunable(self._template, self.options.exclude)
-        self.unprunable: dict[str, torch.Size] = unprunable(self._template, self.options.exclude)
+        self.shapes: dict[str, torch.Size] = prunable(self._template, given.exclude, given.include)
+        self.unprunable: dict[str, torch.Size] = unprunable(self._template, given.exclude, given.include)
         warn_of_unprunable(self.unprunable)
         self._scale_w0()
         self.refusals: dict[str, str] = {}
@@ -192,7 +193,7 @@ class Problem:
         return np.concatenate([parameters[name].detach().cpu().numpy().reshape(-1) for name in self.shapes])
 
     @cached_property
-    def uses(self) -> dict[str, int]:
+    def uses(self) -> dict[str, float]:
         """How often an example's forward pass uses each prunable weight, see :func:`evoprune.problem.prunable.uses`."""
         return uses(self.network(), list(self.shapes), self.data.train[0][:1])
 
@@ -279,7 +280,7 @@ class Problem:
         values = {"model": self.options.model, "data": self.options.data, "recipe": asdict(self.recipe), **vars(self.options)}
         del values["data_dir"]  # a place
         # left out where they say nothing, so that runs that were recorded without them still match
-        for name in ("weights_seed", "ignore", "identity"):
+        for name in ("weights_seed", "include", "ignore", "identity"):
             if values[name] in (None, ()):
                 del values[name]
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
@@ -321,6 +322,7 @@ class Problem:
             "data": self._loaded.own,
             "loss": self._loss if self.loss_name not in LOSSES else None,
             "data_dir": self.options.data_dir,
+            "include": tuple(self.shapes) if KINDS.own else None,  # another process may not know the user's kinds
         }
         return _unpickle, (self.config(), own)
 
@@ -348,7 +350,10 @@ def _choose_loss(loss: str | Loss | None, targets: Tensor) -> tuple[str, Loss]:
 def _unpickle(config: Mapping[str, Any], own: Mapping[str, Any]) -> Problem:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the first process has given the warning already
-        problem = Problem.from_config(config, **own)
-    # the function came along, but records keep its registered name
-    problem.options = replace(problem.options, model=config["model"])
+        include = own.get("include") or config.get("include", ())
+        problem = Problem.from_config(
+            {**config, "include": include}, **{name: value for name, value in own.items() if name != "include"}
+        )
+    # the function and the names came along, but records keep what was given
+    problem.options = replace(problem.options, model=config["model"], include=tuple(config.get("include", ())))
     return problem
