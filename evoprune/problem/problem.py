@@ -23,7 +23,6 @@ from evoprune.problem.arrays import is_labels
 from evoprune.problem.data import Data, Pair, content_digest
 from evoprune.problem.draws import Draws, draw
 from evoprune.problem.identity import Identified, digest_of, hash_of, identify
-from evoprune.problem.kinds import KINDS
 from evoprune.problem.load import load_for_problem, place
 from evoprune.problem.losses import LOSSES, Loss, chance_loss, losses_of
 from evoprune.problem.models import MODELS, NamedModel
@@ -317,12 +316,13 @@ class Problem:
         return cls(**values | {name: value for name, value in given.items() if value is not None})
 
     def __reduce__(self) -> tuple[Any, ...]:
+        model = self._model if isinstance(self._model, nn.Module) else self._model.own
         own = {
-            "model": self._model if isinstance(self._model, nn.Module) else self._model.own,
+            "model": model,
             "data": self._loaded.own,
             "loss": self._loss if self.loss_name not in LOSSES else None,
             "data_dir": self.options.data_dir,
-            "include": tuple(self.shapes) if KINDS.own else None,  # another process may not know the user's kinds
+            "include": None if model is None else tuple(self.shapes),  # another process may not know the user's kinds
         }
         return _unpickle, (self.config(), own)
 

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import flop_registry
 
 from evoprune import seeds
 from evoprune.errors import InputError
+from evoprune.problem.fused import without_fast_path
 from evoprune.problem.kinds import KINDS
 from evoprune.problem.kinds import PRUNABLE_MODULES as PRUNABLE_MODULES
 
@@ -134,13 +135,8 @@ def uses(network: nn.Module, names: Sequence[str], x: Tensor) -> dict[str, float
     layers = {id(parameter) for module in modules for parameter in module.parameters(recurse=False)}
     others = {name for name, parameter in parameters.items() if id(parameter) not in layers}
     counter = _Counter({parameter.untyped_storage().data_ptr(): name for name, parameter in parameters.items()}, others)
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one operation that shows no products
-    try:
-        with torch.no_grad(), seeds.seeded(0), counter:
-            network.eval()(x)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    with without_fast_path(), torch.no_grad(), seeds.seeded(0), counter:
+        network.eval()(x)
     found: dict[str, float] = {}
     for name in names:
         whole, rest = divmod(counter.multiply_adds[name], parameters[name].numel())

@@ -13,6 +13,7 @@ from torch import Tensor
 from evoprune.engines.population import Population
 from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
+from evoprune.problem.fused import without_cudnn
 from evoprune.problem.problem import Problem
 from evoprune.seeds import batch_order, noise
 from evoprune.training.cost import multiply_adds
@@ -46,9 +47,9 @@ def dense_gradient(
     weights = [parameters[name].requires_grad_() for name in problem.shapes]  # frozen ones may be pruned, too
     x, target = problem.part("train")
     rows = next(batch_order(len(x), batch, seed, draw, x.device))
-    with noise(seed, draw):  # a user's module may draw even in evaluation mode
+    with without_cudnn(network), noise(seed, draw):  # a user's module may draw even in evaluation mode
         loss = problem.loss(network(x[rows]), target[rows])
-    gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+        gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
     found: NDArray[np.floating[Any]] = torch.cat([gradient.flatten() for gradient in gradients]).abs().cpu().numpy()
     return found
 

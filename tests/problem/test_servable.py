@@ -177,7 +177,9 @@ def test_attention_and_recurrent_layers_are_prunable(kind: str) -> None:
 
 
 def test_a_network_without_plain_layers_says_what_it_has() -> None:
-    with pytest.raises(ep.InputError, match=r"nothing to prune: .*Weights of other kinds: 0\.table\.weight; include them by name"):
+    with pytest.raises(
+        ep.InputError, match=r"nothing to prune: .*Weights of other kinds: 0\.table\.weight; include them by name"
+    ):
         ep.Problem(model=nn.Sequential(Embedding()), data=DATA)
 
 
