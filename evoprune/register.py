@@ -15,7 +15,7 @@ A name that is built in, or that stands for something else already, is refused.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, overload
 
@@ -94,6 +94,25 @@ def data() -> Callable[[str, Any], object]:
     from evoprune.problem.load import DATA
 
     return DATA.register
+
+
+def prunable(name: str, module: Any = None, *, weights: str | Sequence[str] = "weight") -> Any:
+    """Registers a kind of modules with prunable weights: ``ep.register.prunable("low-rank", LowRank, weights=("a", "b"))``.
+
+    Args:
+        name: Its name.
+        module: The class; without it, this returns a decorator. Subclasses count, too.
+        weights: Names of the prunable parameters in such a module; ``*`` stands for any letters.
+
+    Raises:
+        InputError: The name stands for another class, or the class is none of modules.
+    """
+    if module is None:
+        return functools.partial(prunable, name, weights=weights)
+    from evoprune.problem.kinds import KINDS, Kind
+
+    KINDS.register(name, Kind(module, (weights,) if isinstance(weights, str) else tuple(weights)))
+    return module
 
 
 @_kind

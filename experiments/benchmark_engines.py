@@ -218,7 +218,7 @@ def rows_of(point: Point, found: dict[tuple[str, int], list[Measurement]], gemm:
     return rows
 
 
-def training_flops(problem: ep.Problem, mask: ep.Mask) -> int:
+def training_flops(problem: ep.Problem, mask: ep.Mask) -> float:
     """Returns the operations of an epoch on surviving weights: forward, and gradients but for the first layer's input."""
     counts = [int(layer.sum()) * problem.uses[name] for name, layer in mask.layers.items()]
     return 2 * len(problem.data.train[0]) * (3 * sum(counts) - counts[0])

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from support.processes import ROOT, python
 
+import evoprune as ep
+
 OUTSIDE = Path(__file__).parent / "outside"
 SMALL = ("--widths", "12", "--epochs", "2", "--sparsity", "0.8")
 FEW = ("kstarts", "--k", "4", "--fitness-epochs", "1")
@@ -23,15 +25,16 @@ COMMANDS = {
     "engine": (*FEW, "--engine", "looped"),
     "model": (*FEW, "--model", "residual"),
     "data": (*FEW, "--data", "quadrants"),
+    "prunable": (*FEW, "--model", "low-rank"),
 }  # fmt: skip
 Alone = Callable[[str], tuple[Path, dict[str, object]]]
 ALIKE = ("crossover", "engine", "learning_rate")  # reach workers as mutations do
-EVALUATES = ("w0_fitness", "mutation", "crossover", "method", "engine", "learning_rate")
+EVALUATES = ("w0_fitness", "mutation", "crossover", "method", "engine", "learning_rate", "prunable")
 ROWS = {"baseline": "least", "schedule": "regrow", "method": "climb"}
 
 
 def run(folder: Path, kind: str, *more: str) -> dict[str, object]:
-    model = () if kind == "model" else ("--model", "mlp")
+    model = () if kind in ("model", "prunable") else ("--model", "mlp")
     command = ["-m", "evoprune", *COMMANDS[kind], *model, *SMALL, "--load", OUTSIDE / f"{kind}.py", "--out", folder, *more]
     code, output = python(*command, folder=ROOT)
     assert code == 0, output
@@ -57,6 +60,8 @@ def test_the_command_line_finds_it(kind: str, alone: Alone) -> None:
     assert result["method"] == COMMANDS[kind][0]
     if kind in ("engine", "model", "data"):
         assert result[kind] == COMMANDS[kind][-1]
+    if kind == "prunable":
+        assert list(ep.Mask.load(folder / "mask.npz").layers) == ["1.left", "1.right", "3.weight"]
     if kind == "figure":
         assert (folder / "bars.png").stat().st_size > 1000
     if kind == "learning_rate":

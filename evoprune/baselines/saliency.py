@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from evoprune import seeds
@@ -16,6 +17,8 @@ from evoprune.masks.mask import Mask
 from evoprune.masks.random import survivors_of
 from evoprune.problem.arrays import is_labels
 from evoprune.problem.data import Pair
+from evoprune.problem.fused import without_cudnn
+from evoprune.problem.kinds import PRUNABLE_MODULES
 from evoprune.problem.problem import Problem
 from evoprune.system.forks import settle
 
@@ -179,8 +182,8 @@ def grasp(
         raise InputError(f"temperature is {temperature}; expected a positive number, such as {TEMPERATURE:g}.")
     x, target = _draw_examples(problem, examples, seed)
     # PyTorch's fused attention has no second derivative
-    with scoring(problem, "grasp", seed), sdpa_kernel(SDPBackend.MATH):
-        network = problem.network()
+    network = problem.network()
+    with scoring(problem, "grasp", seed), sdpa_kernel(SDPBackend.MATH), without_cudnn(network):
         weights = prunable_weights(problem, network)
         loss = problem.loss(network(x) / temperature, target)
         gradients = torch.autograd.grad(loss, weights, create_graph=True, materialize_grads=True)
@@ -198,7 +201,8 @@ def synflow(problem: Problem, *, sparsity: float, iterations: int = SYNFLOW_ITER
     In each iteration the score is (dR/dw) * w, where R sums the outputs for an input of ones in a network of absolute
     values, biases included, in evaluation mode; density falls as d^(k / iterations). It is computed in float64, since R is
     a product over the layers. Buffers stay as they are, although the authors' code takes their absolute values, too: a
-    buffer, such as a causal mask of minus infinity, is no weight.
+    buffer, such as a causal mask of minus infinity, is no weight. A prunable embedding takes a one for each of its rows: it is
+    a linear layer on one-hot vectors, and each position gets the sum of its rows.
 
     Args:
         problem: The problem; its data give the shape of an input alone. Integer inputs are ones as well.
@@ -217,6 +221,7 @@ def synflow(problem: Problem, *, sparsity: float, iterations: int = SYNFLOW_ITER
     weights = prunable_weights(problem, network)
     x = problem.data.train[0][:1]
     ones = torch.ones_like(x, dtype=torch.float64 if x.is_floating_point() else x.dtype)
+    _let_all_rows_flow(network, problem)
     mask = dense(problem)
     with scoring(problem, "synflow", None):
         for count in counts:
@@ -227,6 +232,15 @@ def synflow(problem: Problem, *, sparsity: float, iterations: int = SYNFLOW_ITER
                 for weight, layer in zip(weights, mask.layers.values(), strict=True):
                     weight.mul_(torch.from_numpy(layer).to(weight.device))
     return mask
+
+
+def _let_all_rows_flow(network: nn.Module, problem: Problem) -> None:
+    """Lets every position get the sum of all rows of a prunable embedding, unless its weight is that of a layer, too."""
+    layers = {id(p) for m in network.modules() if isinstance(m, PRUNABLE_MODULES) for p in m.parameters(recurse=False)}
+    weights = {id(parameter) for name, parameter in network.named_parameters() if name in problem.shapes} - layers
+    for module in network.modules():
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and id(module.weight) in weights:
+            module.register_forward_hook(lambda embedding, inputs, output: embedding.weight.sum(0).expand_as(output))
 
 
 def default_examples(problem: Problem) -> int:

@@ -34,10 +34,6 @@ class EvolveCommandOptions(CommandOptions):
     """Folder to write the generations' statistics to, for TensorBoard (an optional extra). None: do not."""
 
 
-# These options are newer than the names of folders: they count for the name only if they are given.
-_LATER = {"loss": None, "weights_seed": None, "ignore": (), "identity": None, "load": ()}
-
-
 def run_method(name: str, arguments: Sequence[str] | None, prog: str | None) -> None:
     """Runs a method with the options of a command line, prints its result, and draws its figures.
 
@@ -89,7 +85,7 @@ def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -
     from evoprune.problem.recipe import Recipe
     from evoprune.runs.settings import settings_hash
 
-    later = _LATER | later_of(Recipe) | later_of(ProblemOptions)
+    later = {"load": ()} | later_of(Recipe) | later_of(ProblemOptions)
     apart = {field.name for field in dataclasses.fields(execution)} - {"engine", "seed"} | {
         "data_dir",
         "tensorboard",

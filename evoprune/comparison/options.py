@@ -69,8 +69,6 @@ class CompareOptions:
 
 
 SEARCH = ("k", "fitness", "fitness_epochs", "first_sparsity", "dissipate_epochs")
-# Options of a problem that came after the first comparisons; they count only if they are given.
-_LATER = ("loss", "weights_seed", "identity", "ignore")
 
 
 def plan(options: CompareOptions, problem: Mapping[str, Any], recipe: Mapping[str, Any]) -> tuple[Comparison, list[Cell]]:
@@ -89,7 +87,7 @@ def plan(options: CompareOptions, problem: Mapping[str, Any], recipe: Mapping[st
     data, data_dir = _located(options.data, problem.get("data_dir"))
     shared = {name: value for name, value in {**problem, "data_dir": data_dir}.items() if name not in ("data", "seed", "model")}
     later = later_of(Recipe) | later_of(ProblemOptions)
-    shared = {name: value for name, value in shared.items() if (value or name not in _LATER) and later.get(name, ...) != value}
+    shared = {name: value for name, value in shared.items() if later.get(name, ...) != value}
     shared["initialization"] = shared["initialization"] or usual_initialization(problem["model"])
     search = {name: getattr(options, name) for name in SEARCH if getattr(options, name) is not None}
     fields = {name: value for name, value in recipe.items() if later.get(name, ...) != value and (name != "options" or value)}

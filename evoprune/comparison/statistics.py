@@ -116,12 +116,13 @@ def compare_pairs(cells: pd.DataFrame, of: Iterable[str], against: Iterable[str]
 def dense_epoch(cells: pd.DataFrame) -> float | None:
     """Returns the multiply-adds of one epoch of dense training of one (data, model) group.
 
-    They come from the dense cells of the main table, otherwise from those of equal cost; None if there are no dense cells.
+    They come from the dense cells of the main table, otherwise from those of equal cost; None if there are no dense cells, or
+    they multiply nothing.
     """
     dense = cells[(cells["method"] == "dense") & cells["multiply_adds"].notna() & (cells["total_epochs"] > 0)]
     if dense["budget"].isna().any():
         dense = dense[dense["budget"].isna()]
-    return None if dense.empty else float(dense["multiply_adds"].sum() / dense["total_epochs"].sum())
+    return None if dense.empty else float(dense["multiply_adds"].sum() / dense["total_epochs"].sum()) or None
 
 
 def _paired(a: pd.Series[float], b: pd.Series[float]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch.func import functional_call, vmap
 
 from evoprune.engines.dense import DensePopulation
 from evoprune.masks.mask import Mask
+from evoprune.problem.fused import plain_attention
 from evoprune.problem.problem import Problem
 
 
@@ -37,6 +39,10 @@ class StackedPopulation(DensePopulation):
         self.stacked_buffers = {name: self._stack(b) for name, b in network.named_buffers()}
         by_name = dict(zip(self.names, self.stacked, strict=True))
         self.weights: list[nn.Parameter] = [by_name[name] for name in problem.shapes]
+        # other problems with attention are older than this, and their arithmetic stays
+        prunable = {id(parameter) for name, parameter in network.named_parameters() if name in problem.shapes}
+        attentions = (module for module in network.modules() if isinstance(module, nn.MultiheadAttention))
+        self._attends = any(id(p) in prunable for module in attentions for p in module.parameters(recurse=False))
         self.remove()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,7 +55,8 @@ class StackedPopulation(DensePopulation):
             outputs: Tensor = functional_call(network, (parameters, buffers), (x,))
             return outputs
 
-        outputs: Tensor = vmap(call, randomness="same")(parameters, self.stacked_buffers)
+        with plain_attention() if self._attends else nullcontext():
+            outputs: Tensor = vmap(call, randomness="same")(parameters, self.stacked_buffers)
         return outputs
 
     def find_removed(self) -> list[Tensor]:

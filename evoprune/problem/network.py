@@ -16,6 +16,7 @@ from evoprune.problem.arrays import is_labels
 from evoprune.problem.data import Data, count_classes
 from evoprune.problem.models import NamedModel
 from evoprune.problem.options import ProblemOptions
+from evoprune.problem.prunable import prunable
 from evoprune.problem.servable import require_servable
 from evoprune.problem.usercode import package_of_module
 from evoprune.problem.weights import initialize
@@ -54,7 +55,7 @@ def initial_network(model: nn.Module | NamedModel, data: Data, options: ProblemO
         network = copy.deepcopy(model) if isinstance(model, nn.Module) else _build(model, data, options)
     network = network.to(getattr(torch, options.dtype))
     assert options.initialization is not None
-    initialize(network, options.initialization, seed)
+    initialize(network, options.initialization, seed, list(prunable(network, options.exclude, options.include)))
     return network.to(options.device).train()
 
 
@@ -87,8 +88,8 @@ def warn_of_unprunable(shapes: Mapping[str, torch.Size]) -> None:
         return
     named = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
     warnings.warn(
-        f"not prunable, and so dense: {named}. Sparsity is of the weights of linear and convolutional layers alone; "
-        f"exclude the others by name if that is meant.",
+        f"not prunable, and so dense: {named}. Sparsity is of the prunable weights alone; include them by name "
+        f"(include=) to prune them, too, or exclude them by name if they are to stay dense.",
         UnprunableWarning,
         stacklevel=3,
     )

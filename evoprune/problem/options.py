@@ -23,15 +23,18 @@ class ProblemOptions:
     """Data set: digits (embedded), mnist, fashion-mnist, kmnist, emnist (balanced), emnist-letters, -digits, -mnist, -byclass
     or -bymerge, cifar10, cifar100, image-folder:PATH (a folder or zip of class folders, optionally under train/ and test/), or
     one that --load or a plugin registers."""
-    loss: str | None = None
+    loss: str | None = field(default=None, metadata={"later": True})
     """Loss: cross-entropy, mse (mean squared error), or reconstruction (mean squared error against the input). None: the one
     that the named model is made for, else cross-entropy where the targets are class labels and mse where they are not."""
     seed: int = field(default=0, metadata={"any_size": True})
     """Seed of everything drawn: weights, split, order of batches, masks, choices."""
-    weights_seed: int | None = field(default=None, metadata={"any_size": True})
+    weights_seed: int | None = field(default=None, metadata={"any_size": True, "later": True})
     """Seed of the initial weights alone. None: --seed."""
     exclude: tuple[str, ...] = ()
     """Names of parameters or modules that stay dense, such as fc3."""
+    include: tuple[str, ...] = field(default=(), metadata={"later": True})
+    """Names of further parameters or modules whose matrices are prunable, such as an embedding: weights that are not of a
+    linear, convolutional, attention or recurrent layer."""
     initialization: Literal["kaiming", "xavier", "pytorch", "given"] | None = None
     """Initial weights: kaiming or xavier (both normal, zero biases), pytorch (each layer's own default), or given (the values
     that the network has). None: kaiming for a model of this package, given for one of your own and for those of
@@ -59,10 +62,10 @@ class ProblemOptions:
     """Number format of weights and inputs."""
     device: str = "cpu"
     """Where networks are trained: cpu or cuda. It does not count in the problem's hash."""
-    ignore: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = field(default=(), metadata={"later": True})
     """Names of attributes or globals of model and loss that change no training and do not count in the problem's hash, such as
     those of a log file; Net.log is one whose path ends so."""
-    identity: str | None = None
+    identity: str | None = field(default=None, metadata={"later": True})
     """Name that stands for the code and attributes of model and loss in the problem's hash where they cannot be identified; to
     be changed whenever they are. None: their code."""
 
@@ -72,7 +75,7 @@ class ProblemOptions:
             name, data_dir = located(self.data, self.data_dir)
             object.__setattr__(self, "data", name)
             object.__setattr__(self, "data_dir", data_dir)
-        for name in ("exclude", "ignore"):
+        for name in ("exclude", "include", "ignore"):
             given: Any = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
         if self.widths is not None:

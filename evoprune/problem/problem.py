@@ -38,9 +38,6 @@ from evoprune.problem.rehearsal import rehearse
 from evoprune.problem.weights import scale_for_density
 from evoprune.system.forks import settle
 
-# Defaults of options that records leave out.
-_UNSAID = {"weights_seed": None, "ignore": (), "identity": None}
-
 
 class Problem:
     """A network to prune, with its initial weights W0, data, a loss and a training recipe.
@@ -116,8 +113,8 @@ class Problem:
         )
         self.dtype: torch.dtype = getattr(torch, self.options.dtype)
         self._template = initial_network(self._model, self.data, self.options)
-        self.shapes: dict[str, torch.Size] = prunable(self._template, self.options.exclude)
-        self.unprunable: dict[str, torch.Size] = unprunable(self._template, self.options.exclude)
+        self.shapes: dict[str, torch.Size] = prunable(self._template, given.exclude, given.include)
+        self.unprunable: dict[str, torch.Size] = unprunable(self._template, given.exclude, given.include)
         warn_of_unprunable(self.unprunable)
         self._scale_w0()
         self.refusals: dict[str, str] = {}
@@ -222,7 +219,7 @@ class Problem:
         return np.concatenate([parameters[name].detach().cpu().numpy().reshape(-1) for name in self.shapes])
 
     @cached_property
-    def uses(self) -> dict[str, int]:
+    def uses(self) -> dict[str, float]:
         """How often an example's forward pass uses each prunable weight, see :func:`evoprune.problem.prunable.uses`."""
         return uses(self.network(), list(self.shapes), self.data.train[0][:1])
 
@@ -325,7 +322,7 @@ class Problem:
         }
         del values["data_dir"]  # a place
         # left out where they say nothing, so that runs that were recorded without them still match
-        for name, default in {**_UNSAID, **later_of(ProblemOptions)}.items():
+        for name, default in later_of(ProblemOptions).items():
             if values[name] == default:
                 del values[name]
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
@@ -366,13 +363,15 @@ class Problem:
         return cls(**values | {name: value for name, value in given.items() if value is not None})
 
     def __reduce__(self) -> tuple[Any, ...]:
+        model = self._model if isinstance(self._model, nn.Module) else self._model.own
         own = {
-            "model": self._model if isinstance(self._model, nn.Module) else self._model.own,
+            "model": model,
             "data": self._loaded.own,
             "loss": self._loss if self.loss_name not in LOSSES else None,
             "augment": self.augmentations or None,
             "recipe": self.recipe if self.recipe.own else None,
             "data_dir": self.options.data_dir,
+            "include": None if model is None else tuple(self.shapes),  # another process may not know the user's kinds
         }
         return _unpickle, (self.config(), own)
 
@@ -404,8 +403,11 @@ def _choose_loss(loss: str | Loss | None, targets: Tensor) -> tuple[str, Loss]:
 def _unpickle(config: Mapping[str, Any], own: Mapping[str, Any]) -> Problem:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the first process has given the warning already
-        problem = Problem.from_config(config, **own)
-    # the function came along, but records keep its registered name
-    names = tuple(config.get("augment", ()))
-    problem.options = replace(problem.options, model=config["model"], augment=names)
+        include = own.get("include") or config.get("include", ())
+        problem = Problem.from_config(
+            {**config, "include": include}, **{name: value for name, value in own.items() if name != "include"}
+        )
+    # the function and the names came along, but records keep what was given
+    include, augment = (tuple(config.get(name, ())) for name in ("include", "augment"))
+    problem.options = replace(problem.options, model=config["model"], include=include, augment=augment)
     return problem

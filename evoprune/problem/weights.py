@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor, nn
@@ -14,15 +14,17 @@ from evoprune.errors import InputError, look_up
 from evoprune.problem.prunable import PRUNABLE_MODULES
 
 
-def initialize(network: nn.Module, method: str, seed: int) -> None:
+def initialize(network: nn.Module, method: str, seed: int, names: Collection[str] = ()) -> None:
     """Draws the network's parameters anew, in place.
 
     Args:
         network: The network; its normalisation layers are reset to their defaults.
         method: ``kaiming`` (normal, fan in, gain of ReLU; He et al. 2015, eq. 10), ``xavier`` (normal; Glorot and
             Bengio 2010, eq. 12), both with zero biases; ``pytorch`` (each layer's own default); ``given`` (its
-            present values).
+            present values). The first two are of linear and convolutional layers: other layers draw their own default, and
+            parameters outside of layers keep their values.
         seed: Seeds the draws; torch's global state is left as it was.
+        names: Names of the prunable weights; an attention draws its inputs' weights if they are among them.
 
     Raises:
         InputError: An unknown method.
@@ -37,6 +39,15 @@ def initialize(network: nn.Module, method: str, seed: int) -> None:
                 reset()
             if isinstance(module, PRUNABLE_MODULES):
                 draw(module.weight, module.bias)
+        _reset_attention(network, names)
+
+
+def _reset_attention(network: nn.Module, names: Collection[str]) -> None:
+    """Draws the inputs of attention as torch does by default; their class has no public function for it."""
+    wanted = {id(parameter) for name, parameter in network.named_parameters() if name in names}
+    for module in network.modules():
+        if isinstance(module, nn.MultiheadAttention) and any(id(p) in wanted for p in module.parameters(recurse=False)):
+            module._reset_parameters()
 
 
 def scale_for_density(network: nn.Module, densities: dict[str, float]) -> None:

@@ -82,7 +82,7 @@ class Imp:
         mask.snapshot = None if options.restart else snapshot
         twice = 0 if snapshot is None else len(counts) - options.restart
         epochs, early = problem.recipe.epochs, options.rewind
-        cost = math.fsum(spent) / multiply_adds(problem, dense(problem))
+        cost = math.fsum(spent) / (multiply_adds(problem, dense(problem)) or 1.0)  # look-ups alone cost nothing
         return Found(mask, len(counts) * epochs - twice * early, cost - twice * early)
 
     def _early(self, mask: Mask) -> Snapshot:

@@ -13,6 +13,7 @@ from torch import Tensor
 from evoprune.engines.population import Population
 from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
+from evoprune.problem.fused import without_cudnn
 from evoprune.problem.problem import Problem
 from evoprune.seeds import batch_order, noise
 from evoprune.training.cost import multiply_adds
@@ -45,10 +46,10 @@ def dense_gradient(
     parameters = dict(network.named_parameters())
     weights = [parameters[name].requires_grad_() for name in problem.shapes]  # frozen ones may be pruned, too
     x, _ = problem.part("train")
-    with noise(seed, draw):  # a user's module may draw even in evaluation mode
+    with without_cudnn(network), noise(seed, draw):  # a user's module may draw even in evaluation mode
         x, target = problem.batch(next(batch_order(len(x), batch, seed, draw, x.device)))
         loss = problem.loss(network(x), target)
-    gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
+        gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
     found: NDArray[np.floating[Any]] = torch.cat([gradient.flatten() for gradient in gradients]).abs().cpu().numpy()
     return found
 

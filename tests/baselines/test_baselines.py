@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from support.kinds import problem_of
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -785,6 +786,23 @@ def test_synflow_leaves_buffers_as_they_are():
     scores = torch.cat([(w.detach() * w.grad).flatten() for w in map(network.get_parameter, problem.shapes)])
     mask = baselines.synflow(problem, sparsity=0.5, iterations=1)
     assert np.array_equal(mask.bits, largest(scores, mask.survivors))
+
+
+def test_synflow_sends_a_one_through_every_row_of_an_embedding():
+    """An embedding is a linear layer on one-hot words, so an input of ones gives each position the sum of the rows."""
+    problem = problem_of("embedding")
+    network = problem.network()
+    table, hidden, last = (network.get_parameter(name).detach().abs() for name in problem.shapes)
+    for parameter in network.parameters():
+        parameter.data.abs_()
+    inside = table.sum(0) @ hidden.T + network.hidden.bias.detach()
+    flow = last.sum(0) @ hidden  # of all outputs, into each of the embedding's columns
+    expected = torch.cat([
+        (table * flow).flatten(), (hidden * table.sum(0) * last.sum(0)[:, None]).flatten(), (last * inside).flatten()
+    ])  # fmt: skip
+    mask = baselines.synflow(problem, sparsity=0.5, iterations=1)
+    assert np.array_equal(mask.bits, largest(expected, mask.survivors))
+    assert mask.layers["table.weight"].any(1).sum() > 1
 
 
 def test_synflow_brings_nothing_back_where_scores_are_negative():

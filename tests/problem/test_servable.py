@@ -127,9 +127,6 @@ UNPRUNABLE: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
     "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(6, 6)), {"parametrizations.weight.original1"}),
     "spectral norm": (lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(6, 6)), {"parametrizations.weight.original"}),
     "orthogonal": (lambda: nn.utils.parametrizations.orthogonal(nn.Linear(6, 6)), {"parametrizations.weight.original"}),
-    "attention": (Attending, {"attention.in_proj_weight"}),
-    "LSTM": (lambda: Recurrent(nn.LSTM), {"cell.weight_ih_l0", "cell.weight_hh_l0"}),
-    "GRU": (lambda: Recurrent(nn.GRU), {"cell.weight_ih_l0", "cell.weight_hh_l0"}),
     "embedding": (Embedding, {"table.weight"}),
     "bilinear": (Both, {"pair.weight"}),
     "bare": (Bare, {"matrix"}),
@@ -156,9 +153,34 @@ def test_weights_that_are_not_prunable_are_named_once(kind: str) -> None:
     assert quiet.unprunable == {}
 
 
+# Weights of attention and recurrent layers, which are prunable without being included.
+PRUNABLE: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
+    "attention": (Attending, {"attention.in_proj_weight", "attention.out_proj.weight"}),
+    "LSTM": (lambda: Recurrent(nn.LSTM), {"cell.weight_ih_l0", "cell.weight_hh_l0"}),
+    "GRU": (lambda: Recurrent(nn.GRU), {"cell.weight_ih_l0", "cell.weight_hh_l0"}),
+}
+
+
+@pytest.mark.parametrize("kind", PRUNABLE)
+def test_attention_and_recurrent_layers_are_prunable(kind: str) -> None:
+    make, expected = PRUNABLE[kind]
+    model = nn.Sequential(make(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
+    problem = ep.Problem(model=model, data=DATA, recipe=ep.Recipe(epochs=1))  # warns of nothing
+    names = {f"0.{name}" for name in expected}
+    assert set(problem.shapes) == {*names, "1.weight", "3.weight"}
+    assert problem.unprunable == {}
+    result = ep.k_starts(problem, k=2, sparsity=0.5, fitness="loss", fitness_epochs=1, controls=False, engine="module")
+    assert "unprunable" not in result.summary
+    removed = problem.prunable_count - result.mask.survivors
+    assert result.summary["network_sparsity"] == removed / sum(p.numel() for p in model.parameters())
+    assert set(ep.Problem(model=model, data=DATA, exclude=["0"]).shapes) == {"1.weight", "3.weight"}
+
+
 def test_a_network_without_plain_layers_says_what_it_has() -> None:
-    with pytest.raises(ep.InputError, match=r"nothing to prune: .*Weights of other kinds: 0\.cell\.weight_ih_l0"):
-        ep.Problem(model=nn.Sequential(Recurrent(nn.LSTM)), data=DATA)
+    with pytest.raises(
+        ep.InputError, match=r"nothing to prune: .*Weights of other kinds: 0\.table\.weight; include them by name"
+    ):
+        ep.Problem(model=nn.Sequential(Embedding()), data=DATA)
 
 
 class Functional(nn.Module):

@@ -137,6 +137,8 @@ class _Translation:
         self.values: dict[fx.Node, Value] = {}
         self.halos = self._find_halos()
         for node in graph.graph.nodes:
+            if node.op == "call_module" and node.users and not isinstance(shapes.get(node), torch.Size):
+                raise InputError(f"{self._title(node)} returns no single tensor, as the engine 'sparse' expects. {CURE}")
             if (
                 node.op == "output"
                 or not isinstance(shapes.get(node), torch.Size)
