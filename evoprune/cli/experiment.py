@@ -35,7 +35,16 @@ class EvolveCommandOptions(CommandOptions):
 
 
 # These options are newer than the names of folders: they count for the name only if they are given.
-_LATER = {"loss": None, "weights_seed": None, "ignore": (), "identity": None, "load": ()}
+_LATER = {
+    "loss": None,
+    "weights_seed": None,
+    "ignore": (),
+    "identity": None,
+    "load": (),
+    "metrics": (),
+    "patience": None,
+    "stop_by": None,
+}
 
 
 def run_method(name: str, arguments: Sequence[str] | None, prog: str | None) -> None:

@@ -13,10 +13,10 @@ import pandas as pd
 from evoprune.comparison import course
 from evoprune.comparison.cells import Cell, Comparison, make_cells
 from evoprune.comparison.frames import read_cells
-from evoprune.errors import look_up
+from evoprune.errors import InputError, look_up
 from evoprune.options import check_sizes, make, split
 from evoprune.problem.options import ProblemOptions
-from evoprune.problem.recipe import Recipe
+from evoprune.problem.recipe import LATER, Recipe
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class CompareOptions:
 
 SEARCH = ("k", "fitness", "fitness_epochs", "first_sparsity", "dissipate_epochs")
 # Options of a problem that came after the first comparisons; they count only if they are given.
-_LATER = ("loss", "weights_seed", "identity", "ignore")
+_LATER = ("loss", "weights_seed", "identity", "ignore", "metrics")
 
 
 def plan(options: CompareOptions, problem: Mapping[str, Any], recipe: Mapping[str, Any]) -> tuple[Comparison, list[Cell]]:
@@ -83,9 +83,11 @@ def plan(options: CompareOptions, problem: Mapping[str, Any], recipe: Mapping[st
     check_sizes(options)
     shared = {name: value for name, value in problem.items() if name not in ("data", "seed", "model")}
     shared = {name: value for name, value in shared.items() if value or name not in _LATER}
+    if not all(isinstance(name, str) for name in shared.get("metrics", ())):
+        raise InputError("metrics of a comparison are given by name; register your own by ep.register.metric.")
     shared["initialization"] = shared["initialization"] or "kaiming"
     search = {name: getattr(options, name) for name in SEARCH if getattr(options, name) is not None}
-    fields = {name: value for name, value in recipe.items() if name != "options" or value}
+    fields = {name: value for name, value in recipe.items() if value or name not in ("options", *LATER)}
     comparison = Comparison(dict(sorted(shared.items())), dict(sorted(fields.items())), search, options.engine, options.threads)
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     wanted = make_cells(options.methods, options.data, problem["model"], options.sparsities, seeds, options.budget)

@@ -7,7 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ from evoprune.problem.draws import Draws, draw
 from evoprune.problem.identity import Identified, digest_of, hash_of, identify
 from evoprune.problem.load import load_for_problem, place
 from evoprune.problem.losses import LOSSES, Loss, chance_loss, losses_of
+from evoprune.problem.metrics import find_metrics, own_metrics, try_metrics
 from evoprune.problem.models import MODELS, NamedModel
 from evoprune.problem.network import check_device, copied_module, describe, global_hooks, initial_network, warn_of_unprunable
 from evoprune.problem.options import ProblemOptions
@@ -56,6 +57,7 @@ class Problem:
         options: The options, resolved: the names that records have, and the defaults that depend on model and data.
         recipe: How networks are trained.
         shapes: Shape of the prunable weights by parameter name, in ``named_parameters`` order.
+        metrics: The metrics that are recorded beside loss and accuracy, by name.
         is_classification: Whether accuracy is defined: the targets are class labels, and the network has an output for each.
         data: The split data, on the device.
         unprunable: Shape of the matrix-like weights that are not prunable, though they were not excluded, by parameter name.
@@ -85,6 +87,7 @@ class Problem:
             raise InputError(f"widths are {given.widths}; they go with a model by name, not with a module of your own.")
         entry = self._model if isinstance(self._model, NamedModel) else NamedModel(type(self._model))
         check_device(given.device)
+        self.metrics = find_metrics(given.metrics)
         self.recipe = recipe or Recipe()
         self._loaded = load_for_problem(data, given, entry.is_built_in)
         self.data = self._loaded.data
@@ -99,6 +102,7 @@ class Problem:
             initialization=given.initialization or ("kaiming" if entry.is_built_in else "given"),
             widths=entry.widths if given.widths is None else given.widths,
             data_dir=place(given.data_dir),  # now, since the working folder may change
+            metrics=tuple(self.metrics),
         )
         self.dtype: torch.dtype = getattr(torch, self.options.dtype)
         self._template = initial_network(self._model, self.data, self.options)
@@ -109,6 +113,7 @@ class Problem:
         self.refusals: dict[str, str] = {}
         self.programs: dict[str, Any] = {}
         self.is_classification = rehearse(self, self._loaded.own or self.data)
+        try_metrics(self)
 
     @property
     def seed(self) -> int:
@@ -220,13 +225,13 @@ class Problem:
         Returns:
             ``weights`` (W0 and buffers), ``data`` (as they are stored, and their split), ``recipe``, ``settings`` (seed,
             prunable names and dtype), ``network`` and ``loss`` (code, attributes and the globals that they read), or instead
-            of the two the given ``identity``.
+            of the two the given ``identity``; and ``metric`` if the final training stops by one of the user's own.
 
         Raises:
             InputError: Model or loss hold a thing that cannot be identified, such as an open file.
         """
         shapes = {name: tuple(shape) for name, shape in self.shapes.items()}
-        recipe = json.dumps(asdict(self.recipe), sort_keys=True, default=repr)  # as a record has it: a tuple is a list
+        recipe = json.dumps(self.recipe.recorded(), sort_keys=True, default=repr)  # as a record has it: a tuple is a list
         return {
             "weights": self._weights_digest,
             "data": self._data_digest,
@@ -242,14 +247,17 @@ class Problem:
 
     def _identify_code(self) -> dict[str, Identified]:
         ignore = self.options.ignore
+        name = (self.recipe.stop_by or "").removeprefix("validation_")
+        stopping = {"metric": identify("metric", own[name], ignore)} if name in (own := own_metrics(self.metrics)) else {}
         if self.options.identity is not None:
-            return {"identity": identify("identity", self.options.identity)}
+            return {"identity": identify("identity", self.options.identity), **stopping}
         known = {id(tensor): name for name, tensor in reversed(self._tensors())}
         loss = self.loss_name if self.loss_name in LOSSES else self._loss
         return {
             "network": identify("model", self._template, ignore, known),
             **({"hooks": identify("hooks", hooks, ignore)} if (hooks := global_hooks()) else {}),
             "loss": identify("loss", loss, ignore),
+            **stopping,
         }
 
     def _tensors(self) -> list[tuple[str, Tensor]]:
@@ -276,10 +284,15 @@ class Problem:
 
         A module, tensors or loss of the user's own are named by their class, for the record only.
         """
-        values = {"model": self.options.model, "data": self.options.data, "recipe": asdict(self.recipe), **vars(self.options)}
+        values = {
+            "model": self.options.model,
+            "data": self.options.data,
+            "recipe": self.recipe.recorded(),
+            **vars(self.options),
+        }
         del values["data_dir"]  # a place
         # left out where they say nothing, so that runs that were recorded without them still match
-        for name in ("weights_seed", "ignore", "identity"):
+        for name in ("weights_seed", "ignore", "identity", "metrics"):
             if values[name] in (None, ()):
                 del values[name]
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
@@ -295,6 +308,7 @@ class Problem:
         data: Data | None = None,
         loss: Loss | None = None,
         data_dir: str | os.PathLike[str] | None = None,
+        metrics: Mapping[str, Any] | None = None,
     ) -> Problem:
         """Makes the problem that a configuration describes.
 
@@ -304,6 +318,7 @@ class Problem:
             data: The data, if they were the user's own.
             loss: The loss function, if it was the user's own.
             data_dir: See :func:`evoprune.problem.data.load`; a place, and so no part of the configuration.
+            metrics: The metrics by name, if any of them is the user's own.
 
         Raises:
             InputError: The configuration names a ``data_dir``, so :meth:`config` did not write it.
@@ -312,7 +327,7 @@ class Problem:
             raise InputError(f"the configuration names a data_dir, {config['data_dir']!r}; remove it, and pass data_dir.")
         values = dict(config)
         values["recipe"] = Recipe(**values["recipe"])
-        given = {"model": model, "data": data, "loss": loss, "data_dir": data_dir}
+        given = {"model": model, "data": data, "loss": loss, "data_dir": data_dir, "metrics": metrics}
         return cls(**values | {name: value for name, value in given.items() if value is not None})
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -321,6 +336,7 @@ class Problem:
             "data": self._loaded.own,
             "loss": self._loss if self.loss_name not in LOSSES else None,
             "data_dir": self.options.data_dir,
+            "metrics": {name: name for name in self.metrics} | own_metrics(self.metrics),
         }
         return _unpickle, (self.config(), own)
 

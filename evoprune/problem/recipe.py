@@ -6,7 +6,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,9 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "linear": lambda progress: 1 - progress,
 }
 
+# Fields that came after the first runs; they count only if they are given.
+LATER = ("patience", "stop_by")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -38,6 +41,10 @@ class Recipe:
         momentum: Momentum; None means 0.9 for an optimiser that has the option, and nothing for others.
         weight_decay: Weight decay; also of the biases, as in ``torch.optim``.
         schedule: ``cosine``, ``linear`` or ``constant``: one schedule over all steps of all epochs.
+        patience: Epochs without a better validation after which a final training stops, with the result of its best epoch; None
+            trains all epochs. The schedule of the learning rate spans all of them, and brief trainings do not stop.
+        stop_by: The validation that is to get better: validation_loss, validation_accuracy, or validation_NAME of one of the
+            problem's metrics. None: validation_loss.
         options: Further keyword arguments of the optimiser.
 
     Raises:
@@ -51,11 +58,13 @@ class Recipe:
     momentum: float | None = None
     weight_decay: float = 5e-4
     schedule: str = "cosine"
+    patience: int | None = None
+    stop_by: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict, metadata={"flag": False})
 
     def __post_init__(self) -> None:
         check_sizes(self)
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", *(() if self.patience is None else ("patience",))):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is {value!r}; expected a positive integer.")
@@ -65,11 +74,19 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not _is_finite(value):
                 raise InputError(f"{name} is {value!r}; expected a number, such as {0.9 if name == 'momentum' else 5e-4}.")
+        if self.stop_by is not None and self.patience is None:
+            raise InputError(
+                f"stop_by is {self.stop_by!r}, but no patience is given; give the epochs to wait, such as patience=5."
+            )
         look_up("schedule", self.schedule, SCHEDULES)
         kind = look_up("optimizer", self.optimizer, optimizers())
         if self.momentum is None and "momentum" not in self.options and "momentum" in inspect.signature(kind).parameters:
             object.__setattr__(self, "momentum", 0.9)
         self.make_optimizer([nn.Parameter(torch.zeros(2, 2))])
+
+    def recorded(self) -> dict[str, Any]:
+        """Returns the values as runs record them: later ones only if they are given, so that earlier runs still match."""
+        return {name: value for name, value in asdict(self).items() if name not in LATER or value is not None}
 
     def make_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         """Returns the optimiser over some parameters.
