@@ -42,7 +42,7 @@ _LATER = {
     "identity": None,
     "load": (),
     "metrics": (),
-    "patience": None,
+    "stop_patience": None,
     "stop_by": None,
 }
 

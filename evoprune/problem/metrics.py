@@ -31,12 +31,18 @@ class Metric:
         function: A function (outputs [n, ...], targets [n, ...]) -> number, or an object with ``update(outputs, targets)``,
             ``compute()`` and ``reset()``, as those of torchmetrics. Tensors are on the CPU, and are left as they are.
         needs: The targets that it is defined for: ``classes``, ``values`` (numbers of the outputs' shape), or None for any.
-        larger_is_better: False for an error.
+        is_error: Smaller is better, even if the function does not say so by its attribute ``higher_is_better``.
     """
 
     function: Any
     needs: Literal["classes", "values"] | None = None
-    larger_is_better: bool = True
+    is_error: bool = False
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Whether a larger value is better: not if the function has the attribute ``higher_is_better``, and it is False."""
+        higher = getattr(self.function, "higher_is_better", None)  # torchmetrics' word, where it may be None
+        return not self.is_error and (higher is None or bool(higher))
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> float:
         """Returns its value; an object that collects is copied first, so that no value depends on an earlier one."""
@@ -118,8 +124,8 @@ _BUILT_IN = {
     "top-5": Metric(top_5, "classes"),
     "balanced-accuracy": Metric(balanced_accuracy, "classes"),
     "f1": Metric(f1, "classes"),
-    "ece": Metric(ece, "classes", larger_is_better=False),
-    "mae": Metric(mae, "values", larger_is_better=False),
+    "ece": Metric(ece, "classes", is_error=True),
+    "mae": Metric(mae, "values", is_error=True),
     "r2": Metric(r2, "values"),
 }
 
@@ -132,8 +138,7 @@ def _as_metric(given: Any) -> Metric:
             f"a metric is {type(given).__name__}; expected a name, a function (outputs, targets) -> number, or an object with "
             f"update, compute and reset."
         )
-    higher = getattr(given, "higher_is_better", None)  # torchmetrics' word
-    return Metric(given, larger_is_better=higher is None or bool(higher))
+    return Metric(given)
 
 
 METRICS: Registry[Metric] = Registry("metric", _BUILT_IN, _as_metric)

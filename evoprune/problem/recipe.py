@@ -26,7 +26,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 # Fields that came after the first runs; they count only if they are given.
-LATER = ("patience", "stop_by")
+LATER = ("stop_patience", "stop_by")
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Recipe:
         momentum: Momentum; None means 0.9 for an optimiser that has the option, and nothing for others.
         weight_decay: Weight decay; also of the biases, as in ``torch.optim``.
         schedule: ``cosine``, ``linear`` or ``constant``: one schedule over all steps of all epochs.
-        patience: Epochs without a better validation after which a final training stops, with the result of its best epoch; None
-            trains all epochs. The schedule of the learning rate spans all of them, and brief trainings do not stop.
+        stop_patience: Epochs without a better validation after which a final training stops, with the result of its best epoch;
+            None trains all epochs. The schedule of the learning rate spans all of them, and brief trainings do not stop.
         stop_by: The validation that is to get better: validation_loss, validation_accuracy, or validation_NAME of one of the
             problem's metrics. None: validation_loss.
         options: Further keyword arguments of the optimiser.
@@ -58,13 +58,13 @@ class Recipe:
     momentum: float | None = None
     weight_decay: float = 5e-4
     schedule: str = "cosine"
-    patience: int | None = None
+    stop_patience: int | None = None
     stop_by: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict, metadata={"flag": False})
 
     def __post_init__(self) -> None:
         check_sizes(self)
-        for name in ("epochs", "batch_size", *(() if self.patience is None else ("patience",))):
+        for name in ("epochs", "batch_size", *(() if self.stop_patience is None else ("stop_patience",))):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is {value!r}; expected a positive integer.")
@@ -74,9 +74,9 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not _is_finite(value):
                 raise InputError(f"{name} is {value!r}; expected a number, such as {0.9 if name == 'momentum' else 5e-4}.")
-        if self.stop_by is not None and self.patience is None:
+        if self.stop_by is not None and self.stop_patience is None:
             raise InputError(
-                f"stop_by is {self.stop_by!r}, but no patience is given; give the epochs to wait, such as patience=5."
+                f"stop_by is {self.stop_by!r}, but no stop_patience is given; give the epochs to wait, such as stop_patience=5."
             )
         look_up("schedule", self.schedule, SCHEDULES)
         kind = look_up("optimizer", self.optimizer, optimizers())

@@ -168,7 +168,7 @@ def train_together(problem: Problem, masks: Sequence[Mask], training: Training) 
     keeper = _Keeper(problem, training, len(masks))
     schedule = None if training.schedule is None else training.schedule()
     epochs = problem.recipe.epochs if training.epochs is None else training.epochs
-    if training.epochs is None and problem.recipe.patience is not None:
+    if training.epochs is None and problem.recipe.stop_patience is not None:
         keeper.stopping = EarlyStopping(problem, len(masks), schedule)
     with torch_threads(training.threads):
         first = auto.choose(problem, masks[0].sparsity, len(masks)) if training.engine == "auto" else training.engine

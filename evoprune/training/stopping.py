@@ -38,11 +38,11 @@ class EarlyStopping:
 
     Source: Goodfellow, Bengio and Courville 2016, "Deep Learning", algorithm 7.1, with one evaluation an epoch.
 
-    An individual stops after as many epochs without a better validation as the recipe's ``patience`` says. Epochs count from
-    the one on after which the schedule leaves the masks as they are. All individuals are trained until the last one stops.
+    An individual stops after ``stop_patience`` epochs without a better validation. Epochs count from the one on after which the
+    schedule leaves the masks as they are. All individuals are trained until the last one stops.
 
     Args:
-        problem: The problem; its recipe has a ``patience``.
+        problem: The problem; its recipe has a ``stop_patience``.
         size: Number of individuals, K.
         schedule: Changes the masks; None for no change.
 
@@ -52,8 +52,8 @@ class EarlyStopping:
     """
 
     def __init__(self, problem: Problem, size: int, schedule: Schedule | None) -> None:
-        assert problem.recipe.patience is not None
-        self._patience, (self._column, self._sign) = problem.recipe.patience, stopping_of(problem)
+        assert problem.recipe.stop_patience is not None
+        self._patience, (self._column, self._sign) = problem.recipe.stop_patience, stopping_of(problem)
         self._first = 1 if schedule is None else max(1, getattr(schedule, "last", problem.recipe.epochs))
         self._last = problem.recipe.epochs
         self.best: list[Best | None] = [None] * size

@@ -233,13 +233,13 @@ def test_metrics_travel_with_their_names(registered: None) -> None:
 
 def test_a_metric_that_stops_the_training_counts_in_the_hash() -> None:
     def by(metric: Any, name: str, **options: Any) -> str:
-        return problem(metric, recipe=ep.Recipe(epochs=2, patience=1, stop_by=f"validation_{name}"), **options).hash
+        return problem(metric, recipe=ep.Recipe(epochs=2, stop_patience=1, stop_by=f"validation_{name}"), **options).hash
 
     def other(outputs: Tensor, targets: Tensor) -> float:
         return 1.0
 
     other.__qualname__ = "worst"
-    hashes = [problem(recipe=ep.Recipe(epochs=2, patience=1)).hash, by("f1", "f1"), by(worst, "own.worst")]
+    hashes = [problem(recipe=ep.Recipe(epochs=2, stop_patience=1)).hash, by("f1", "f1"), by(worst, "own.worst")]
     assert len({problem().hash, *hashes, by(other, "own.worst")}) == 5
     assert len({by(each, "own.worst", identity="mine") for each in (worst, other)}) == 2
 
@@ -247,11 +247,14 @@ def test_a_metric_that_stops_the_training_counts_in_the_hash() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"patience": 0}, "patience is 0; expected a positive integer"),
-        ({"patience": True}, "patience is True"),
-        ({"stop_by": "validation_loss"}, "no patience is given"),
-        ({"patience": 2, "stop_by": "validation_acc"}, "unknown stop_by 'validation_acc'.*Did you mean 'validation_accuracy'"),
-        ({"patience": 2, "stop_by": "validation_f1"}, "unknown stop_by 'validation_f1'"),
+        ({"stop_patience": 0}, "stop_patience is 0; expected a positive integer"),
+        ({"stop_patience": True}, "stop_patience is True"),
+        ({"stop_by": "validation_loss"}, "no stop_patience is given"),
+        (
+            {"stop_patience": 2, "stop_by": "validation_acc"},
+            "unknown stop_by 'validation_acc'.*Did you mean 'validation_accuracy'",
+        ),
+        ({"stop_patience": 2, "stop_by": "validation_f1"}, "unknown stop_by 'validation_f1'"),
     ],
 )
 def test_early_stopping_that_cannot_be_served_is_refused(options: dict[str, Any], said: str) -> None:
@@ -264,7 +267,7 @@ def test_recipes_without_early_stopping_are_recorded_as_before() -> None:
         "epochs": 15, "batch_size": 64, "optimizer": "SGD", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-4,
         "schedule": "cosine", "options": {},
     }  # fmt: skip
-    assert ep.Recipe(patience=3).recorded()["patience"] == 3
+    assert ep.Recipe(stop_patience=3).recorded()["stop_patience"] == 3
     with pytest.raises(InputError, match="accuracy"):
         ep.Problem(torch.nn.Linear(6, 2), ep.Data(train=(X, X[:, :2].clone())),
-                   ep.Recipe(patience=1, stop_by="validation_accuracy"))  # fmt: skip
+                   ep.Recipe(stop_patience=1, stop_by="validation_accuracy"))  # fmt: skip

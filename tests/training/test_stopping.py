@@ -57,38 +57,38 @@ def watched(curves: Sequence[Sequence[float | None]], schedule: Any = None, **re
 
 def test_each_individual_stops_at_its_own_epoch() -> None:
     falling, rising = [8.0, 7, 6, 5, 4, 3, 2, 1], [1.0, 2, 3, 4, 5, 6, 7, 8]
-    stopping, ended = watched([rising, [5, 4, 4, 5, 3, 6, 6, 6]], patience=2)
+    stopping, ended = watched([rising, [5, 4, 4, 5, 3, 6, 6, 6]], stop_patience=2)
     assert ended == 4  # as good as the best is not better
     assert stopping.stopped == [3, 4]
     assert [(best.epoch, best.mask, best.state) for best in stopping.best if best] == [
         (1, "mask 1", {"epoch": 1, "k": 0}), (2, "mask 2", {"epoch": 2, "k": 1}),
     ]  # fmt: skip
-    stopping, ended = watched([rising, falling], patience=2)
+    stopping, ended = watched([rising, falling], stop_patience=2)
     assert (ended, stopping.stopped) == (8, [3, None])
     assert [best.epoch for best in stopping.best if best] == [1, 8]
 
 
 def test_training_that_ends_by_itself_has_not_stopped() -> None:
-    stopping, ended = watched([[5, 4, 3, 2, 1, 0, 1, 1]], patience=2)
+    stopping, ended = watched([[5, 4, 3, 2, 1, 0, 1, 1]], stop_patience=2)
     assert (ended, stopping.stopped) == (8, [None])
     assert stopping.best[0] is not None
     assert stopping.best[0].epoch == 6
 
 
 def test_larger_accuracy_is_better_and_a_value_that_is_not_finite_never_is() -> None:
-    stopping, _ = watched([[0.1, 0.4, 0.3, 0.2, 0.5, 0, 0, 0]], patience=3, stop_by="validation_accuracy")
+    stopping, _ = watched([[0.1, 0.4, 0.3, 0.2, 0.5, 0, 0, 0]], stop_patience=3, stop_by="validation_accuracy")
     assert (stopping.stopped, stopping.best[0] and stopping.best[0].epoch) == ([None], 5)
-    stopping, _ = watched([[None, 3, None, None, 1, 1, 1, 1]], patience=2)
+    stopping, _ = watched([[None, 3, None, None, 1, 1, 1, 1]], stop_patience=2)
     assert (stopping.stopped, stopping.best[0] and stopping.best[0].epoch) == ([4], 2)
-    stopping, _ = watched([[None] * 8], patience=2)
+    stopping, _ = watched([[None] * 8], stop_patience=2)
     assert (stopping.stopped, stopping.best[0] and stopping.best[0].epoch) == ([3], 1)
 
 
 def test_epochs_count_once_the_masks_stay() -> None:
     curve = [[1.0, 1, 5, 6, 4, 6, 7, 8]]
-    stopping, _ = watched(curve, SimpleNamespace(every=None, last=3), patience=2)
+    stopping, _ = watched(curve, SimpleNamespace(every=None, last=3), stop_patience=2)
     assert (stopping.stopped, stopping.best[0] and stopping.best[0].epoch) == ([7], 5)
-    stopping, _ = watched(curve, SimpleNamespace(every=None), patience=2)  # it may change them until the end
+    stopping, _ = watched(curve, SimpleNamespace(every=None), stop_patience=2)  # it may change them until the end
     assert (stopping.stopped, stopping.best[0] and stopping.best[0].epoch) == ([None], 8)
 
 
@@ -105,7 +105,7 @@ def expected_of(history: Sequence[dict[str, Any]], patience: int) -> tuple[int, 
 @pytest.mark.parametrize("engine", ["module", "stacked"])
 @pytest.mark.parametrize("patience", [1, 2])
 def test_a_stopped_training_is_the_whole_one_until_its_best_epoch(engine: str, patience: int) -> None:
-    whole, stopping = problem(replace(RECIPE, lr=1.0)), problem(replace(RECIPE, lr=1.0, patience=patience))
+    whole, stopping = problem(replace(RECIPE, lr=1.0)), problem(replace(RECIPE, lr=1.0, stop_patience=patience))
     chosen = masks(whole, 3)
     groups = [chosen] if engine == "stacked" else [[mask] for mask in chosen]
     how = Training(engine, 3)
@@ -129,17 +129,17 @@ def test_a_stopped_training_is_the_whole_one_until_its_best_epoch(engine: str, p
 
 
 def test_other_trainings_than_final_ones_do_not_stop() -> None:
-    training = train_fully(worsening(patience=1), masks(problem(), 1)[0], Training("module", 3, epochs=8))
+    training = train_fully(worsening(stop_patience=1), masks(problem(), 1)[0], Training("module", 3, epochs=8))
     assert len(training.history) == 8
     assert training.best_epoch is None
-    result = ep.k_starts(worsening(patience=1), k=2, fitness="loss", fitness_epochs=3, engine="module", restart=True)
+    result = ep.k_starts(worsening(stop_patience=1), k=2, fitness="loss", fitness_epochs=3, engine="module", restart=True)
     assert result.summary["search_epochs"] == 6
 
 
 def test_a_run_records_the_stop_and_counts_the_epochs_that_were_trained(tmp_path: Path) -> None:
     options = {"sparsity": 0.5, "engine": "module"}
     whole = ep.baseline(worsening(), "erk", **options)
-    result = ep.baseline(worsening(patience=2), "erk", **options, out=tmp_path)
+    result = ep.baseline(worsening(stop_patience=2), "erk", **options, out=tmp_path)
     facts = json.loads((tmp_path / "result.json").read_text())
     assert (facts["best_epoch"], facts["stopped_epoch"]) == (1, 3)
     assert facts["total_epochs"] == 3
@@ -151,13 +151,13 @@ def test_a_run_records_the_stop_and_counts_the_epochs_that_were_trained(tmp_path
     assert facts["test_accuracy"] == result.trainings["winner"].test_accuracy != whole.summary["test_accuracy"]
     assert {"best_epoch", "stopped_epoch"}.isdisjoint(whole.summary)
     config = json.loads((tmp_path / "config.json").read_text())["settings"]["problem"]
-    assert config["recipe"]["patience"] == 2
+    assert config["recipe"]["stop_patience"] == 2
     assert "stop_by" not in config["recipe"]
 
 
 def test_a_search_counts_the_epochs_of_a_stop_within_its_brief_training_once() -> None:
     options = {"k": 3, "sparsity": 0.5, "fitness": "loss", "fitness_epochs": 3, "engine": "module"}
-    whole, stopped = ep.k_starts(worsening(), **options), ep.k_starts(worsening(patience=1), **options)
+    whole, stopped = ep.k_starts(worsening(), **options), ep.k_starts(worsening(stop_patience=1), **options)
     assert (stopped.summary["best_epoch"], stopped.summary["stopped_epoch"]) == (1, 2)
     assert {facts["stopped_epoch"] for facts in stopped.summary["controls"].values()} == {2}
     assert whole.summary["total_epochs"] == 3 * 3 + 8 - 3
@@ -170,7 +170,7 @@ def test_a_search_counts_the_epochs_of_a_stop_within_its_brief_training_once() -
 def test_under_a_schedule_the_result_has_the_final_mask(method: str, restart: bool) -> None:
     more = {"dissipate_epochs": 3} if method == "dissipate" else {}
     options = {"sparsity": 0.5, "engine": "module", "restart": restart, **more}
-    whole, stopped = (ep.prune(p, method, **options) for p in (worsening(), worsening(patience=1)))
+    whole, stopped = (ep.prune(p, method, **options) for p in (worsening(), worsening(stop_patience=1)))
     assert stopped.mask == whole.mask
     last = max(removal["epoch"] for removal in whole.trainings["winner"].removals)
     facts = stopped.summary
@@ -193,7 +193,7 @@ def numbers(result: ep.Result) -> dict[str, Any]:
 
 def test_an_interrupted_run_is_resumed_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"k": 6, "sparsity": 0.5, "fitness": "metric:ece", "fitness_epochs": 1, "engine": "module"}
-    p = problem(replace(RECIPE, lr=1.0, patience=2, stop_by="validation_ece"), METRICS)
+    p = problem(replace(RECIPE, lr=1.0, stop_patience=2, stop_by="validation_ece"), METRICS)
     expected = numbers(ep.k_starts(p, **options, out=tmp_path / "whole"))
     assert len({trained[0] for trained in expected["trainings"].values()}) > 1
     begun = 0
