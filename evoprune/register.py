@@ -127,6 +127,17 @@ def augmentation() -> Callable[[str, Any], object]:
 
 
 @_kind
+def metric() -> Callable[[str, Any], object]:
+    """Registers a metric: ``function(outputs, targets)``, which returns a number, or an object like those of torchmetrics.
+
+    See :class:`evoprune.problem.metrics.Metric`. With the attribute ``higher_is_better = False``, smaller values are better.
+    """
+    from evoprune.problem.metrics import METRICS
+
+    return METRICS.register
+
+
+@_kind
 def schedule() -> Callable[[str, Any], object]:
     """Registers a schedule: a class or ``function(problem, sparsity)`` that makes an :mod:`evoprune.training.schedule`."""
     from evoprune.training.registry import SCHEDULES

@@ -15,6 +15,7 @@ SMALL = ("--widths", "12", "--epochs", "2", "--sparsity", "0.8")
 FEW = ("kstarts", "--k", "4", "--fitness-epochs", "1")
 COMMANDS = {
     "w0_fitness": (*FEW, "--fitness", "distance"),
+    "metric": (*FEW, "--metrics", "false-confidence", "f1", "--fitness", "metric:false-confidence"),
     "mutation": ("evolve", "--k", "2", "--generations", "1", "--mutation", "gentle", "--trained-bests", "0"),
     "crossover": ("evolve", "--k", "2", "--generations", "1", "--crossover", "calm", "--trained-bests", "0"),
     "baseline": ("least",),
@@ -29,7 +30,7 @@ COMMANDS = {
 }  # fmt: skip
 Alone = Callable[[str], tuple[Path, dict[str, object]]]
 ALIKE = ("crossover", "engine", "learning_rate")  # reach workers as mutations do
-EVALUATES = ("w0_fitness", "mutation", "crossover", "method", "engine", "learning_rate", "prunable")
+EVALUATES = ("w0_fitness", "metric", "mutation", "crossover", "method", "engine", "learning_rate", "prunable")
 ROWS = {"baseline": "least", "schedule": "regrow", "method": "climb"}
 
 
@@ -62,6 +63,9 @@ def test_the_command_line_finds_it(kind: str, alone: Alone) -> None:
         assert result[kind] == COMMANDS[kind][-1]
     if kind == "prunable":
         assert list(ep.Mask.load(folder / "mask.npz").layers) == ["1.left", "1.right", "3.weight"]
+    if kind == "metric":
+        assert 0 < float(result["test_false-confidence"]) < 1
+        assert result["winner_fitness"] < 0
     if kind == "figure":
         assert (folder / "bars.png").stat().st_size > 1000
     if kind == "learning_rate":

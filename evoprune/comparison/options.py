@@ -88,6 +88,8 @@ def plan(options: CompareOptions, problem: Mapping[str, Any], recipe: Mapping[st
     shared = {name: value for name, value in {**problem, "data_dir": data_dir}.items() if name not in ("data", "seed", "model")}
     later = later_of(Recipe) | later_of(ProblemOptions)
     shared = {name: value for name, value in shared.items() if later.get(name, ...) != value}
+    if not all(isinstance(name, str) for name in shared.get("metrics", ())):
+        raise InputError("metrics of a comparison are given by name; register your own by ep.register.metric.")
     shared["initialization"] = shared["initialization"] or usual_initialization(problem["model"])
     search = {name: getattr(options, name) for name in SEARCH if getattr(options, name) is not None}
     fields = {name: value for name, value in recipe.items() if later.get(name, ...) != value and (name != "options" or value)}

@@ -17,6 +17,7 @@ from evoprune.comparison.frames import COLUMNS, LAYERS, MOVEMENT, OVERLAPS, read
 from evoprune.comparison.methods import split_control
 from evoprune.masks.mask import Mask
 from evoprune.masks.overlap import expected_iou
+from evoprune.problem.metrics import column
 from evoprune.runs import records, sums
 from evoprune.runs.config import read_config
 from evoprune.training.dissipation import EDGES
@@ -66,7 +67,9 @@ def add_rows(folder: Path, cell: Cell, runs: Path, reason: str = "") -> None:
                 new = {_identity(row) for row in rows}  # rows that a killed process left are replaced
                 every = [*(row for row in read_rows(folder / name) if _identity(row) not in new), *rows]
                 kept = _of_least_seed(every) if name == "movement.csv" else every
-                contents[name] = records.csv_text(columns, kept).encode()
+                more = [column for column in dict.fromkeys(key for row in every for key in row) if column not in columns]
+                full = [{**dict.fromkeys(more, ""), **row} for row in kept]  # a cell that failed has no metrics
+                contents[name] = records.csv_text([*columns, *more], full).encode()
         sums.replace_files(folder, contents)
 
 
@@ -84,11 +87,13 @@ def _identity(row: Row) -> tuple[str, ...]:
 
 
 def cell_row(cell: Cell, runs: Path, reason: str = "") -> Row:
-    """Returns the cell's row of ``cells.csv``; a failed one has its reason instead of results."""
+    """Returns the cell's row of ``cells.csv``, with the metrics on the test set; a failed one has its reason instead."""
     result = records.read_json(runs / cell.folder / "result.json")
     if reason or result is None:
         return {**dict.fromkeys(COLUMNS, ""), **_keys(cell), "note": reason or "no result"}
-    values = {name: "" if result.get(name) is None else result[name] for name in COLUMNS}
+    config = read_config(runs / cell.folder) or {"settings": {}}
+    metrics = [column(name, "test") for name in config["settings"].get("problem", {}).get("metrics", ())]
+    values = {name: "" if result.get(name) is None else result[name] for name in (*COLUMNS, *metrics)}
     return values | _keys(cell) | {"note": result["collapse"]}
 
 
@@ -157,6 +162,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     columns = TABLES[path.name]
-    return [
-        {str(name): str(value) for name, value in row.items()} for row in read_table(path, columns, columns).to_dict("records")
-    ]
+    table = read_table(path, columns, columns)
+    if len(table.columns) > len(columns):  # metrics
+        table = read_table(path, columns, list(table.columns)).fillna("")
+    return [{str(name): str(value) for name, value in row.items()} for row in table.to_dict("records")]

@@ -30,6 +30,7 @@ from evoprune.evaluation.job import Job
 from evoprune.evaluation.terms import BUILT_IN_TERMS, TERMS, Outcome, call_term
 from evoprune.masks.mask import Mask
 from evoprune.masks.snapshot import Snapshot
+from evoprune.problem.metrics import column
 from evoprune.problem.problem import Problem
 from evoprune.seeds import noise
 from evoprune.training.history import Row, enter_costs, history_rows
@@ -58,7 +59,7 @@ def evaluate_chunk(job: Job, masks: Chunk) -> list[Evaluation]:
                     evaluations += [e for mask in group for e in evaluate_chunk(job, [mask])]
                     continue
                 status = MACHINE_FAILURE if is_of_the_machine(error) else FAILURE
-                found = [failed(key_of(group[0], job.brief.inherit), job.brief.seed, _reason(error), status, job.terms)]
+                found = [failed(key_of(group[0], job.brief.inherit), job.brief.seed, _reason(error), status, job.measured)]
             seconds = (time.perf_counter() - start) / len(group)
             evaluations += [replace(evaluation, seconds=seconds) for evaluation in found]
     return evaluations
@@ -83,6 +84,7 @@ def _train_group(job: Job, masks: Chunk) -> list[Evaluation]:
     snapshots = _take_snapshots(trained, begun.epochs + brief.epochs, histories) if brief.inherit else None
     outcome = Outcome(**vars(trained), problem=problem, validation=validation)
     by_name = {name: _measure_term(name, outcome, job) for name in (*BUILT_IN_TERMS, *job.terms)}
+    metrics = {column(name): values for name, values in validation.metrics.items()}
     evaluations = []
     for k, mask in enumerate(masks):
         terms = {name: float(values[k]) for name, values in by_name.items()}
@@ -98,7 +100,7 @@ def _train_group(job: Job, masks: Chunk) -> list[Evaluation]:
             Evaluation(
                 mask=key_of(mask, brief.inherit),
                 seed=brief.seed,
-                terms=terms,
+                terms={**terms, **{name: float(values[k]) for name, values in metrics.items()}},
                 validation_loss=loss,
                 validation_accuracy=accuracy,
                 status=status,

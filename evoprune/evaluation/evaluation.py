@@ -23,7 +23,8 @@ class Evaluation:
     Attributes:
         mask: The mask's key: its hash, and its parent's state if it inherits one.
         seed: The evaluation's seed.
-        terms: Raw fitness terms by name; NaN where a failure left none.
+        terms: Raw fitness terms by name, and the problem's metrics on the validation set as ``validation_NAME``; NaN where a
+            failure left none, and for a metric that is not finite.
         validation_loss: Mean loss on the validation set.
         validation_accuracy: From 0 to 1; NaN where accuracy is not defined.
         status: ``ok``, ``no better than chance`` (the validation loss is not below that of the best prediction that
@@ -74,7 +75,7 @@ def failed(mask: str, seed: int, note: str, status: str = FAILURE, own: Iterable
         seed: The evaluation's seed.
         note: Why.
         status: Whether it was the mask's failure or the machine's.
-        own: Names of the user's own fitness terms that would have been measured.
+        own: Names of the user's own fitness terms and of metrics that would have been measured.
     """
     terms = dict.fromkeys((*BUILT_IN_TERMS, *own), math.nan)
     return Evaluation(mask, seed, terms, math.nan, math.nan, status, note, math.nan, worker_name(), 0.0)

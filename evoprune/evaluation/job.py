@@ -16,6 +16,7 @@ from evoprune.errors import InputError
 from evoprune.evaluation.evaluation import worker_name
 from evoprune.evaluation.terms import Term
 from evoprune.problem.identity import Identified, differing, hash_of, identify
+from evoprune.problem.metrics import column
 from evoprune.problem.problem import Problem
 from evoprune.problem.usercode import remember_texts, versions
 from evoprune.training.dissipation import Dissipation
@@ -79,6 +80,11 @@ class Job:
     def chunk(self) -> int:
         """Masks that are evaluated together."""
         return self.engine.chunk(self.brief.chunk_size)
+
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """Names of the numbers that are measured beside the built-in terms: the user's own terms, and the problem's metrics."""
+        return (*self.terms, *(column(name) for name in self.problem.metrics))
 
     def identify(self) -> dict[str, str]:
         """Returns a digest for each part of the problem, and for each of the user's own fitness terms.

@@ -12,6 +12,7 @@ from evoprune.engines.registry import ENGINES
 from evoprune.errors import InputError, look_up
 from evoprune.evaluation.job import BriefTraining, Job
 from evoprune.evaluation.terms import ACCURACY, BUILT_IN_TERMS, FITNESS, TERMS, FitnessFunction, Term
+from evoprune.problem.metrics import column
 from evoprune.problem.problem import Problem
 from evoprune.registry import describe
 from evoprune.training.dissipation import MOVEMENTS, Dissipation
@@ -112,12 +113,24 @@ def find_objectives(
     names = [f"own.{describe(each)}" if callable(each) else str(getattr(each, "name", each)) for each in given]
     if not names or len(set(names)) < len(names):
         raise InputError(f"fitness is {fitness!r}; expected a name, or different names for several objectives.")
-    known = {**FITNESS, **made, **{name: FitnessFunction(name, (name,)) for name in functions}}
+    known = {**FITNESS, **made, **{name: FitnessFunction(name, (name,)) for name in functions}, **_of_metrics(problem)}
+    for name in names:
+        if name.startswith("metric:") and name not in known:
+            raise InputError(f"fitness is {name!r}, but the problem has no such metric; add it to metrics (--metrics).")
     objectives = tuple(look_up("fitness", name, known) for name in names)
     if not problem.is_classification and ACCURACY in terms_of(objectives):
         raise InputError(f"fitness is {fitness!r}, but accuracy is defined for classification only; take loss.")
+    for name in terms_of(objectives):
+        if name in TERMS and name in map(column, problem.metrics):
+            raise InputError(f"fitness term {name!r} has the name of a metric's column; register it under another name.")
     terms = {**TERMS, **functions}
     return objectives, {name: terms[name] for name in terms_of(objectives) if name in terms and name not in BUILT_IN_TERMS}
+
+
+def _of_metrics(problem: Problem) -> dict[str, FitnessFunction]:
+    """Returns the fitness ``metric:NAME`` of each of the problem's metrics: its value on the validation set, or minus it."""
+    signs = {name: 1.0 if metric.larger_is_better else -1.0 for name, metric in problem.metrics.items()}
+    return {f"metric:{name}": FitnessFunction(f"metric:{name}", (column(name),), sign) for name, sign in signs.items()}
 
 
 def terms_of(objectives: Sequence[FitnessFunction]) -> tuple[str, ...]:

@@ -36,7 +36,8 @@ class Outcome(Trained):
         train_loss: Mean training loss of the last epoch [K].
         epoch_costs: Multiply-adds of each epoch [epochs, K].
         optimizer: The optimiser that trained them.
-        validation: Mean loss and accuracy on the validation set, ``validation.loss`` and ``validation.accuracy``, each [K].
+        validation: Mean loss and accuracy on the validation set, ``validation.loss`` and ``validation.accuracy``, each [K], and
+            the problem's metrics, such as ``validation.metrics["f1"]``.
     """
 
     problem: Problem
@@ -67,10 +68,12 @@ class FitnessFunction:
         name: Its name in the registry.
         terms: Names of terms, see :data:`TERMS`, or ``accuracy``, the validation accuracy. With one name the fitness is that
             term; with several it is their sum, each divided by the size of its mean over the initial population.
+        sign: -1 for a term that is better when it is smaller.
     """
 
     name: str
     terms: tuple[str, ...]
+    sign: float = 1.0
 
     @property
     def needs_calibration(self) -> bool:
@@ -90,7 +93,8 @@ class FitnessFunction:
             InputError: Several terms, and no divisors yet.
         """
         if not self.needs_calibration:
-            return terms[self.terms[0]]
+            value = self.sign * terms[self.terms[0]]
+            return FAILED if math.isnan(value) else value  # a metric may not be defined
         self.require_divisors(divisors)
         return sum(terms[term] / divisors[term] for term in self.terms)
 

@@ -107,6 +107,17 @@ class Loaded:
     content: str
     stored: tuple[str, ...]
 
+    def identity(self, options: ProblemOptions) -> list[Any]:
+        """Returns the digest of the content and all that decides how it is split and normalised."""
+        content = self.content if self.own is None else content_digest(self.own)
+        white = [] if self.own is None or self.own.white is None else [self.own.white]
+        fractions = {
+            part: fraction
+            for part, fraction in (("validation", options.validation_fraction), ("test", options.test_fraction))
+            if part not in self.stored
+        }
+        return [content, fractions, options.normalize if self.own is None or white else None, *white]
+
 
 def load_for_problem(given: object, options: ProblemOptions, as_float: bool) -> Loaded:
     """Loads and splits the data of a problem.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +61,9 @@ class ProblemOptions:
     side, then cut to size at random), or others that --load registers; applied in turn."""
     dtype: Literal["float32", "float64"] = "float32"
     """Number format of weights and inputs."""
+    metrics: tuple[str, ...] = field(default=(), metadata={"later": True})
+    """Numbers to record beside loss and accuracy: top-5, balanced-accuracy, f1 (macro), ece (calibration error), mae (mean
+    absolute error), r2, or one that you registered. Only one that --stop-by names counts in the problem's hash."""
     device: str = "cpu"
     """Where networks are trained: cpu or cuda. It does not count in the problem's hash."""
     ignore: tuple[str, ...] = field(default=(), metadata={"later": True})
@@ -78,6 +82,9 @@ class ProblemOptions:
         for name in ("exclude", "include", "ignore"):
             given: Any = getattr(self, name)
             object.__setattr__(self, name, (given,) if isinstance(given, str) else tuple(given))
+        metrics: Any = self.metrics
+        if not isinstance(metrics, (Mapping, list, tuple)):
+            object.__setattr__(self, "metrics", (metrics,))
         if self.widths is not None:
             object.__setattr__(self, "widths", tuple(self.widths))
         object.__setattr__(self, "device", str(self.device))

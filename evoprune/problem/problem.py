@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,16 +20,18 @@ from evoprune import seeds
 from evoprune.errors import InputError, look_up
 from evoprune.options import later_of, make, takes
 from evoprune.problem.arrays import is_labels
-from evoprune.problem.augmentation import AUGMENTATIONS, Augmentation, augment, find_augmentations
+from evoprune.problem.augmentation import Augmentation, augment, find_augmentations, own_or_names
 from evoprune.problem.augmentation import rehearse as rehearse_augmentation
-from evoprune.problem.data import Data, Inputs, content_digest
+from evoprune.problem.code import identify_code, tensors_of
+from evoprune.problem.data import Data, Inputs
 from evoprune.problem.draws import Draws, draw
 from evoprune.problem.examples import Examples
-from evoprune.problem.identity import Identified, digest_of, hash_of, identify
+from evoprune.problem.identity import Identified, digest_of, hash_of
 from evoprune.problem.load import load_for_problem, place
 from evoprune.problem.losses import LOSSES, Loss, chance_loss, losses_of
+from evoprune.problem.metrics import find_metrics, own_metrics, try_metrics
 from evoprune.problem.models import MODELS, NamedModel
-from evoprune.problem.network import check_device, copied_module, describe, global_hooks, initial_network, warn_of_unprunable
+from evoprune.problem.network import check_device, copied_module, describe, initial_network, warn_of_unprunable
 from evoprune.problem.options import ProblemOptions
 from evoprune.problem.prunable import prunable, unprunable, uses
 from evoprune.problem.recipe import Recipe
@@ -63,6 +64,7 @@ class Problem:
         options: The options, resolved: the names that records have, and the defaults that depend on model and data.
         recipe: How networks are trained.
         shapes: Shape of the prunable weights by parameter name, in ``named_parameters`` order.
+        metrics: The metrics that are recorded beside loss and accuracy, by name.
         is_classification: Whether accuracy is defined: the targets are class labels, and the network has an output for each.
         data: The split data, on the device.
         augmentations: The functions that change each training batch, in turn.
@@ -96,6 +98,7 @@ class Problem:
             raise InputError(f"widths are {given.widths}; they go with a model by name, not with a module of your own.")
         entry = self._model if isinstance(self._model, NamedModel) else NamedModel(type(self._model))
         check_device(given.device)
+        self.metrics = find_metrics(given.metrics)
         self.recipe = recipe or Recipe()
         self._loaded = load_for_problem(given.data if named else data, given, entry.takes_floats)
         self.data = self._loaded.data
@@ -110,6 +113,7 @@ class Problem:
             initialization=given.initialization or ("kaiming" if entry.is_built_in else "given"),
             widths=entry.widths if given.widths is None else given.widths,
             data_dir=place(given.data_dir),  # now, since the working folder may change
+            metrics=tuple(self.metrics),
         )
         self.dtype: torch.dtype = getattr(torch, self.options.dtype)
         self._template = initial_network(self._model, self.data, self.options)
@@ -121,6 +125,7 @@ class Problem:
         self.programs: dict[str, Any] = {}
         self.is_classification = rehearse(self, self._loaded.own or self.data)
         rehearse_augmentation(self.augmentations, self.data.train[0])
+        try_metrics(self)
 
     @property
     def seed(self) -> int:
@@ -247,7 +252,8 @@ class Problem:
         Returns:
             ``weights`` (W0 and buffers), ``data`` (as they are stored, and their split), ``recipe``, ``settings`` (seed,
             prunable names and dtype), ``network`` and ``loss`` (code, attributes and the globals that they read), or instead
-            of the two the given ``identity``; and ``schedule`` and ``optimizer`` if they are the user's own.
+            of the two the given ``identity``; ``schedule`` and ``optimizer`` if they are the user's own; and ``metric`` if the
+            final training stops by one of the user's own.
 
         Raises:
             InputError: Model or loss hold a thing that cannot be identified, such as an open file.
@@ -261,53 +267,34 @@ class Problem:
             "recipe": digest_of("recipe", recipe),
             "settings": digest_of("settings", [self.seed, shapes, str(self.dtype)]),
             **{name: found.digest for name, found in self._identify_code().items()},
-            **{name: found.digest for name, found in self._identify_augmentation().items()},
         }
 
     @property
     def texts(self) -> dict[str, str]:
         """The text of each piece of the user's code, see :class:`evoprune.problem.identity.Identified`."""
-        every = [*self._identify_code().values(), *self._identify_augmentation().values()]
-        return {key: text for found in every for key, text in found.texts.items()}
-
-    def _identify_augmentation(self) -> dict[str, Identified]:
-        pairs = zip(self.options.augment, self.augmentations, strict=True)
-        steps = [function if name.startswith("own.") or name in AUGMENTATIONS.own else name for name, function in pairs]
-        return {"augment": identify("augment", steps, self.options.ignore)} if steps else {}
+        return {key: text for found in self._identify_code().values() for key, text in found.texts.items()}
 
     def _identify_code(self) -> dict[str, Identified]:
-        ignore = self.options.ignore
-        own = {name: identify(name, thing, ignore) for name, thing in self.recipe.own.items()}
-        if self.options.identity is not None:
-            return {"identity": identify("identity", self.options.identity), **own}
-        known = {id(tensor): name for name, tensor in reversed(self._tensors())}
         loss = self.loss_name if self.loss_name in LOSSES else self._loss
-        return {
-            "network": identify("model", self._template, ignore, known),
-            **({"hooks": identify("hooks", hooks, ignore)} if (hooks := global_hooks()) else {}),
-            "loss": identify("loss", loss, ignore),
-            **own,
-        }
+        return identify_code(self._template, loss, self._own_code(), self.options)
 
-    def _tensors(self) -> list[tuple[str, Tensor]]:
-        parameters = self._template.named_parameters(remove_duplicate=False)
-        return [*parameters, *self._template.named_buffers(remove_duplicate=False)]
+    def _own_code(self) -> dict[str, Any]:
+        """Returns the user's own things beside network and loss, by the names that their digests have."""
+        found: dict[str, Any] = dict(self.recipe.own)
+        metrics, chosen = own_metrics(self.metrics), (self.recipe.stop_by or "").removeprefix("validation_")
+        if chosen in metrics:
+            found["metric"] = metrics[chosen]
+        if self.augmentations:
+            found["augment"] = own_or_names(self.options.augment, self.augmentations)
+        return found
 
     @cached_property
     def _weights_digest(self) -> str:
-        return digest_of("weights", dict(self._tensors()))
+        return digest_of("weights", dict(tensors_of(self._template)))
 
     @cached_property
     def _data_digest(self) -> str:
-        own, options = self._loaded.own, self.options
-        content = self._loaded.content if own is None else content_digest(own)
-        normalised = own is None or own.white is not None
-        fractions = {
-            part: fraction
-            for part, fraction in (("validation", options.validation_fraction), ("test", options.test_fraction))
-            if part not in self._loaded.stored
-        }
-        return digest_of("data", [content, fractions, options.normalize if normalised else None, *_white(own)])
+        return digest_of("data", self._loaded.identity(self.options))
 
     def config(self) -> dict[str, Any]:
         """Returns the problem's configuration as JSON values; :meth:`from_config` is its inverse.
@@ -330,27 +317,14 @@ class Problem:
         return {**values, **lists, "w0_density": dict(density) if isinstance(density, Mapping) else density}
 
     @classmethod
-    def from_config(
-        cls,
-        config: Mapping[str, Any],
-        *,
-        model: nn.Module | Callable[..., nn.Module] | None = None,
-        data: Data | None = None,
-        loss: Loss | None = None,
-        augment: Sequence[str | Augmentation] | None = None,
-        recipe: Recipe | None = None,
-        data_dir: str | os.PathLike[str] | None = None,
-    ) -> Problem:
+    def from_config(cls, config: Mapping[str, Any], *, recipe: Recipe | None = None, **own: Any) -> Problem:
         """Makes the problem that a configuration describes.
 
         Args:
             config: The result of :meth:`config`.
-            model: The module or function, if the problem had one of the user's own.
-            data: The data, if they were the user's own.
-            loss: The loss function, if it was the user's own.
-            augment: The augmentations, if some were the user's own.
             recipe: The recipe, if its schedule or optimiser was the user's own.
-            data_dir: See :func:`evoprune.problem.data.load`; a place, and so no part of the configuration.
+            **own: Further arguments of the problem that were the user's own, such as ``model``, ``data`` or ``loss``; and
+                ``data_dir``, a place, and so no part of the configuration. None stands for one that was not.
 
         Raises:
             InputError: The configuration names a ``data_dir``, so :meth:`config` did not write it.
@@ -359,8 +333,7 @@ class Problem:
             raise InputError(f"the configuration names a data_dir, {config['data_dir']!r}; remove it, and pass data_dir.")
         values = dict(config)
         values["recipe"] = recipe or Recipe(**values["recipe"])
-        given = {"model": model, "data": data, "loss": loss, "augment": augment, "data_dir": data_dir}
-        return cls(**values | {name: value for name, value in given.items() if value is not None})
+        return cls(**values | {name: value for name, value in own.items() if value is not None})
 
     def __reduce__(self) -> tuple[Any, ...]:
         model = self._model if isinstance(self._model, nn.Module) else self._model.own
@@ -372,6 +345,7 @@ class Problem:
             "recipe": self.recipe if self.recipe.own else None,
             "data_dir": self.options.data_dir,
             "include": None if model is None else tuple(self.shapes),  # another process may not know the user's kinds
+            "metrics": {name: name for name in self.metrics} | own_metrics(self.metrics),
         }
         return _unpickle, (self.config(), own)
 
@@ -386,10 +360,6 @@ class Problem:
         if density is not None:
             each = density if isinstance(density, Mapping) else dict.fromkeys(self.shapes, density)
             scale_for_density(self._template, dict(each))
-
-
-def _white(own: Data | None) -> list[int]:
-    return [] if own is None or own.white is None else [own.white]
 
 
 def _choose_loss(loss: str | Loss | None, targets: Tensor) -> tuple[str, Loss]:

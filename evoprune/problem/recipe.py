@@ -39,6 +39,10 @@ class Recipe:
         schedule: Schedule of the learning rate, one over all steps of all epochs: ``cosine``, ``linear``, ``constant``,
             ``milestones`` (steps down, He et al. 2016), ``one-cycle`` (up and down, Smith and Topin 2018; the momentum stays),
             one that --load or a plugin registers, or a function of the progress, from 0 up to 1, that returns a factor of lr.
+        stop_patience: Epochs without a better validation after which a final training stops, with the result of its best epoch;
+            None trains all epochs. The schedule of the learning rate spans all of them, and brief trainings do not stop.
+        stop_by: The validation that is to get better: validation_loss, validation_accuracy, or validation_NAME of one of the
+            problem's metrics. None: validation_loss.
         options: Further keyword arguments of the optimiser.
         warmup: Epochs in which the learning rate rises in a line from 0 before the schedule begins; parts of an epoch are
             allowed. Milestones are counted from the start of training all the same.
@@ -63,10 +67,12 @@ class Recipe:
     milestones: tuple[float, ...] = field(default=(0.5, 0.75), metadata=_LATER)
     gamma: float = field(default=0.1, metadata=_LATER)
     nesterov: bool = field(default=False, metadata=_LATER)
+    stop_patience: int | None = field(default=None, metadata=_LATER)
+    stop_by: str | None = field(default=None, metadata=_LATER)
 
     def __post_init__(self) -> None:
         check_sizes(self)
-        for name in ("epochs", "batch_size"):
+        for name in ("epochs", "batch_size", *(() if self.stop_patience is None else ("stop_patience",))):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} is {value!r}; expected a positive integer.")
@@ -77,6 +83,10 @@ class Recipe:
             if value is not None and not _is_finite(value):
                 raise InputError(f"{name} is {value!r}; expected a number, such as {0.9 if name == 'momentum' else 5e-4}.")
         self._check_schedule()
+        if self.stop_by is not None and self.stop_patience is None:
+            raise InputError(
+                f"stop_by is {self.stop_by!r}, but no stop_patience is given; give the epochs to wait, such as stop_patience=5."
+            )
         kind = look_up("optimizer", self.optimizer, optimizers())
         if self.momentum is None and "momentum" not in self.options and "momentum" in inspect.signature(kind).parameters:
             object.__setattr__(self, "momentum", 0.9)

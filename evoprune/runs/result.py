@@ -17,15 +17,17 @@ from torch import nn
 from evoprune.evaluation.brief import collapse_note
 from evoprune.evaluation.evaluation import FAILURE, MACHINE_FAILURE, Evaluation
 from evoprune.masks.mask import Mask, fitness_of
+from evoprune.problem.metrics import column
 from evoprune.problem.problem import Problem
 from evoprune.runs import records, sums
 from evoprune.runs.ranks import spearman
 from evoprune.runs.tensors import save_tensors
 from evoprune.system.files import read_bytes, write_atomically
 from evoprune.training.final import FinalTraining
-from evoprune.training.history import HISTORY_COLUMNS
+from evoprune.training.history import HISTORY_COLUMNS, metric_columns
 
 MEASURED = ("validation_accuracy", "validation_loss")
+STOPPING = ("best_epoch", "stopped_epoch")
 BEST_COLUMNS = ("gen", "mask", "fitness", *MEASURED)
 # The files of a finished run beside its hall of fame and result.json.
 RESULT_FILES = (
@@ -104,6 +106,10 @@ def describe_training(problem: Problem, start: Mask, training: FinalTraining) ->
         "validation_accuracy": training.validation_accuracy,
         "validation_loss": training.validation_loss,
         "better_than_chance": None if chance is None else training.validation_loss < chance,
+        # absent if they say nothing
+        **{column(name, "test"): value for name, value in training.test_metrics.items()},
+        **{name: training.row[name] for name in metric_columns(training.row)},
+        **({} if training.best_epoch is None else {name: getattr(training, name) for name in STOPPING}),
     }
 
 
@@ -138,12 +144,13 @@ def rank_correlation(population: Sequence[Mask], evaluations: Sequence[Evaluatio
 def write_result(folder: Path, result: Result) -> None:
     """Writes a result into a run folder with checksums; ``result.json`` last, which says that the run is finished."""
     rows = [{"role": role, **row} for role, training in result.trainings.items() for row in training.history]
-    records.write_table(folder / "history.csv", ["role", *HISTORY_COLUMNS], rows)
+    metrics = metric_columns(result.trainings["winner"].history[-1])
+    records.write_table(folder / "history.csv", ["role", *HISTORY_COLUMNS, *metrics], rows)
     removals = {role: training.removals for role, training in result.trainings.items() if training.removals}
     if removals:
         records.write_json(folder / "removals.json", removals)
     if result.bests:
-        records.write_table(folder / "bests.csv", BEST_COLUMNS, result.bests)
+        records.write_table(folder / "bests.csv", [*BEST_COLUMNS, *metrics], result.bests)
     for i, mask in enumerate(result.hall_of_fame):
         (folder / "hall_of_fame").mkdir(exist_ok=True)
         mask.save(folder / "hall_of_fame" / f"{i:03d}.npz")

@@ -159,8 +159,8 @@ def _find_and_train(name: str, method: Method, session: Session, options: Any) -
         **describe_training(problem, mask, training),
         "engine": ", ".join(training.engines),
         "search_epochs": search_epochs,
-        "total_epochs": search_epochs + problem.recipe.epochs - (0 if plan.restart else plan.last),
-        "multiply_adds": facts["search_cost"] * dense + training.search_cost + training.cost(problem.recipe.epochs),
+        "total_epochs": search_epochs + training.epochs - (0 if plan.restart else plan.last),
+        "multiply_adds": facts["search_cost"] * dense + training.search_cost + training.cost(training.epochs),
         "seconds": facts["seconds"] + training.seconds,
         "controls": {},
     }

@@ -145,16 +145,17 @@ class Starts:
 
     def _cost(self, plan: Plan, training: FinalTraining) -> dict[str, float]:
         """Returns the cost of winner and search. The part of the winner's evaluation that its training repeats counts once."""
-        brief, epochs = self.session.evaluator.brief.epochs, self.session.problem.recipe.epochs
+        brief, epochs = self.session.evaluator.brief.epochs, training.epochs
         winner = self.session.evaluator.known[tools.selBest(self.rated, 1)[0].hash]
         distinct = {e.mask: e for e in self.evaluations}.values()
         last = max(brief, plan.last)
         search_epochs = len(distinct) * brief + last - brief
         evaluated = sum(e.multiply_adds for e in distinct if math.isfinite(e.multiply_adds))
-        repeated = min(winner.multiply_adds, training.search_cost) if plan.restart else winner.multiply_adds
+        trained = training.search_cost if plan.restart else training.search_cost + training.cost(epochs)
+        repeated = min(winner.multiply_adds, trained)  # it may have stopped before the end of the brief training
         return {
             "search_epochs": search_epochs,
-            "total_epochs": search_epochs + epochs - (0 if plan.restart else last),
+            "total_epochs": search_epochs + epochs - (0 if plan.restart else min(last, epochs)),
             "multiply_adds": evaluated - repeated + training.search_cost + training.cost(epochs),
             "seconds": sum(e.seconds for e in self.evaluations) + training.seconds,
         }

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 from evoprune.masks.mask import Mask
 from evoprune.options import split
 from evoprune.problem.identity import digest_of
+from evoprune.problem.metrics import own_metrics
 from evoprune.problem.problem import Problem
 from evoprune.problem.usercode import package_of_class
 from evoprune.search.execution import Execution
@@ -119,12 +120,13 @@ def summary_of(method: Method) -> str:
 
 
 def identify_own(method: Method, options: Any, problem: Problem) -> dict[str, str]:
-    """Returns the digests of the user's own code that a search uses: method, operators, and the files that were loaded.
+    """Returns the digests of the user's own code that a search uses: method, operators, metrics, and files that were loaded.
 
     Raises:
         InputError: It holds a value that cannot be identified.
     """
     own: dict[str, object] = dict(method.own(options)) if hasattr(method, "own") else {}
+    own |= {f"metric {name}": function for name, function in own_metrics(problem.metrics).items()}
     if package_of_class(method) is None:
         own[f"method {method.__name__}"] = method
     return {**{name: digest_of(name, thing, problem.options.ignore) for name, thing in own.items()}, **identify_loaded()}

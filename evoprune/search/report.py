@@ -76,12 +76,12 @@ def describe_cost(
         winner: The winner, whose training may continue from a snapshot.
     """
     problem, evaluator = session.problem, session.evaluator
-    brief, known, epochs = evaluator.brief, evaluator.known.values(), problem.recipe.epochs
+    brief, known, epochs = evaluator.brief, evaluator.known.values(), training.epochs
     n = len(problem.part("train")[0])
     each = brief.epochs + (min(BATCH, n) / n if brief.evidence else 0.0)
     search_epochs = before.search_epochs + len(known) * each
     continued = brief.epochs if winner is None or winner.snapshot is None else winner.snapshot.epochs
-    repeated = 0 if restart else continued
+    repeated = 0 if restart else min(continued, epochs)
     evaluated = math.fsum(e.multiply_adds for e in known if math.isfinite(e.multiply_adds))
     return {
         "search_epochs": search_epochs,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evoprune.engines.population import Population
+from evoprune.problem.metrics import column
 from evoprune.training.measure import Measured
 
 HISTORY_COLUMNS = ("epoch", "train_loss", "validation_loss", "validation_accuracy", "survivors", "multiply_adds")
@@ -15,19 +16,25 @@ Row = dict[str, float | None]
 
 
 def history_rows(epoch: int, population: Population, train_loss: NDArray[np.float64], validation: Measured) -> list[Row]:
-    """Returns the row of an epoch for each individual, its cost left open.
+    """Returns the row of an epoch for each individual, its cost left open; a metric's column is ``validation_NAME``.
 
     Args:
         epoch: Number of epochs trained.
         population: The population.
         train_loss: Mean training loss of the epoch [K].
-        validation: Loss and accuracy on the validation set.
+        validation: Loss, accuracy and metrics on the validation set.
     """
     rows = []
     for k, mask in enumerate(population.masks):
         measured = (finite(values[k]) for values in (train_loss, validation.loss, validation.accuracy))
-        rows.append(dict(zip(HISTORY_COLUMNS, (float(epoch), *measured, float(mask.survivors), None), strict=True)))
+        row: Row = dict(zip(HISTORY_COLUMNS, (float(epoch), *measured, float(mask.survivors), None), strict=True))
+        rows.append(row | {column(name): finite(values[k]) for name, values in validation.metrics.items()})
     return rows
+
+
+def metric_columns(row: Row) -> tuple[str, ...]:
+    """Returns the names of the columns of metrics in a row of a history."""
+    return tuple(name for name in row if name not in HISTORY_COLUMNS)
 
 
 def enter_costs(history: Sequence[Row], costs: Sequence[float]) -> None:

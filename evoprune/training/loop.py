@@ -24,7 +24,7 @@ from evoprune.training.cost import multiply_adds
 from evoprune.training.gradient import dense_gradient_cost, population_gradient
 from evoprune.training.schedule import Moment, Schedule
 
-AfterEpoch: TypeAlias = Callable[[int, Population, NDArray[np.float64]], None]
+AfterEpoch: TypeAlias = Callable[[int, Population, NDArray[np.float64]], bool | None]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Trained:
     Attributes:
         population: The trained networks.
         gradients: For each of ``population.weights``, the sum of |g| over the steps of the last epoch; g is the gradient
-            of the batch's mean loss, without weight decay.
+            of the batch's mean loss, without weight decay. Empty if the training ended early.
         train_loss: Mean over the last epoch's steps of the batch's loss, [K].
         epoch_costs: Multiply-adds of each epoch, [epochs, K]: those on surviving weights, see
             :func:`evoprune.training.cost.multiply_adds`, and those of the dense gradients that a schedule took.
@@ -68,7 +68,7 @@ def train(
         epochs: How many epochs to train.
         seed: Seeds the order of the batches and dropout's noise; the same for individuals that are to be compared.
         after_epoch: Called after each epoch, and any change of the masks at its end, with the number of epochs trained, the
-            population and that epoch's mean training loss [K].
+            population and that epoch's mean training loss [K]. If it returns True, training ends there.
         schedule: Changes the masks while the networks train; None keeps them.
         engine_for: Names the engine to continue with, given the number of epochs trained and the masks; called before an
             epoch if the masks have changed in the one before. None keeps the engine.
@@ -87,8 +87,9 @@ def train(
         if epoch == first + epochs - 1:
             loop.gradients = [torch.zeros_like(weight) for weight in loop.population.weights]
         train_loss = loop.train_epoch(epoch)
-        if after_epoch is not None:
-            after_epoch(epoch + 1, loop.population, train_loss)
+        if after_epoch is not None and after_epoch(epoch + 1, loop.population, train_loss):
+            loop.costs = loop.costs[: epoch + 1]
+            break
     gradients = loop.gradients if epochs else [torch.zeros_like(weight) for weight in population.weights]
     return Trained(loop.population, gradients, train_loss, loop.costs[first:], loop.optimizer)
 

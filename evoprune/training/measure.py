@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evoprune.engines.population import Population
+from evoprune.problem.metrics import measure_metrics
 from evoprune.problem.problem import Problem
 from evoprune.problem.recipe import MEASURE_BATCH
 from evoprune.seeds import noise
@@ -17,20 +18,25 @@ from evoprune.seeds import noise
 
 @dataclass(frozen=True)
 class Measured:
-    """Mean loss [K], and accuracy [K] from 0 to 1 (NaN if the targets are not classes, or the loss is not finite)."""
+    """Mean loss [K], accuracy [K] from 0 to 1 (NaN if the targets are not classes), and the problem's metrics [K] by name.
+
+    Accuracy and metrics are NaN where the loss is not finite.
+    """
 
     loss: NDArray[np.float64]
     accuracy: NDArray[np.float64]
+    metrics: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 def measure(population: Population, problem: Problem, part: str) -> Measured:
-    """Measures mean loss and accuracy on ``train``, ``validation`` or ``test``, in evaluation mode.
+    """Measures mean loss, accuracy and metrics on ``train``, ``validation`` or ``test``, in evaluation mode.
 
-    A network that draws in evaluation mode draws the same each time.
+    A network that draws in evaluation mode draws the same each time. All outputs are kept in memory only for metrics.
     """
     x, target = problem.part(part)
     losses = torch.zeros(population.size, dtype=torch.float64, device=x.device)
     correct = torch.zeros_like(losses)
+    kept: list[Tensor] = []
     population.train(False)
     with torch.no_grad(), noise(0, 0):
         for start in range(0, len(x), MEASURE_BATCH):
@@ -39,10 +45,13 @@ def measure(population: Population, problem: Problem, part: str) -> Measured:
             losses += problem.losses(outputs, target[rows]).double() * len(target[rows])
             if problem.is_classification:
                 correct += _count_correct(outputs, target[rows])
+            kept += [outputs] if problem.metrics else []
+        finite = losses.isfinite().cpu().numpy()
+        metrics = measure_metrics(problem.metrics, torch.cat(kept, dim=1), target[:], finite) if kept else {}
     if not problem.is_classification:
         correct.fill_(torch.nan)
     correct[~losses.isfinite()] = torch.nan  # the largest of several NaN is no prediction
-    return Measured((losses / len(x)).cpu().numpy(), (correct / target.numel()).cpu().numpy())
+    return Measured((losses / len(x)).cpu().numpy(), (correct / target.numel()).cpu().numpy(), metrics)
 
 
 def _count_correct(outputs: Tensor, target: Tensor) -> Tensor:

@@ -174,7 +174,7 @@ class _Evaluation:
         if piece.is_last_try:
             late = "" if self.timeout is None else f"; evaluation_timeout is {self.timeout:g} s"
             key = key_of(piece.masks[0], self.job.brief.inherit)
-            return [failed(key, self.job.brief.seed, reason + late, own=self.job.terms)]
+            return [failed(key, self.job.brief.seed, reason + late, own=self.job.measured)]
         for mask in piece.masks:
             single = _Piece([mask], piece.chunk, is_last_try=len(piece.masks) == 1)
             if single.is_last_try and self.slots is None:

@@ -91,7 +91,7 @@ def evaluations_of(outcome: Outcome, masks: Chunk, job: Job) -> list[Evaluation]
         if [evaluation.mask for evaluation in evaluations] != [key_of(mask, job.brief.inherit) for mask in masks]:
             raise ValueError("its evaluations are of other masks")
         for evaluation in evaluations:
-            if evaluation.status not in STATUSES or set(evaluation.terms) != {*BUILT_IN_TERMS, *job.terms}:
+            if evaluation.status not in STATUSES or set(evaluation.terms) != {*BUILT_IN_TERMS, *job.measured}:
                 raise ValueError(f"an evaluation is {evaluation}")
             if job.brief.inherit and not evaluation.has_failed and evaluation.snapshot is None:
                 raise ValueError("an evaluation has no snapshot")

@@ -14,6 +14,7 @@ from evoprune.runs.result import MEASURED
 from evoprune.search.evolution.state import State
 from evoprune.search.session import Session
 from evoprune.training.final import FinalTraining, Training, train_together
+from evoprune.training.history import metric_columns
 
 
 def train_bests(session: Session, state: State, count: int, known: Mapping[str, FinalTraining]) -> list[dict[str, Any]]:
@@ -26,7 +27,7 @@ def train_bests(session: Session, state: State, count: int, known: Mapping[str, 
         known: Trainings that were done already, by mask hash.
 
     Returns:
-        Rows with the columns :data:`evoprune.runs.result.BEST_COLUMNS`.
+        Rows with the columns :data:`evoprune.runs.result.BEST_COLUMNS`, and those of metrics.
     """
     problem, brief = session.problem, session.evaluator.brief
     shown = np.unique(np.linspace(0, len(state.bests) - 1, min(count, len(state.bests))).round().astype(int))
@@ -53,4 +54,5 @@ def train_bests(session: Session, state: State, count: int, known: Mapping[str, 
 
 def measured_of(training: FinalTraining) -> dict[str, float | None]:
     """Returns the columns of ``bests.csv`` of a full training, as JSON values."""
-    return {name: training.history[-1][name] for name in MEASURED}
+    last = training.history[-1]
+    return {name: last[name] for name in (*MEASURED, *metric_columns(last))}

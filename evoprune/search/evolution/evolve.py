@@ -221,7 +221,9 @@ class Evolve:
         """Trains the generations' fittest masks, and returns the cost of the search and its course in numbers."""
         session, state = self.session, self.state
         restart, known, inherits = self.options.restart, session.evaluator.known, self.evolution.inherit
-        done = {} if restart else {training.mask.hash: training for training in trainings.values()}
+        # a training that may stop early is not compared with those that never do
+        apart = restart or session.problem.recipe.stop_patience is not None
+        done = {} if apart else {training.mask.hash: training for training in trainings.values()}
         history.bests = [] if inherits else train_bests(session, state, self.options.trained_bests, done)
         return {
             "k": self.evolution.k,
