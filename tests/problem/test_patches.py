@@ -174,7 +174,7 @@ def test_widths_that_cannot_be_shared_out_are_refused(name, width, expected):
 def test_k_starts_of_a_few_steps(name):
     exclude = ["positions"] if name == "vit-tiny" else []
     problem = ep.Problem(name, images((1, 8, 8), 8), ep.Recipe(epochs=2, batch_size=4), widths=(6,), exclude=exclude)
-    result = ep.k_starts(problem, k=2, sparsity=0.9, fitness_epochs=1, engine="stacked", controls=False)
+    result = ep.k_starts(problem, k=2, sparsity=0.9, fitness_epochs=1, engine="module", controls=False)
     assert result.mask.survivors == round(0.1 * problem.prunable_count)
     state = result.model.state_dict()
     for layer, kept in result.mask.layers.items():

@@ -97,6 +97,12 @@ def test_every_larger_model_makes_a_problem_with_images(name):
     assert problem.is_classification
     x, target = problem.part("test")
     assert torch.isfinite(problem.loss(problem.network()(x), target))
+
+
+def test_a_larger_model_travels_as_its_name():
+    problem = narrow("lenet-5")
+    _, (config, own) = problem.__reduce__()
+    assert (config["model"], own["model"]) == ("lenet-5", None)
     assert pickled(problem) == problem
 
 
