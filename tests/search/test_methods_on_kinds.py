@@ -21,14 +21,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def problem() -> ep.Problem:
-    return problem_of("everything", "float32")
-
-
 @pytest.mark.filterwarnings("ignore::evoprune.errors.CollapseWarning")
 @pytest.mark.parametrize("name", [name for name in method_names() if name != "train"])
-def test_every_method_prunes_every_kind(name: str, problem: ep.Problem) -> None:
+def test_every_method_prunes_every_kind(name: str) -> None:
+    problem = problem_of("everything", "float32")
     options = {} if name == "dense" else {"sparsity": SPARSITY, **OPTIONS.get(name, {})}
     result = ep.prune(problem, name, **options)
     n = problem.prunable_count

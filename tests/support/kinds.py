@@ -1,5 +1,6 @@
 """Networks with layers of the prunable kinds beside linear and convolutional ones, each with two outputs."""
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -110,6 +111,7 @@ KINDS: dict[str, tuple[Callable[[], nn.Module], Tensor, tuple[str, ...]]] = {
 }
 
 
+@functools.cache
 def problem_of(kind: str, dtype: str = "float64", **options: object) -> ep.Problem:
     """Returns the problem of a network by name; all of its matrices are prunable."""
     make, x, include = KINDS[kind]
