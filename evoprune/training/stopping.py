@@ -39,7 +39,8 @@ class EarlyStopping:
     Source: Goodfellow, Bengio and Courville 2016, "Deep Learning", algorithm 7.1, with one evaluation an epoch.
 
     An individual stops after ``stop_patience`` epochs without a better validation. Epochs count from the one on after which the
-    schedule leaves the masks as they are. All individuals are trained until the last one stops.
+    schedule leaves the masks as they are; those before a snapshot that the training continues from do not count. All
+    individuals are trained until the last one stops.
 
     Args:
         problem: The problem; its recipe has a ``stop_patience``.
