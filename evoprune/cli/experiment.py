@@ -81,8 +81,12 @@ def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -
 
     Threads, workers, paths and whatever else belongs to the execution do not count, except for the engine.
     """
+    from evoprune.problem.load import DATA
+    from evoprune.problem.models import MODELS
     from evoprune.runs.settings import settings_hash
 
+    names = {name: kind.name_of(values[name]) for name, kind in (("model", MODELS), ("data", DATA)) if name in values}
+    values = {**values, **names}
     apart = {field.name for field in dataclasses.fields(execution)} - {"engine", "seed"} | {
         "data_dir",
         "tensorboard",

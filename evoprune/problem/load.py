@@ -184,5 +184,5 @@ def _load_own(function: Callable[..., Any], name: str, data_dir: object) -> tupl
 
 
 DATA: Registry[Loader] = Registry(
-    "data set", {"digits": _load_digits, "mnist": load_idx, "fashion-mnist": load_idx}, _as_loader
+    "data set", {"digits": _load_digits, "mnist": load_idx, "fashion-mnist": load_idx}, _as_loader, takes_files=True
 )
