@@ -18,8 +18,8 @@ class ProblemOptions:
     """Network: lenet-300-100, mlp, autoencoder, conv-2, conv-4, conv-6, resnet-8, resnet-20, or one that --load or a plugin
     registers. For a network of a file of yours give path/to/file.py:function."""
     data: str = "digits"
-    """Data set: digits (embedded), mnist, fashion-mnist, or one that --load or a plugin registers. For data of a file of yours give
-    path/to/file.py:function."""
+    """Data set: digits (embedded), mnist, fashion-mnist, or one that --load or a plugin registers. For data of a file of yours
+    give path/to/file.py:function."""
     loss: str | None = None
     """Loss: cross-entropy, mse (mean squared error), or reconstruction (mean squared error against the input). None: the one
     that the named model is made for, else cross-entropy where the targets are class labels and mse where they are not."""
