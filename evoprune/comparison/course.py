@@ -30,6 +30,7 @@ from evoprune.errors import InputError
 from evoprune.runs import records, sums
 from evoprune.runs.config import read_config
 from evoprune.runs.settings import settings_difference
+from evoprune.system import loading
 from evoprune.system.files import remove_made, require_own
 from evoprune.system.importing import require_main_guard
 from evoprune.workers.base import Workers
@@ -67,7 +68,8 @@ def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers
         with _locked(folder):
             comparison, every = _keep_settings(comparison, cells, folder)
             cells = check_cells(comparison, every) if _drop_damaged_tables(folder) else cells
-        return _do_missing(comparison, cells, folder, evaluating)
+        with loading.unchanging():
+            return _do_missing(comparison, cells, folder, evaluating)
 
 
 def _do_missing(comparison: Comparison, cells: Sequence[Cell], folder: Path, evaluating: Workers) -> list[Cell]:

@@ -21,8 +21,11 @@ from evoprune.engines import auto
 from evoprune.errors import CollapseWarning, InputError, RunError
 from evoprune.masks.mask import Mask
 from evoprune.masks.random import survivors_of
+from evoprune.problem.load import DATA
+from evoprune.problem.models import MODELS
 from evoprune.problem.problem import Problem
 from evoprune.problem.recipe import Recipe
+from evoprune.registry import Registry
 from evoprune.search.course import carry_out, prepare_evaluator
 from evoprune.search.execution import Execution
 from evoprune.search.final import Plan
@@ -50,7 +53,7 @@ def make_problem(comparison: Comparison, cell: Cell, epochs: int | None = None) 
     if facts is not None and (difference := facts_difference(facts, facts_of(problem), but="recipe" if epochs else "")):
         raise InputError(
             f"the problem of seed {cell.seed} is not the one that the comparison began with: {difference}. Expected data and "
-            f"code that give the same each time: seed all that they draw, and change no file meanwhile."
+            f"code that give the same each time: seed all that they draw."
         )
     return problem
 
@@ -68,24 +71,25 @@ def forget_problems() -> None:
 
 
 def with_facts(comparison: Comparison, cells: Sequence[Cell]) -> Comparison:
-    """Returns the comparison with the facts of the problems of all seeds, if these are the user's own.
+    """Returns the comparison with the facts of the problems of all seeds, except for those of built-in names.
 
     Raises:
         InputError: A problem cannot be identified, or a function makes none of its seed.
     """
     facts: dict[Key, Facts] = {}
-    named: set[tuple[str, str]] = set()
-    for cell in {cell.problem_key: cell for cell in cells}.values():
-        if (cell.data, cell.model) in named:
+    for key, cell in {cell.problem_key: cell for cell in cells}.items():
+        if comparison.subject is None and _is_built_in(MODELS, cell.model) and _is_built_in(DATA, cell.data):
             continue
         problem = make_problem(comparison, cell)
         if comparison.subject is not None:
             comparison.subject.remember(problem)
-        elif problem.is_named:
-            named.add((cell.data, cell.model))
-            continue
-        facts[cell.problem_key] = facts_of(problem)
+        facts[key] = facts_of(problem)
     return replace(comparison, facts=facts)
+
+
+def _is_built_in(registry: Registry[Any], name: str) -> bool:
+    """Tells whether the package itself brings the thing of a name, so that the name says all."""
+    return name in registry and name not in registry.own
 
 
 def problem_of(comparison: Comparison, cell: Cell) -> Problem | None:

@@ -121,12 +121,6 @@ class Problem:
         return self.options.device
 
     @property
-    def is_named(self) -> bool:
-        """Whether names of this package alone make it, without a module, data or loss of the user's."""
-        own = self.__reduce__()[1][1]
-        return all(own[name] is None for name in ("model", "data", "loss"))
-
-    @property
     def prunable_count(self) -> int:
         """Number of prunable weights, n."""
         return sum(shape.numel() for shape in self.shapes.values())

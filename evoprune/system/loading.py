@@ -13,8 +13,9 @@ import os
 import sys
 import types
 import warnings
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -36,14 +37,14 @@ class Loaded:
         module: The module that it became.
         registers: It was loaded for all that it registers, so the whole file counts in every run; else things in it were taken
             by their names.
-        sent: The text came from another process, and counts whatever is on the disk.
+        is_fixed: The text counts whatever is on the disk by now: it came from another process, or work on it has begun.
     """
 
     path: Path
     text: str
     module: types.ModuleType
     registers: bool = True
-    sent: bool = False
+    is_fixed: bool = False
 
 
 # Path, text and ``registers`` of a file, as they cross the wire.
@@ -70,7 +71,7 @@ def load(path: str | os.PathLike[str], registers: bool = True) -> types.ModuleTy
     file = Path(path).expanduser().absolute()
     name = PREFIX + file.stem
     before = _loaded.get(name)
-    if before is not None and before.sent and before.path == file:
+    if before is not None and before.is_fixed and before.path == file:
         return before.module
     try:
         text = file.read_text("utf-8")
@@ -152,7 +153,18 @@ def restore(files: Sequence[Source]) -> None:
         name = PREFIX + path.stem
         if name not in _loaded or (_loaded[name].path, _loaded[name].text) != (path, text):
             linecache.cache[place] = (len(text), None, text.splitlines(keepends=True), place)  # the code's source, for its hash
-            _loaded[name] = Loaded(path, text, _run(name, path, text), registers, sent=True)
+            _loaded[name] = Loaded(path, text, _run(name, path, text), registers, is_fixed=True)
+
+
+@contextmanager
+def unchanging() -> Iterator[None]:
+    """Keeps to the files as they were loaded, in long work in which the user may edit them."""
+    before = dict(_loaded)
+    _loaded.update({name: replace(each, is_fixed=True) for name, each in before.items()})
+    try:
+        yield
+    finally:
+        _loaded.update(before)
 
 
 def identify_loaded(names: Collection[str] = ()) -> dict[str, str]:

@@ -18,7 +18,7 @@ WITHOUT = ("bests.csv", "hall_of_fame")
 
 def kstarts(file: Path, folder: Path) -> list[object]:
     names = ["--model", f"{file}:make", "--data", f"{file}:points"]
-    return ["-m", "evoprune", "kstarts", *names, *KSTARTS, "--out", folder]
+    return ["experiments/kstarts.py", *names, *KSTARTS, "--out", folder]
 
 
 @pytest.fixture(scope="module")
