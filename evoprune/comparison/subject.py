@@ -18,7 +18,7 @@ from evoprune.problem.problem import Problem
 from evoprune.problem.usercode import remember_texts
 from evoprune.registry import describe
 from evoprune.runs.settings import settings_difference
-from evoprune.system.loading import identify_loaded
+from evoprune.system.loading import identify_files
 
 # Data, model and seed, and the facts by which a comparison knows the problem again: ``config`` and ``identity``.
 Key: TypeAlias = tuple[str, str, int]
@@ -103,7 +103,7 @@ def facts_of(problem: Problem) -> Facts:
     Raises:
         InputError: The problem cannot be identified.
     """
-    files = identify_loaded([problem.options.model, problem.options.data])
+    files = identify_files([problem.options.model, problem.options.data])
     facts = {"config": problem.config(), "identity": {**problem.identify(), **files}}
     return json.loads(json.dumps(facts))  # type: ignore[no-any-return]
 

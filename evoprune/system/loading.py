@@ -168,13 +168,25 @@ def unchanging() -> Iterator[None]:
 
 
 def identify_loaded(names: Collection[str] = ()) -> dict[str, str]:
-    """Returns a digest of the syntax tree of loaded files, by ``load`` and the file's name: comments do not count.
+    """Returns the digests of :func:`identify_files` for all files that register things, and those in which named things are.
 
     Args:
-        names: Names of things. Of the files from which things were taken by name, only those of these things are identified.
+        names: Names of things, such as ``file.py:function``; others do not count.
+    """
+    return identify_files([*(f"{each.path.name}:" for each in loaded() if each.registers), *names])
+
+
+def identify_files(names: Collection[str]) -> dict[str, str]:
+    """Returns a digest of the syntax tree of the loaded files in which named things are: comments do not count.
+
+    Args:
+        names: Names of things, such as ``file.py:function``; others do not count.
+
+    Returns:
+        The digests by ``load`` and the file's name.
     """
     files = {name.rpartition(":")[0] for name in names}
-    counting = [each for each in loaded() if each.registers or each.path.name in files]
+    counting = [each for each in loaded() if each.path.name in files]
     return {f"load {each.path.name}": hashlib.sha256(ast.dump(ast.parse(each.text)).encode()).hexdigest() for each in counting}
 
 

@@ -156,6 +156,8 @@ def test_names_in_files_are_compared_alike_from_any_folder(tmp_path: Path, monke
     file = write(tmp_path / "a")
     rows = ep.compare(model=f"{file}:make", data=(f"{file}:points",), **options)
     assert (rows["data"][0], rows["model"][0]) == ("mine.py:points", "mine.py:make")
+    (tmp_path / "more.py").write_text("NUMBER = 1")
+    loading.load(tmp_path / "more.py")  # as for a further method, which changes no problem
     problem = ep.Problem(f"{file}:make", f"{file}:points", ep.Recipe(epochs=1))
     assert rows["test_accuracy"][0] == ep.prune(problem, "erk", sparsity=0.5, engine="module").summary["test_accuracy"]
     assert str(tmp_path) not in (tmp_path / "run" / "compare.json").read_text()
