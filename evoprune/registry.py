@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from evoprune.errors import InputError, look_up
+from evoprune.system import loading
 
 T = TypeVar("T")
 
@@ -39,6 +40,7 @@ class Registry(Mapping[str, T], Generic[T]):
         adapt: Turns a thing from a user, such as a plain function, into an entry; None takes it as it is.
         families: Functions that make the entry of a name such as ``image-folder:PATH`` from the part behind the colon, by the
             part before it. The mapping's own names are those without a colon.
+        takes_files: Names such as ``path/to/file.py:function`` stand for things in the user's files.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class Registry(Mapping[str, T], Generic[T]):
         built_in: Mapping[str, T],
         adapt: Callable[[Any], T] | None = None,
         families: Mapping[str, Callable[[str], T]] | None = None,
+        takes_files: bool = False,
     ) -> None:
         self.kind = kind
+        self.takes_files = takes_files
         self.families = dict(families or {})
         self._built_in = dict(built_in)
         self._own: dict[str, T] = {}
@@ -102,6 +106,10 @@ class Registry(Mapping[str, T], Generic[T]):
         """
         if not isinstance(value, str):
             return self._entry(value)
+        if self.is_in_file(value):
+            return self._entry(loading.take(self.kind, value))
+        if self.takes_files and value.endswith(".py"):
+            raise InputError(f"{self.kind} {value!r} is a file; expected also the name of a function in it: {value}:make.")
         family, colon, rest = value.partition(":")
         if colon and family in self.families and value not in self:
             return self.families[family](rest)
@@ -109,10 +117,17 @@ class Registry(Mapping[str, T], Generic[T]):
             look_up(self.kind, value, dict.fromkeys([*self, *(f"{name}:NAME" for name in self.families)]))
         return self[value]
 
+    def is_in_file(self, name: str) -> bool:
+        """Tells whether a name stands for a thing in a file of the user's, and for nothing registered."""
+        return self.takes_files and name not in self and loading.is_in_file(name)
+
     def name_of(self, value: object) -> str:
-        """Returns the name of a thing for records: the one that it is registered under, else ``own.`` and its Python name."""
+        """Returns the name of a thing for records: the one that it is registered under, else ``own.`` and its Python name.
+
+        Of a thing in a file it is the file's name, without the folder, and the thing's.
+        """
         if isinstance(value, str):
-            return value
+            return loading.short_name(value) if self.is_in_file(value) else value
         for name in self:
             if value is self[name] or value is self._given.get(name):
                 return name

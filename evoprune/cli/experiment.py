@@ -80,11 +80,14 @@ def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -
     Threads, workers, paths and whatever else belongs to the execution do not count, except for the engine.
     """
     from evoprune.options import later_of
-    from evoprune.problem.models import usual_initialization
+    from evoprune.problem.load import DATA
+    from evoprune.problem.models import MODELS, usual_initialization
     from evoprune.problem.options import ProblemOptions
     from evoprune.problem.recipe import Recipe
     from evoprune.runs.settings import settings_hash
 
+    names = {name: kind.name_of(values[name]) for name, kind in (("model", MODELS), ("data", DATA)) if name in values}
+    values = {**values, **names}
     later = {"load": ()} | later_of(Recipe) | later_of(ProblemOptions)
     apart = {field.name for field in dataclasses.fields(execution)} - {"engine", "seed"} | {
         "data_dir",

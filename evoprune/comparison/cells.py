@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from evoprune.comparison.methods import find, split_control
+from evoprune.comparison.subject import Facts, Key, Subject
 from evoprune.errors import InputError
 from evoprune.options import MOST_COUNT
+
+# The recipe of a problem that was given as an object, in the settings.
+GIVEN = "given"
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ class Cell:
         return split_control(self.method)[0]
 
     @property
+    def problem_key(self) -> Key:
+        """The values that identify its problem."""
+        return self.data, self.model, self.seed
+
+    @property
     def keys(self) -> tuple[Any, ...]:
         """The values that identify it, as in the columns of a table."""
         return (self.method, self.data, self.model, self.sparsity, self.seed, self.budget)
@@ -57,11 +66,15 @@ class Comparison:
     """The settings that the cells share.
 
     Attributes:
-        problem: Arguments of :class:`evoprune.problem.problem.Problem` beside model, data, seed and recipe.
+        problem: Arguments of :class:`evoprune.problem.problem.Problem` beside model, data, seed and recipe; or, where the
+            problem is given, the names of model and data.
         recipe: Fields of the recipe.
         search: Options of the searches; each method takes those that it knows.
         engine: Name of the engine, or ``auto``.
         threads: Threads of torch.
+        subject: The problem that is given, with its recipe; None for problems by name.
+        places: The networks and data sets that a cell names otherwise than the problem does, by the cell's name.
+        facts: Those by which problems of the user's own are known again, by :attr:`Cell.problem_key`; none for built-in names.
     """
 
     problem: Mapping[str, Any]
@@ -69,6 +82,9 @@ class Comparison:
     search: Mapping[str, Any]
     engine: str = "auto"
     threads: int = 1
+    subject: Subject | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[Key, Facts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         place = self.problem.get("data_dir")
@@ -76,9 +92,9 @@ class Comparison:
             object.__setattr__(self, "problem", {**self.problem, "data_dir": str(Path(place).expanduser().absolute())})
 
     def settings(self) -> dict[str, Any]:
-        """Returns the settings that decide a cell's result, as JSON values."""
+        """Returns the settings that decide a cell's result beside its problem's facts, as JSON values."""
         problem = {name: value for name, value in self.problem.items() if name != "data_dir"}
-        settings = {"problem": problem, "recipe": self.recipe, "engine": self.engine}
+        settings = {"problem": problem, "recipe": self.recipe if self.subject is None else GIVEN, "engine": self.engine}
         return json.loads(json.dumps(settings))  # type: ignore[no-any-return]
 
 

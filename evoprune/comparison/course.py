@@ -10,9 +10,9 @@ import contextlib
 import functools
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,17 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from evoprune.comparison.budget import options_of
-from evoprune.comparison.cells import Cell, Comparison
-from evoprune.comparison.execute import check_cells, problem_of
+from evoprune.comparison.cells import GIVEN, Cell, Comparison
+from evoprune.comparison.execute import check_cells, forget_problems, problem_of, with_facts
 from evoprune.comparison.methods import split_control
 from evoprune.comparison.rows import TABLES, add_rows, finished, read_rows, row_keys
 from evoprune.comparison.spread import base_of, mask_path, serial_cells, spread_cells
+from evoprune.comparison.subject import Facts, Key, facts_difference
 from evoprune.errors import InputError
 from evoprune.runs import records, sums
 from evoprune.runs.config import read_config
 from evoprune.runs.settings import settings_difference
+from evoprune.system import loading
 from evoprune.system.files import remove_made, require_own
 from evoprune.system.importing import require_main_guard
 from evoprune.workers.base import Workers
@@ -58,13 +60,16 @@ def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers
     require_main_guard()
     folder = folder.absolute()
     require_own(folder)
+    forget_problems()
     cells = check_cells(comparison, cells)
+    comparison = with_facts(comparison, cells)
     evaluating = choose_workers(workers)
     with _nothing_left(folder, cells):
         with _locked(folder):
-            every = _keep_settings(comparison, cells, folder)
+            comparison, every = _keep_settings(comparison, cells, folder)
             cells = check_cells(comparison, every) if _drop_damaged_tables(folder) else cells
-        return _do_missing(comparison, cells, folder, evaluating)
+        with loading.unchanging():
+            return _do_missing(comparison, cells, folder, evaluating)
 
 
 def _do_missing(comparison: Comparison, cells: Sequence[Cell], folder: Path, evaluating: Workers) -> list[Cell]:
@@ -136,30 +141,53 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _keep_settings(comparison: Comparison, cells: Sequence[Cell], folder: Path) -> list[Cell]:
+def _keep_settings(comparison: Comparison, cells: Sequence[Cell], folder: Path) -> tuple[Comparison, list[Cell]]:
     """Writes the comparison's settings, those of its methods, and its cells, or checks them against those that are there.
 
     Returns:
-        The cells of all commands so far.
+        The comparison with the facts of the problems of all commands so far, and their cells.
 
     Raises:
-        InputError: The folder holds a comparison with other settings, or of another version of evoprune.
+        InputError: The folder holds a comparison with other settings or problems, or of another version of evoprune.
     """
     methods = {cell.base: options_of(comparison, cell.base) for cell in cells}
     settings = {"schema": SCHEMA, "settings": comparison.settings(), "methods": json.loads(json.dumps(methods, default=asdict))}
     path, every = folder / "compare.json", list(cells)
+    problems: dict[Key, Facts] = dict(comparison.facts)
     before = read_settings(folder)
     if before is not None:
         with records.as_written(path):
             known = {name: dict(options) for name, options in before["methods"].items()}
             same = {"settings": before["settings"], **{name: known[name] for name in methods if name in known}}
             every = list(dict.fromkeys([*(Cell(*keys) for keys in before["cells"]), *cells]))
+            was = {(data, model, seed): facts for data, model, seed, facts in before.get("problems", ())}
         now = {"settings": settings["settings"], **{name: settings["methods"][name] for name in same if name != "settings"}}
-        if difference := settings_difference(same, now):
+        difference = _kinds_difference(same, now) or settings_difference(same, now) or _problems_difference(comparison, was)
+        if difference:
             raise InputError(f"{folder} holds another comparison: {difference}. Choose another --out.")
         settings["methods"] = known | settings["methods"]
-    sums.write_sealed(path, {**settings, "cells": [cell.keys for cell in every]})
-    return every
+        problems = was | problems
+    more = {"problems": [[*key, facts] for key, facts in problems.items()]} if problems else {}
+    sums.write_sealed(path, {**settings, "cells": [cell.keys for cell in every], **more})
+    return replace(comparison, facts=problems), every
+
+
+def _kinds_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    was, has = (each["settings"].get("recipe") == GIVEN for each in (before, now))
+    kinds = {True: "given as an object", False: "made of names and options"}
+    return "" if was == has else f"its problem was {kinds[was]}, now it is {kinds[has]}"
+
+
+def _problems_difference(comparison: Comparison, before: Mapping[Key, Facts]) -> str:
+    """Returns in words how the user's own problems were and are now; of a seed that is new, one that is known is compared."""
+    now = dict(comparison.facts)
+    for data, model in {key[:2] for key in now}:
+        known = [key for key in before if key[:2] == (data, model)]
+        if known and not any(key in now for key in known):
+            cell = Cell("dense", data, model, 0.0, known[0][2])
+            now |= with_facts(comparison, [cell]).facts
+    found = {key[2]: facts_difference(before[key], facts) for key, facts in now.items() if key in before}
+    return next((f"the problem of seed {seed}: {text}" for seed, text in found.items() if text), "")
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:

@@ -16,30 +16,80 @@ from evoprune.comparison import methods
 from evoprune.comparison.budget import epochs_within, resolve
 from evoprune.comparison.cells import Cell, Comparison
 from evoprune.comparison.methods import split_control
+from evoprune.comparison.subject import Facts, Key, facts_difference, facts_of
 from evoprune.engines import auto
 from evoprune.errors import CollapseWarning, InputError, RunError
 from evoprune.masks.mask import Mask
 from evoprune.masks.random import survivors_of
+from evoprune.problem.load import DATA
+from evoprune.problem.models import MODELS
 from evoprune.problem.problem import Problem
 from evoprune.problem.recipe import Recipe
+from evoprune.registry import Registry
 from evoprune.search.course import carry_out, prepare_evaluator
 from evoprune.search.execution import Execution
 from evoprune.search.final import Plan
 from evoprune.search.method import Found, require
 from evoprune.search.session import Session
+from evoprune.system import loading
 from evoprune.workers.base import Workers
 
 
 def make_problem(comparison: Comparison, cell: Cell, epochs: int | None = None) -> Problem:
-    """Returns a cell's problem; the last few are kept, since loading data takes longer than many cells do."""
-    recipe = {**comparison.recipe, **({} if epochs is None else {"epochs": epochs})}
-    return _make_problem(json.dumps([cell.model, cell.data, cell.seed, recipe, comparison.problem], default=str))
+    """Returns a cell's problem; the last few are kept, since loading data takes longer than many cells do.
+
+    Raises:
+        InputError: A value that cannot be served, or the problem is no longer the one that the comparison began with.
+    """
+    if comparison.subject is not None:
+        problem = comparison.subject.problem(cell.seed)
+        if epochs is not None:
+            problem = problem.with_recipe(replace(problem.recipe, epochs=epochs))
+    else:
+        recipe = {**comparison.recipe, **({} if epochs is None else {"epochs": epochs})}
+        names = [comparison.places.get(name, name) for name in (cell.model, cell.data)]
+        problem = _make_problem(json.dumps([*names, cell.seed, recipe, comparison.problem], default=str), loading.sources())
+    facts = comparison.facts.get(cell.problem_key)
+    if facts is not None and (difference := facts_difference(facts, facts_of(problem), but="recipe" if epochs else "")):
+        raise InputError(
+            f"the problem of seed {cell.seed} is not the one that the comparison began with: {difference}. Expected data and "
+            f"code that give the same each time: seed all that they draw."
+        )
+    return problem
 
 
 @functools.lru_cache(maxsize=2)
-def _make_problem(arguments: str) -> Problem:
+def _make_problem(arguments: str, files: Sequence[loading.Source]) -> Problem:
+    """Makes a problem of names; ``files`` are those that the names may be found in, as they are now."""
     model, data, seed, recipe, options = json.loads(arguments)
     return Problem(model, data, Recipe(**recipe), seed=seed, **options)
+
+
+def forget_problems() -> None:
+    """Drops the problems that are kept by name: a name that a user has registered may stand for another thing by now."""
+    _make_problem.cache_clear()
+
+
+def with_facts(comparison: Comparison, cells: Sequence[Cell]) -> Comparison:
+    """Returns the comparison with the facts of the problems of all seeds, except for those of built-in names.
+
+    Raises:
+        InputError: A problem cannot be identified, or a function makes none of its seed.
+    """
+    facts: dict[Key, Facts] = {}
+    for key, cell in {cell.problem_key: cell for cell in cells}.items():
+        if comparison.subject is None and _is_built_in(MODELS, cell.model) and _is_built_in(DATA, cell.data):
+            continue
+        problem = make_problem(comparison, cell)
+        if comparison.subject is not None:
+            comparison.subject.remember(problem)
+        facts[key] = facts_of(problem)
+    return replace(comparison, facts=facts)
+
+
+def _is_built_in(registry: Registry[Any], name: str) -> bool:
+    """Tells whether the package itself brings the thing of a name, so that the name says all."""
+    return name in registry and name not in registry.own
 
 
 def problem_of(comparison: Comparison, cell: Cell) -> Problem | None:

@@ -12,6 +12,7 @@ import pandas as pd
 from evoprune.comparison.frames import read_cells
 from evoprune.comparison.statistics import BAND, OURS, compare_pairs, dense_epoch, metric, ordered, summarise
 from evoprune.errors import InputError
+from evoprune.runs import sums
 from evoprune.system.files import require_own, write_atomically
 
 _MISSING = "—"
@@ -120,6 +121,8 @@ def write_tables(folder: Path) -> Path:
     lines = ["# Comparison"]
     for (data, model), group in read_cells(folder / "cells.csv").groupby(["data", "model"]):
         lines.append(f"## {data}, {model}")
+        if _shares_w0(folder, str(data), str(model)):
+            lines.append("W0 is the same for every seed, so intervals do not contain the spread over initial weights.")
         budgets = sorted(group["budget"].dropna().unique())
         for budget in [None, *budgets]:
             part = group[group["budget"].isna() if budget is None else group["budget"] == budget]
@@ -133,6 +136,13 @@ def write_tables(folder: Path) -> Path:
     path = folder / "table.md"
     write_atomically(path, ("\n\n".join(lines) + "\n").encode())
     return path
+
+
+def _shares_w0(folder: Path, data: str, model: str) -> bool:
+    """Tells whether the user's own problems have the same initial weights for several seeds, as a given module has."""
+    problems = (sums.read_sealed(folder / "compare.json") or {}).get("problems", ())
+    weights = [facts["identity"]["weights"] for *names, _, facts in problems if names == [data, model]]
+    return len(weights) > 1 and len(set(weights)) == 1
 
 
 def _group(cells: pd.DataFrame) -> str:

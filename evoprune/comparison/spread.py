@@ -104,7 +104,7 @@ def spread_cells(
 
 
 def compute_cell(
-    comparison: Comparison, cell: Cell, packed: bytes | None, files: Sequence[tuple[str, str]] = ()
+    comparison: Comparison, cell: Cell, packed: bytes | None, files: Sequence[loading.Source] = ()
 ) -> tuple[str, Any]:
     """Does a cell in a worker, which does not write the run folder itself.
 

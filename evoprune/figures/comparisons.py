@@ -49,7 +49,7 @@ COMPARE_FIGURES: dict[str, ComparisonFigure] = {
 def save_compare_figures(folder: Path, strict: bool = False) -> list[Path]:
     """Writes every figure whose table is there into a comparison's folder, as PNG.
 
-    They are called ``NAME-DATA-MODEL.png``, even if there is only one group.
+    They are called ``NAME-DATA-MODEL.png``, with dashes for colons, even if there is only one group.
 
     Args:
         folder: Folder of the comparison.
@@ -68,6 +68,6 @@ def save_compare_figures(folder: Path, strict: bool = False) -> list[Path]:
         table = folder / figure.table
         if table.exists():
             for group in groups_of(read_table(table, ("data", "model"), ("data", "model"))):
-                path = folder / plain_name(f"{'-'.join([name, *group]).replace(':', '-')}.png", str(table))
+                path = folder / plain_name(f"{'-'.join([name, *group])}.png".replace(":", "-"), str(table))
                 drawings.append((path, functools.partial(figure, folder, group)))
     return drawing.save(drawings, strict)

@@ -220,4 +220,5 @@ DATA: Registry[Loader] = Registry(
     },
     _as_loader,
     families={IMAGE_FOLDER: lambda path: load_image_folder},
+    takes_files=True,
 )

@@ -127,6 +127,11 @@ def _lenet_300_100(input_shape: Sequence[int], classes: int, widths: Sequence[in
 def _as_model(given: NamedModel | Callable[..., nn.Module]) -> NamedModel:
     if isinstance(given, NamedModel):
         return given
+    if isinstance(given, nn.Module):
+        raise InputError(
+            f"the model is a {type(given).__name__}, a module; expected a function or class that makes it, so that its weights "
+            f"depend on the seed, or the module itself in Python: ep.Problem(model=module)."
+        )
     if not callable(given):
         raise InputError(f"model is {type(given).__name__}; expected a name, a torch.nn.Module, or a function that makes one.")
     return NamedModel(given)
@@ -156,6 +161,7 @@ MODELS: Registry[NamedModel] = Registry(
     },
     _as_model,
     {package: partial(_of_package, package) for package in PACKAGES},
+    takes_files=True,
 )
 
 

@@ -19,11 +19,11 @@ class ProblemOptions:
     model: str = "lenet-300-100"
     """Network: lenet-300-100, mlp, autoencoder, lenet-5, conv-2, conv-4, conv-6, vgg-11-bn, vgg-16-bn, resnet-8, resnet-18,
     resnet-20, mlp-mixer, vit-tiny, timm:NAME or torchvision:NAME (of those packages, where installed), or one that --load or a
-    plugin registers."""
+    plugin registers. For a network of a file of yours give path/to/file.py:function."""
     data: str = "digits"
     """Data set: digits (embedded), mnist, fashion-mnist, kmnist, emnist (balanced), emnist-letters, -digits, -mnist, -byclass
     or -bymerge, cifar10, cifar100, image-folder:PATH (a folder or zip of class folders, optionally under train/ and test/), or
-    one that --load or a plugin registers."""
+    one that --load or a plugin registers. For data of a file of yours give path/to/file.py:function."""
     loss: str | None = field(default=None, metadata={"later": True})
     """Loss: cross-entropy, mse (mean squared error), or reconstruction (mean squared error against the input). None: the one
     that the named model is made for, else cross-entropy where the targets are class labels and mse where they are not."""

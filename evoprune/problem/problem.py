@@ -105,7 +105,7 @@ class Problem:
         self.loss_name, self._loss = _choose_loss(entry.loss if loss is None else loss, self.data.train[1])
         self.options = replace(
             given,
-            model=model if isinstance(model, str) else describe(model),
+            model=MODELS.name_of(model) if isinstance(model, str) else describe(model),
             data=self.data.name,
             loss=self.loss_name,
             seed=seeds.check_seed(given.seed),
@@ -176,6 +176,18 @@ class Problem:
                 f"W0 redrawn with seed {weights_seed} has {', '.join(same)} as before; expected another seed than "
                 f"W0's own, and a model function that draws from torch's generator."
             )
+        return problem
+
+    def with_seed(self, seed: int) -> Problem:
+        """Returns this problem with another seed, so another split, order of batches and W0; a given module keeps its W0.
+
+        Args:
+            seed: The seed.
+        """
+        if seed == self.seed:
+            return self
+        make, (config, own) = self.__reduce__()
+        problem: Problem = make({**config, "seed": seed}, own)
         return problem
 
     def with_recipe(self, recipe: Recipe) -> Problem:

@@ -129,7 +129,8 @@ def identify_own(method: Method, options: Any, problem: Problem) -> dict[str, st
     own |= {f"metric {name}": function for name, function in own_metrics(problem.metrics).items()}
     if package_of_class(method) is None:
         own[f"method {method.__name__}"] = method
-    return {**{name: digest_of(name, thing, problem.options.ignore) for name, thing in own.items()}, **identify_loaded()}
+    files = identify_loaded([problem.options.model, problem.options.data])
+    return {**{name: digest_of(name, thing, problem.options.ignore) for name, thing in own.items()}, **files}
 
 
 def require(method: Method, problem: Problem, options: Any) -> None:

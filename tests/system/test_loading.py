@@ -66,6 +66,15 @@ def test_a_file_that_changed_is_imported_again(file):
     assert identify_loaded() != digests
 
 
+def test_an_edit_in_the_middle_of_work_counts_after_it(file):
+    before = load(file)
+    with loading.unchanging():
+        file.write_text(MINE.replace("TIMES = 2", "TIMES = 3"))
+        assert load(file) is before
+        assert loaded()[0].text == MINE
+    assert load(file).TIMES == 3
+
+
 def test_definitions_travel_by_value(file):
     module = load(file)
     content = cloudpickle.dumps((module.mine, module.Facts(3)))
