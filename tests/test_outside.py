@@ -18,6 +18,7 @@ COMMANDS = {
     "baseline": ("least",),
     "schedule": ("regrow",),
     "learning_rate": (*FEW, "--schedule", "restarts"),
+    "optimizer": (*FEW, "--optimizer", "signed", "--lr", "0.001"),
     "method": ("climb", "--steps", "2"),
     "figure": ("snip",),
     "engine": (*FEW, "--engine", "looped"),
@@ -25,8 +26,8 @@ COMMANDS = {
     "data": (*FEW, "--data", "quadrants"),
 }  # fmt: skip
 Alone = Callable[[str], tuple[Path, dict[str, object]]]
-ALIKE = ("crossover", "engine", "learning_rate")  # reach workers as mutations do
-EVALUATES = ("w0_fitness", "mutation", "crossover", "method", "engine", "learning_rate")
+ALIKE = ("crossover", "engine", "learning_rate", "optimizer")  # reach workers as mutations do
+EVALUATES = ("w0_fitness", "mutation", "crossover", "method", "engine", "learning_rate", "optimizer")
 ROWS = {"baseline": "least", "schedule": "regrow", "method": "climb"}
 
 

@@ -18,13 +18,13 @@ from torch import Tensor, nn
 
 from evoprune import seeds
 from evoprune.errors import InputError, look_up
-from evoprune.options import make, takes
+from evoprune.options import later_of, make, takes
 from evoprune.problem.arrays import is_labels
 from evoprune.problem.data import Data, Pair, content_digest
 from evoprune.problem.draws import Draws, draw
 from evoprune.problem.identity import Identified, digest_of, hash_of, identify
 from evoprune.problem.load import load_for_problem, place
-from evoprune.problem.losses import LOSSES, Loss, chance_loss, losses_of
+from evoprune.problem.losses import LOSSES, Loss, chance_loss, losses_of, with_options
 from evoprune.problem.models import MODELS, NamedModel
 from evoprune.problem.network import check_device, copied_module, describe, global_hooks, initial_network, warn_of_unprunable
 from evoprune.problem.options import ProblemOptions
@@ -89,6 +89,7 @@ class Problem:
         self._loaded = load_for_problem(data, given, entry.is_built_in)
         self.data = self._loaded.data
         self.loss_name, self._loss = _choose_loss(entry.loss if loss is None else loss, self.data.train[1])
+        self._loss = with_options(self.loss_name, self._loss, given, self.data)
         self.options = replace(
             given,
             model=model if isinstance(model, str) else describe(model),
@@ -204,7 +205,15 @@ class Problem:
     @cached_property
     def chance_loss(self) -> float | None:
         """Validation loss of the best prediction that ignores the input, see :func:`evoprune.problem.losses.chance_loss`."""
-        return chance_loss(self.loss_name, self.part("validation")[1])
+        return chance_loss(self.loss_name, self.part("validation")[1], self._loss, self._outputs)
+
+    @cached_property
+    def _outputs(self) -> int:
+        """Number of the network's outputs in the second dimension, over which labels are smoothed; 0 without smoothing."""
+        if not self.options.label_smoothing:
+            return 0
+        with seeds.seeded(0), torch.no_grad():
+            return int(self.network().eval()(self.part("train")[0][:1]).shape[1])
 
     @property
     def hash(self) -> str:
@@ -247,7 +256,9 @@ class Problem:
         if self.options.identity is not None:
             return {"identity": identify("identity", self.options.identity), **own}
         known = {id(tensor): name for name, tensor in reversed(self._tensors())}
-        loss = self.loss_name if self.loss_name in LOSSES else self._loss
+        loss: Any = self.loss_name if self.loss_name in LOSSES else self._loss
+        if self.options.label_smoothing or self.options.class_weights is not None:
+            loss = [loss, self.options.label_smoothing, self.options.class_weights]
         return {
             "network": identify("model", self._template, ignore, known),
             **({"hooks": identify("hooks", hooks, ignore)} if (hooks := global_hooks()) else {}),
@@ -287,9 +298,8 @@ class Problem:
         }
         del values["data_dir"]  # a place
         # left out where they say nothing, so that runs that were recorded without them still match
-        for name in ("weights_seed", "ignore", "identity"):
-            if values[name] in (None, ()):
-                del values[name]
+        later = {"weights_seed": None, "ignore": (), "identity": None} | later_of(ProblemOptions)
+        values = {name: value for name, value in values.items() if later.get(name, ...) != value}
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
         density = self.options.w0_density
         return {**values, **lists, "w0_density": dict(density) if isinstance(density, Mapping) else density}
