@@ -13,7 +13,9 @@ from torch.nn import functional as F
 import evoprune as ep
 from evoprune.engines import auto
 from evoprune.engines.check import require
+from evoprune.engines.move import move
 from evoprune.engines.registry import ENGINES
+from evoprune.engines.snapshot import Begun, begin, take_snapshots
 from evoprune.errors import InputError
 from evoprune.seeds import batch_order
 from evoprune.training.loop import train
@@ -109,6 +111,20 @@ def test_an_engine_trains_as_a_plain_loop_does(name: str, engine: str) -> None:
         expected = plain_loop(problem, mask, epochs=2, seed=3).state_dict()
         for key, tensor in expected.items():
             torch.testing.assert_close(state[key], tensor, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["together", "weights decay, AdamW", "own"])
+def test_a_training_that_moves_between_engines_and_through_a_snapshot_is_one_training(name: str) -> None:
+    problem = problem_of("norm first", epochs=3, **{"lr": 0.1, **RECIPES[name]})
+    masks = full_masks(problem, 1)
+    done = train(ENGINES["stacked"].build(problem, masks), problem, 1, seed=3)
+    population, optimizer = move(done.population, done.optimizer, problem, "sparse")
+    done = train(Begun(population, 1, optimizer), problem, 1, seed=3)
+    snapshots = take_snapshots(done.population, done.optimizer, 2, [[]])
+    done = train(begin(ENGINES["module"], problem, masks, snapshots), problem, 1, seed=3)
+    expected = plain_loop(problem, masks[0], epochs=3, seed=3).state_dict()
+    for key, tensor in expected.items():
+        torch.testing.assert_close(done.population.state(0)[key], tensor, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["norm", "value", "weights decay"])
