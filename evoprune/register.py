@@ -154,6 +154,14 @@ def learning_rate() -> Callable[[str, Any], object]:
 
 
 @_kind
+def optimizer() -> Callable[[str, Any], object]:
+    """Registers an optimiser: a class derived from ``torch.optim.Optimizer``, or a function that makes one."""
+    from evoprune.problem.optimizers import OPTIMIZERS
+
+    return OPTIMIZERS.register
+
+
+@_kind
 def engine() -> Callable[[str, Any], object]:
     """Registers an engine: a class of populations, see :class:`evoprune.engines.population.Population`."""
     from evoprune.engines.registry import ENGINES

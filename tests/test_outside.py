@@ -21,6 +21,7 @@ COMMANDS = {
     "baseline": ("least",),
     "schedule": ("regrow",),
     "learning_rate": (*FEW, "--schedule", "restarts"),
+    "optimizer": (*FEW, "--optimizer", "signed", "--lr", "0.001"),
     "method": ("climb", "--steps", "2"),
     "figure": ("snip",),
     "engine": (*FEW, "--engine", "looped"),
@@ -29,8 +30,8 @@ COMMANDS = {
     "prunable": (*FEW, "--model", "low-rank"),
 }  # fmt: skip
 Alone = Callable[[str], tuple[Path, dict[str, object]]]
-ALIKE = ("crossover", "engine", "learning_rate")  # reach workers as mutations do
-EVALUATES = ("w0_fitness", "metric", "mutation", "crossover", "method", "engine", "learning_rate", "prunable")
+ALIKE = ("crossover", "engine", "learning_rate", "optimizer")  # reach workers as mutations do
+EVALUATES = ("w0_fitness", "metric", "mutation", "crossover", "method", "engine", "learning_rate", "optimizer", "prunable")
 ROWS = {"baseline": "least", "schedule": "regrow", "method": "climb"}
 
 

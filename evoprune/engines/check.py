@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,13 +12,15 @@ from torch import Tensor
 
 from evoprune import seeds
 from evoprune.engines.module import ModulePopulation
+from evoprune.engines.optimizer import optimizer_of
 from evoprune.engines.population import Engine, Population, Stint
 from evoprune.engines.registry import ENGINES
 from evoprune.engines.steps import train_steps
 from evoprune.errors import InputError, look_up
+from evoprune.masks.mask import Mask
 from evoprune.masks.random import random_mask
 from evoprune.problem.problem import Problem
-from evoprune.problem.recipe import MEASURE_BATCH, without_compiler
+from evoprune.problem.recipe import MEASURE_BATCH
 
 # Their step of a weight depends on other weights, which in a population may be another individual's.
 _NOT_ELEMENTWISE = ("Adafactor", "Muon")
@@ -40,19 +44,26 @@ def require(name: str, problem: Problem) -> Engine:
 
 def _refusal(name: str, engine: Engine, problem: Problem) -> str:
     """Returns the reason why an engine cannot serve a problem; empty if it can."""
+    not_elementwise = (
+        f"the engine {name!r} trains all individuals in one vector, so the optimizer must work on each weight by itself; "
+        f"{problem.recipe.optimizer} does not. Use the engine 'module', or another optimizer."
+    )
     if problem.recipe.optimizer in _NOT_ELEMENTWISE:
-        return (
-            f"the engine {name!r} trains all individuals in one vector, so the optimizer must work on each weight by itself; "
-            f"{problem.recipe.optimizer} does not. Use the engine 'module', or another optimizer."
-        )
+        return not_elementwise
     rng = np.random.default_rng(0)
     masks = [random_mask(problem.shapes, 0.5, rng, "uniform") for _ in range(2)]
-    references = [ModulePopulation(problem, [mask]) for mask in masks]
+    trial = _with_plain_steps(problem)
     try:
-        population = engine.build(problem, masks)
-        _train_two_steps(population, problem)
+        if problem.recipe.decay != "all":
+            optimizer_of(engine.build(problem, masks), problem)
+        if problem.recipe.precision != "full" and _is_full(engine.build(problem, masks), trial):
+            return f"the engine {name!r} computes in full precision; give precision='full', or use the engine 'module'."
+        if "optimizer" in problem.recipe.own and _steps_differ(engine, problem, masks):
+            return not_elementwise
+        population, references = engine.build(trial, masks), [ModulePopulation(trial, [mask]) for mask in masks]
+        _train_two_steps(population, trial)
         for reference in references:
-            _train_two_steps(reference, problem)
+            _train_two_steps(reference, trial)
         different = _different_state(population, references) or _different_outputs(population, references, problem)
     except InputError as error:
         return str(error)
@@ -61,10 +72,68 @@ def _refusal(name: str, engine: Engine, problem: Problem) -> str:
     return f"the engine {name!r} {different} than this network does alone. Use the engine 'module'." if different else ""
 
 
+def _with_plain_steps(problem: Problem) -> Problem:
+    """Returns the problem with an optimiser and a precision that magnify no rounding; clipping and decay stay."""
+    plain: dict[str, Any] = {
+        "optimizer": "SGD",
+        "lr": 0.01,
+        "momentum": 0.0,
+        "nesterov": False,
+        "precision": "full",
+        "weight_decay": 0.1,
+        "options": {},
+    }
+    trial = problem.with_recipe(replace(problem.recipe, **plain))
+    trial.programs = problem.programs
+    return trial
+
+
+def _is_full(population: Population, full: Problem) -> bool:
+    """Tells whether a population has the outputs of a problem with full precision."""
+    x = full.part("validation")[0][:MEASURE_BATCH]
+    expected = [output for mask in population.masks for output in _outputs(ModulePopulation(full, [mask]), x, False)]
+    found = _outputs(population, x, False)
+    return all(torch.allclose(one, other, rtol=1e-5, atol=1e-6) for one, other in zip(found, expected, strict=True))
+
+
+def _steps_differ(engine: Engine, problem: Problem, masks: Sequence[Mask]) -> bool:
+    """Tells whether the recipe's optimiser moves a population otherwise than each individual alone, in two steps.
+
+    All get the same random gradients, so that no difference of rounding is magnified, and a learning rate of 1.
+    """
+    population, references = engine.build(problem, masks), [ModulePopulation(problem, [mask]) for mask in masks]
+    before = [reference.state(0) for reference in references]
+    generator = torch.Generator().manual_seed(0)
+    names = [name for name, _ in problem.network().named_parameters()]
+    gradients = [
+        [{name: torch.randn(state[name].shape, generator=generator).to(state[name]) for name in names} for state in before]
+        for _ in range(2)
+    ]
+    for each, ks in ((population, range(len(masks))), *((reference, (k,)) for k, reference in enumerate(references))):
+        optimizer = optimizer_of(each, problem)
+        for step in gradients:
+            _step(each, optimizer, [step[k] for k in ks])
+    for k, reference in enumerate(references):
+        found, expected = population.state(k), reference.state(0)
+        if not all(_close(found[name] - before[k][name], expected[name] - before[k][name]) for name in names):
+            return True
+    return False
+
+
+def _step(population: Population, optimizer: torch.optim.Optimizer, gradients: Sequence[Mapping[str, Tensor]]) -> None:
+    """Takes a step with given gradients of each individual."""
+    for group in optimizer.param_groups:
+        group["lr"] = 1.0
+    for parameter, gradient in zip(population.parameters(), population.pack(gradients), strict=True):
+        parameter.grad = gradient if parameter.requires_grad else None
+    population.mask_gradients()
+    optimizer.step()
+    population.mask_weights()
+
+
 def _train_two_steps(population: Population, problem: Problem) -> None:
     """Trains two steps on three examples, with noise, and with frozen and unused parameters."""
-    parameters = [parameter for parameter in population.parameters() if parameter.requires_grad]
-    optimizer = without_compiler("SGD")(parameters, lr=0.01, weight_decay=0.1)
+    optimizer = optimizer_of(population, problem)
     n = min(3, len(problem.part("train")[0]))
     rows = torch.arange(n, device=problem.part("train")[0].device)
     population.train()

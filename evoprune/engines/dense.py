@@ -18,11 +18,13 @@ class DensePopulation(nn.Module):
         masks: The masks, one an individual.
         weights: The parameters that hold the prunable weights.
         removed: For each of ``weights``, true at the removed ones.
+        precision: Precision of forward passes, see :func:`evoprune.problem.precision.in_precision`.
     """
 
     masks: list[Mask]
     weights: list[nn.Parameter]
     removed: list[Tensor]
+    precision: str = "full"
 
     @abstractmethod
     def find_removed(self) -> list[Tensor]:

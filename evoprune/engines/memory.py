@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from evoprune.engines.optimizer import optimizer_of
 from evoprune.engines.population import Population
 from evoprune.problem.problem import Problem
 
@@ -35,7 +36,7 @@ def read_memory(population: Population, optimizer: torch.optim.Optimizer) -> Mem
 def make_optimizer(population: Population, problem: Problem, memory: Memory) -> torch.optim.Optimizer:
     """Returns the recipe's optimiser of a population, with a memory."""
     parameters = list(population.parameters())
-    optimizer = problem.recipe.make_optimizer(parameters)
+    optimizer = optimizer_of(population, problem)
     for key, value in memory.items():
         packed: Sequence[Any]
         packed = population.pack(value) if isinstance(value, list) else [copy.deepcopy(value) for _ in parameters]

@@ -10,6 +10,7 @@ from torch import Tensor
 from evoprune.engines.dense import DensePopulation
 from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
+from evoprune.problem.precision import in_precision
 from evoprune.problem.problem import Problem
 
 
@@ -31,7 +32,7 @@ class ModulePopulation(DensePopulation):
         if len(masks) != 1:
             raise InputError(f"{len(masks)} masks; the engine 'module' takes one at a time.")
         masks[0].require(problem.shapes)
-        self.masks = list(masks)
+        self.masks, self.precision = list(masks), problem.recipe.precision
         self.network = problem.network()
         parameters = dict(self.network.named_parameters())
         self.weights = [parameters[name] for name in problem.shapes]
@@ -39,7 +40,12 @@ class ModulePopulation(DensePopulation):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns outputs [1, batch, ...]."""
-        return self.network(x).unsqueeze(0)  # type: ignore[no-any-return]
+        outputs: Tensor = in_precision(self.network, x, self.precision)
+        return outputs.unsqueeze(0)
+
+    def individual_first(self, tensor: Tensor) -> Tensor:
+        """Returns a view [1, ...] of a tensor shaped like a parameter."""
+        return tensor.unsqueeze(0)
 
     def find_removed(self) -> list[Tensor]:
         """Returns a tensor for each layer, true where the mask is false."""

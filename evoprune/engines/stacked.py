@@ -13,6 +13,7 @@ from torch.func import functional_call, vmap
 from evoprune.engines.dense import DensePopulation
 from evoprune.masks.mask import Mask
 from evoprune.problem.fused import plain_attention
+from evoprune.problem.precision import in_precision
 from evoprune.problem.problem import Problem
 
 
@@ -31,7 +32,7 @@ class StackedPopulation(DensePopulation):
         super().__init__()
         for mask in masks:
             mask.require(problem.shapes)
-        self.size, self.masks = len(masks), list(masks)
+        self.size, self.masks, self.precision = len(masks), list(masks), problem.recipe.precision
         network = problem.network()
         self._call = [network]  # in a list, which hides it from parameters(): they are not to be trained
         self.names = [name for name, _ in network.named_parameters()]
@@ -55,9 +56,17 @@ class StackedPopulation(DensePopulation):
             outputs: Tensor = functional_call(network, (parameters, buffers), (x,))
             return outputs
 
-        with plain_attention() if self._attends else nullcontext():
+        def call_all(x: Tensor) -> Tensor:
             outputs: Tensor = vmap(call, randomness="same")(parameters, self.stacked_buffers)
+            return outputs
+
+        with plain_attention() if self._attends else nullcontext():
+            outputs: Tensor = in_precision(call_all, x, self.precision)
         return outputs
+
+    def individual_first(self, tensor: Tensor) -> Tensor:
+        """Returns a tensor shaped like a parameter, which is [K, ...] already."""
+        return tensor
 
     def find_removed(self) -> list[Tensor]:
         """Returns a tensor for each layer, stacked over the individuals, true where the masks are false."""

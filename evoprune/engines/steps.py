@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from evoprune.engines.optimizer import clip_gradients
 from evoprune.engines.population import Population, Stint
 from evoprune.problem.problem import Problem
 
@@ -53,6 +54,7 @@ def _train_by_torch(
         for total, weight in zip(gradients, population.weights, strict=False):
             if weight.grad is not None:
                 total.add_(weight.grad.abs())
+        clip_gradients(population, problem.recipe)
         optimizer.step()
         population.mask_weights()
         losses += loss.detach()

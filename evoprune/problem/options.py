@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any, Literal
 from evoprune.errors import InputError
 from evoprune.options import check_sizes
 from evoprune.problem.readers.place import located
+
+# Metadata of fields that are newer than the records of runs.
+_LATER = {"later": True}
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,12 @@ class ProblemOptions:
     loss: str | None = field(default=None, metadata={"later": True})
     """Loss: cross-entropy, mse (mean squared error), or reconstruction (mean squared error against the input). None: the one
     that the named model is made for, else cross-entropy where the targets are class labels and mse where they are not."""
+    label_smoothing: float = field(default=0.0, metadata=_LATER)
+    """Part of each label that cross-entropy spreads over all classes, from 0 to below 1 (Szegedy et al. 2016). Measured losses
+    are smoothed, too."""
+    class_weights: Literal["balanced"] | tuple[float, ...] | None = field(default=None, metadata=_LATER)
+    """Weights of the classes in cross-entropy, one a class, or balanced: in inverse proportion to their number among the
+    training examples. Measured losses are weighted, too; accuracies are not. None: all alike."""
     seed: int = field(default=0, metadata={"any_size": True})
     """Seed of everything drawn: weights, split, order of batches, masks, choices."""
     weights_seed: int | None = field(default=None, metadata={"any_size": True, "later": True})
@@ -88,5 +98,18 @@ class ProblemOptions:
         if self.widths is not None:
             object.__setattr__(self, "widths", tuple(self.widths))
         object.__setattr__(self, "device", str(self.device))
+        self._check_loss()
         if self.identity is not None and (not isinstance(self.identity, str) or not self.identity):
             raise InputError(f"identity is {self.identity!r}; expected a name for model and loss, such as 'my-net-1'.")
+
+    def _check_loss(self) -> None:
+        smoothing, weights = self.label_smoothing, self.class_weights
+        if isinstance(smoothing, bool) or not isinstance(smoothing, (int, float)) or not 0 <= smoothing < 1:
+            raise InputError(f"label_smoothing is {smoothing!r}; expected a number from 0 to below 1, such as 0.1.")
+        object.__setattr__(self, "label_smoothing", float(smoothing))
+        if weights is None or weights == "balanced":
+            return
+        given: Any = weights
+        if isinstance(given, str) or not all(isinstance(w, (int, float)) and 0 < w < math.inf for w in given):
+            raise InputError(f"class_weights are {given!r}; expected numbers above 0, one a class, or 'balanced'.")
+        object.__setattr__(self, "class_weights", tuple(float(weight) for weight in given))

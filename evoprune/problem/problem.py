@@ -28,7 +28,7 @@ from evoprune.problem.draws import Draws, draw
 from evoprune.problem.examples import Examples
 from evoprune.problem.identity import Identified, digest_of, hash_of
 from evoprune.problem.load import load_for_problem, place
-from evoprune.problem.losses import LOSSES, Loss, chance_loss, losses_of
+from evoprune.problem.losses import LOSSES, Loss, chance_loss, losses_of, with_options
 from evoprune.problem.metrics import find_metrics, own_metrics, try_metrics
 from evoprune.problem.models import MODELS, NamedModel
 from evoprune.problem.network import check_device, copied_module, describe, initial_network, warn_of_unprunable
@@ -103,6 +103,7 @@ class Problem:
         self._loaded = load_for_problem(given.data if named else data, given, entry.takes_floats)
         self.data = self._loaded.data
         self.loss_name, self._loss = _choose_loss(entry.loss if loss is None else loss, self.data.train[1])
+        self._loss = with_options(self.loss_name, self._loss, given, self.data)
         self.options = replace(
             given,
             model=MODELS.name_of(model) if isinstance(model, str) else describe(model),
@@ -248,7 +249,15 @@ class Problem:
     @cached_property
     def chance_loss(self) -> float | None:
         """Validation loss of the best prediction that ignores the input, see :func:`evoprune.problem.losses.chance_loss`."""
-        return chance_loss(self.loss_name, self.part("validation")[1][:])
+        return chance_loss(self.loss_name, self.part("validation")[1][:], self._loss, self._outputs)
+
+    @cached_property
+    def _outputs(self) -> int:
+        """Number of the network's outputs in the second dimension, over which labels are smoothed; 0 without smoothing."""
+        if not self.options.label_smoothing:
+            return 0
+        with seeds.seeded(0), torch.no_grad():
+            return int(self.network().eval()(self.part("train")[0][:1]).shape[1])
 
     @property
     def hash(self) -> str:
@@ -287,7 +296,9 @@ class Problem:
         return {key: text for found in self._identify_code().values() for key, text in found.texts.items()}
 
     def _identify_code(self) -> dict[str, Identified]:
-        loss = self.loss_name if self.loss_name in LOSSES else self._loss
+        loss: Any = self.loss_name if self.loss_name in LOSSES else self._loss
+        if self.options.label_smoothing or self.options.class_weights is not None:
+            loss = [loss, self.options.label_smoothing, self.options.class_weights]
         return identify_code(self._template, loss, self._own_code(), self.options)
 
     def _own_code(self) -> dict[str, Any]:
@@ -321,9 +332,8 @@ class Problem:
         }
         del values["data_dir"]  # a place
         # left out where they say nothing, so that runs that were recorded without them still match
-        for name, default in later_of(ProblemOptions).items():
-            if values[name] == default:
-                del values[name]
+        later = later_of(ProblemOptions)
+        values = {name: value for name, value in values.items() if later.get(name, ...) != value}
         lists = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
         density = self.options.w0_density
         return {**values, **lists, "w0_density": dict(density) if isinstance(density, Mapping) else density}

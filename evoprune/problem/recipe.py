@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-import functools
-import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from evoprune.errors import InputError, look_up
-from evoprune.options import check_sizes, later_of
+from evoprune.options import check_sizes, later_of, parameters_of
 from evoprune.problem.learning_rates import LEARNING_RATES, OfProgress, Position, factor_at
+from evoprune.problem.optimizers import OPTIMIZERS, accepts, require_optimizer, without_compiler
 from evoprune.registry import Own
 
 # Examples in a batch when networks are measured, not trained.
@@ -32,10 +31,11 @@ class Recipe:
     Attributes:
         epochs: Epochs of the full training.
         batch_size: Examples a step; an epoch's last batch may be smaller.
-        optimizer: Name of a class in ``torch.optim``.
+        optimizer: Name of a class in ``torch.optim``, or of one that --load or a plugin registers; or a class of yours derived
+            from ``torch.optim.Optimizer``, or a function that makes one.
         lr: Learning rate: the one that the schedule begins with, or the highest of one-cycle.
         momentum: Momentum; None means 0.9 for an optimiser that has the option, and nothing for others.
-        weight_decay: Weight decay; also of the biases, as in ``torch.optim``.
+        weight_decay: Weight decay, of the parameters that ``decay`` names.
         schedule: Schedule of the learning rate, one over all steps of all epochs: ``cosine``, ``linear``, ``constant``,
             ``milestones`` (steps down, He et al. 2016), ``one-cycle`` (up and down, Smith and Topin 2018; the momentum stays),
             one that --load or a plugin registers, or a function of the progress, from 0 up to 1, that returns a factor of lr.
@@ -50,14 +50,21 @@ class Recipe:
             others epochs.
         gamma: The factor of the schedule ``milestones``.
         nesterov: Nesterov's momentum, for optimisers that have the option.
+        decay: The parameters that decay: ``all``, as in ``torch.optim``, or ``weights`` for those of several dimensions alone,
+            which leaves out biases and the scales and shifts of normalisation.
+        clip_norm: The largest norm of a network's gradient, which is scaled down to it before a step, each network of a
+            population by itself; removed weights have no gradient. None: not scaled.
+        clip_value: The largest absolute value of a gradient's elements, to which they are cut before a step. None: not cut.
+        precision: Precision of forward and backward passes: ``full``, or ``bf16`` for torch's autocast to bfloat16, in training
+            and measurement. Weights, optimiser and loss stay in full precision. The engine sparse has full alone.
 
     Raises:
-        InputError: A value out of range, or an optimiser or option that is not in ``torch.optim``.
+        InputError: A value out of range, an unknown optimiser, or an option that it refuses.
     """
 
     epochs: int = 15
     batch_size: int = 64
-    optimizer: str = "SGD"
+    optimizer: Any = "SGD"
     lr: float = 0.05
     momentum: float | None = None
     weight_decay: float = 5e-4
@@ -69,6 +76,10 @@ class Recipe:
     nesterov: bool = field(default=False, metadata=_LATER)
     stop_patience: int | None = field(default=None, metadata=_LATER)
     stop_by: str | None = field(default=None, metadata=_LATER)
+    decay: Literal["all", "weights"] = field(default="all", metadata=_LATER)
+    clip_norm: float | None = field(default=None, metadata=_LATER)
+    clip_value: float | None = field(default=None, metadata=_LATER)
+    precision: Literal["full", "bf16"] = field(default="full", metadata=_LATER)
 
     def __post_init__(self) -> None:
         check_sizes(self)
@@ -87,10 +98,24 @@ class Recipe:
             raise InputError(
                 f"stop_by is {self.stop_by!r}, but no stop_patience is given; give the epochs to wait, such as stop_patience=5."
             )
-        kind = look_up("optimizer", self.optimizer, optimizers())
-        if self.momentum is None and "momentum" not in self.options and "momentum" in inspect.signature(kind).parameters:
+        self._check_step()
+
+    def _check_step(self) -> None:
+        """Checks the optimiser's fields, and the clipping."""
+        object.__setattr__(self, "optimizer", OPTIMIZERS.own_or_name(self.optimizer))
+        if self.momentum is None and "momentum" not in self.options and "momentum" in parameters_of(self._kind):
             object.__setattr__(self, "momentum", 0.9)
-        self.make_optimizer([nn.Parameter(torch.zeros(2, 2))])
+        look_up("decay", self.decay, dict.fromkeys(("all", "weights")))
+        look_up("precision", self.precision, dict.fromkeys(("full", "bf16")))
+        for name in ("clip_norm", "clip_value"):
+            value = getattr(self, name)
+            if value is not None and not (_is_finite(value) and value > 0):
+                raise InputError(f"{name} is {value!r}; expected a number above 0, such as 1.")
+            object.__setattr__(self, name, None if value is None else float(value))
+        if self.clip_norm is not None and self.clip_value is not None:
+            raise InputError(f"clip_norm is {self.clip_norm} and clip_value {self.clip_value}; expected one of them.")
+        weight, bias = nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))
+        self.make_optimizer([weight, bias] if self.decay == "weights" else [weight], [bias])
 
     def _check_schedule(self) -> None:
         """Checks the schedule's fields, and gives them one type, so that equal ones are recorded alike."""
@@ -117,25 +142,44 @@ class Recipe:
                     f"{name} is {value}, but the schedule is {self.schedule}; give schedule='milestones', or leave it out."
                 )
 
-    def make_optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    @property
+    def _kind(self) -> Any:
+        """The class or function that makes the optimiser."""
+        return self.optimizer.thing if isinstance(self.optimizer, Own) else OPTIMIZERS[self.optimizer]
+
+    def make_optimizer(
+        self, parameters: Sequence[nn.Parameter], undecayed: Sequence[nn.Parameter] = ()
+    ) -> torch.optim.Optimizer:
         """Returns the optimiser over some parameters.
+
+        Args:
+            parameters: The parameters.
+            undecayed: Those of them that are no weights: with ``decay="weights"`` they have a group without weight decay.
 
         Raises:
             InputError: The optimiser is unknown, needs a closure, or refuses an option.
         """
-        kind = look_up("optimizer", self.optimizer, optimizers())
         arguments: dict[str, Any] = {"lr": self.lr, **self.options}
-        if self.weight_decay or "weight_decay" in inspect.signature(kind).parameters:  # Rprop has none
+        if self.weight_decay or accepts(self._kind, "weight_decay"):  # Rprop has none
             arguments["weight_decay"] = self.weight_decay
         if self.momentum is not None:
             arguments["momentum"] = self.momentum
         if self.nesterov:
             arguments["nesterov"] = True
+        without = {id(parameter) for parameter in undecayed} if self.decay == "weights" and self.weight_decay else set()
+        trained: list[Any] = [parameter for parameter in parameters if id(parameter) not in without]
+        if without:
+            trained = [{"params": trained}, {"params": list(undecayed), "weight_decay": 0.0}]
+        own = isinstance(self.optimizer, Own)
         try:
-            make = kind if self.options.get("differentiable") else without_compiler(self.optimizer)
-            return make(parameters, **arguments)
+            make = self._kind if own or self.options.get("differentiable") else without_compiler(self.optimizer)
+            made: torch.optim.Optimizer = make(trained, **arguments)
         except (TypeError, ValueError) as error:
-            raise InputError(f"torch.optim.{self.optimizer} refuses {arguments}: {error}.") from error
+            title = self.optimizer.name if own else f"torch.optim.{self.optimizer}"
+            raise InputError(f"{title} refuses {arguments}: {error}.") from error
+        if own:
+            require_optimizer(made, self.optimizer.name)
+        return made
 
     def learning_rate(self, step: int, steps_per_epoch: int) -> float:
         """Returns the learning rate of a step counted from the start of training."""
@@ -164,29 +208,3 @@ class Recipe:
 
 def _is_finite(value: object) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def optimizers() -> dict[str, type[torch.optim.Optimizer]]:
-    """Returns the optimisers of ``torch.optim`` that train with dense gradients and no closure, by name."""
-    found = {
-        name: kind
-        for name, kind in vars(torch.optim).items()
-        if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer)
-    }
-    return {name: kind for name, kind in found.items() if name not in ("Optimizer", "LBFGS", "SparseAdam")}
-
-
-@functools.cache
-def without_compiler(name: str) -> Callable[..., torch.optim.Optimizer]:
-    """Returns a class that is one of ``torch.optim`` and makes the same steps, bit for bit, without importing torch's compiler.
-
-    torch wraps some methods for ``torch.compile``, and the wrappers import ``torch._dynamo``, which takes two seconds in every
-    process. Here the same methods are called without the wrappers.
-
-    Args:
-        name: The class's name. No step is differentiated, whatever the option ``differentiable`` says.
-    """
-    kind = optimizers()[name]
-    methods = {method: inspect.unwrap(getattr(kind, method)) for method in ("add_param_group", "zero_grad")}
-    methods["step"] = torch.no_grad()(inspect.unwrap(kind.step))
-    return type(name, (kind,), methods)

@@ -16,6 +16,7 @@ from evoprune.problem.arrays import is_labels, require_finite
 from evoprune.problem.data import Data, Inputs
 from evoprune.problem.losses import LOSSES, SQUARED
 from evoprune.problem.options import ProblemOptions
+from evoprune.problem.precision import in_precision
 from evoprune.problem.recipe import MEASURE_BATCH, Recipe
 
 # Number of calls that are compared; a network that draws only rarely is found, too.
@@ -55,13 +56,15 @@ def rehearse(problem: Rehearsed, given: Data) -> bool:
         InputError: Two of them do not fit together.
     """
     _check_values(problem, given)
+    if problem.recipe.precision != "full" and problem.dtype != torch.float32:
+        raise InputError(f"precision is 'bf16' and dtype {problem.options.dtype!r}; expected dtype='float32' with it.")
     network = problem.network()
     is_classification = False
     for part in ("train", "validation", "test"):
         for x, target in _batches(problem, part):
             try:
                 with seeds.seeded(0), torch.set_grad_enabled(part == "train"):
-                    outputs = _require_tensor(network.train(part == "train")(x))
+                    outputs = _require_tensor(in_precision(network.train(part == "train"), x, problem.recipe.precision))
                     is_classification = is_classification or (part == "train" and _has_classes(problem, outputs))
                     _check_labels(problem, outputs)
                     _check_targets(problem, part, outputs, target)
@@ -76,12 +79,34 @@ def rehearse(problem: Rehearsed, given: Data) -> bool:
             except Exception as error:
                 raise InputError(_failure(problem, part, x, target, error)) from error
     try:
-        problem.recipe.make_optimizer(list(network.parameters())).step()
+        _step(problem, network)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(_failure(problem, "train", x, target, error)) from error
     _require_whole_state(problem, network)
     _require_repeatable(problem)
     return is_classification
+
+
+def _step(problem: Rehearsed, network: nn.Module) -> None:
+    """Takes a step of the recipe's optimiser; refuses one of a user's whose memory lies where nothing would keep it."""
+    parameters = list(network.parameters())
+    optimizer = problem.recipe.make_optimizer(parameters, [parameter for parameter in parameters if parameter.ndim < 2])
+    before = [_settings(group) for group in optimizer.param_groups]
+    optimizer.step()
+    after = [_settings(group) for group in optimizer.param_groups]
+    changed = sorted({name for was, now in zip(before, after, strict=True) for name in now if was.get(name) != now[name]})
+    if changed:
+        raise InputError(
+            f"a step of the optimizer changes {', '.join(changed)} in its param_groups, which no snapshot of a training keeps; "
+            f"expected its memory in optimizer.state, a tensor or number for each parameter."
+        )
+
+
+def _settings(group: Mapping[str, object]) -> dict[str, str]:
+    """Returns the values of an optimiser's group, but for the learning rate, which the schedule sets."""
+    return {name: repr(value) for name, value in group.items() if name not in ("params", "lr")}
 
 
 def _require_tensor(outputs: object) -> Tensor:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evoprune.engines.move import move
+from evoprune.engines.optimizer import optimizer_of
 from evoprune.engines.population import Population, Stint
 from evoprune.engines.snapshot import Begun
 from evoprune.engines.steps import train_steps
@@ -34,7 +35,7 @@ class Trained:
     Attributes:
         population: The trained networks.
         gradients: For each of ``population.weights``, the sum of |g| over the steps of the last epoch; g is the gradient
-            of the batch's mean loss, without weight decay. Empty if the training ended early.
+            of the batch's mean loss, without weight decay, before it is clipped. Empty if the training ended early.
         train_loss: Mean over the last epoch's steps of the batch's loss, [K].
         epoch_costs: Multiply-adds of each epoch, [epochs, K]: those on surviving weights, see
             :func:`evoprune.training.cost.multiply_adds`, and those of the dense gradients that a schedule took.
@@ -78,7 +79,7 @@ def train(
     """
     begun = networks if isinstance(networks, Begun) else Begun(networks)
     population, first = begun.population, begun.epochs
-    optimizer = begun.optimizer or problem.recipe.make_optimizer(list(population.parameters()))
+    optimizer = begun.optimizer or optimizer_of(population, problem)
     loop = _Loop(population, optimizer, problem, seed, schedule, np.zeros((first + epochs, population.size)))
     train_loss = np.full(population.size, np.nan)
     for epoch in range(first, first + epochs):

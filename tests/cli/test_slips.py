@@ -46,6 +46,8 @@ SEEN = [
     ("evolve", "--starts", str(10**7)), ("compare", "--seeds", str(10**7)), ("kstarts", "--workers", "tcp://127.0.0.1:1"),
     ("dissipate", "--fraction", "1e-300"), ("evolve", "--tensorboard", "/dev/null/x"), ("compare", "--workers", "foo"),
     ("compare", "--threads", "0"), ("compare", "--budget", "1e-9"), ("compare", "--sparsities", "0.5", "0.50000001"),
+    ("dissipate", "--clip-norm", "0"), ("kstarts", "--warmup", "1e30"), ("kstarts", "--label-smoothing", "1"),
+    ("kstarts", "--precision", "half"), ("snip", "--gamma", "0.5"), ("snip", "--class-weights", "1", "2"),
     ("snip", "--widths", "1000000", "1000000"), ("kstarts", "--out", "/dev/null/run"), ("compare", "--out", "/dev/null/run"),
 ]  # fmt: skip
 GROUPS = ((COUNTS, (*HUGE, *TINY)), (REALS, (*HUGE, *TINY)), (NAMES, ("nosuch", "", "0")))

@@ -21,8 +21,9 @@ from evoprune.problem.data import Data
 from evoprune.problem.learning_rates import LEARNING_RATES
 from evoprune.problem.losses import LOSSES
 from evoprune.problem.models import MODELS
+from evoprune.problem.optimizers import optimizers, without_compiler
 from evoprune.problem.problem import Problem
-from evoprune.problem.recipe import Recipe, optimizers, without_compiler
+from evoprune.problem.recipe import Recipe
 from evoprune.problem.weights import INITIALIZATIONS
 
 X, Y = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 4

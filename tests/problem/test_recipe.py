@@ -1,5 +1,6 @@
 """The recipe: schedules of the learning rate against torch's, and options that leave earlier records as they were."""
 
+import functools
 import json
 import math
 import pickle
@@ -18,8 +19,8 @@ from evoprune.comparison.options import CompareOptions, defaults_of, plan
 from evoprune.errors import InputError
 from evoprune.options import later_of
 from evoprune.problem.learning_rates import LEARNING_RATES
+from evoprune.problem.optimizers import without_compiler
 from evoprune.problem.options import ProblemOptions
-from evoprune.problem.recipe import without_compiler
 from evoprune.search.execution import Execution
 
 # Of the versions before the fields that are marked as later.
@@ -96,6 +97,55 @@ def test_a_schedule_of_the_users_own_is_a_function_of_progress() -> None:
     assert rates(later, 2) == pytest.approx([0.5 / 3, 1 / 3, 0.5, 0.125])
 
 
+class Doubled(torch.optim.Optimizer):
+    """Gradient descent with steps of twice the learning rate."""
+
+    def __init__(self, params: Any, lr: float, factor: float = 2.0) -> None:
+        super().__init__(params, {"lr": lr, "factor": factor})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                weight.sub_(weight.grad, alpha=group["factor"] * group["lr"])
+
+
+class Counted(Doubled):
+    """Its memory is where no snapshot looks."""
+
+    def step(self, closure: Any = None) -> None:
+        super().step()
+        self.param_groups[0]["factor"] += 1
+
+
+def test_an_optimizer_of_the_users_own_counts_by_its_code_and_travels() -> None:
+    problem = small(optimizer=Doubled, weight_decay=0.0)
+    assert problem.config()["recipe"]["optimizer"] == "own.Doubled"
+    assert small(optimizer=Doubled, weight_decay=0.0).hash == problem.hash
+    others = [
+        small(optimizer=Doubled, weight_decay=0.0, options={"factor": 3.0}),
+        small(weight_decay=0.0),
+        small(optimizer=lambda params, lr: Doubled(params, 2 * lr), weight_decay=0.0),
+    ]
+    assert len({problem.hash, *(other.hash for other in others)}) == 4
+    twin = pickle.loads(cloudpickle.dumps(problem))
+    assert twin.hash == problem.hash
+    weight = nn.Parameter(torch.ones(2))
+    weight.grad = torch.ones(2)
+    twin.recipe.make_optimizer([weight]).step()
+    assert weight.tolist() == pytest.approx([0.9, 0.9])
+
+
+def test_a_torch_optimizer_as_a_class_is_its_name() -> None:
+    assert ep.Recipe(optimizer=torch.optim.AdamW) == ep.Recipe(optimizer="AdamW")
+    assert ep.Recipe(optimizer=functools.partial(torch.optim.SGD, nesterov=True)).momentum == 0.9
+
+
+def test_an_optimizer_whose_memory_no_snapshot_keeps_is_refused() -> None:
+    with pytest.raises(InputError, match=r"a step of the optimizer changes factor in its param_groups"):
+        small(optimizer=Counted, weight_decay=0.0)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -115,6 +165,14 @@ def test_a_schedule_of_the_users_own_is_a_function_of_progress() -> None:
         ({"schedule": lambda progress: "fast"}, "the schedule .* fails at a progress of 0.0: ValueError"),
         ({"schedule": lambda progress: 0.5 - progress}, "returns -0.01.* at a progress of 0.51; expected a function"),
         ({"schedule": lambda progress: math.nan}, "returns nan"),
+        ({"decay": "biases"}, "unknown decay 'biases'"),
+        ({"clip_norm": 0}, "clip_norm is 0; expected a number above 0"),
+        ({"clip_value": math.nan}, "clip_value is nan"),
+        ({"clip_norm": 1, "clip_value": 1}, "clip_norm is 1.0 and clip_value 1.0; expected one of them"),
+        ({"optimizer": torch.optim.LBFGS}, "the optimizer is LBFGS; expected a class"),
+        ({"optimizer": lambda params: None}, "the optimizer is .*; expected a class .* the keyword lr"),
+        ({"optimizer": lambda params, lr: params, "weight_decay": 0.0}, "makes list; expected a torch.optim.Optimizer"),
+        ({"optimizer": Doubled}, r"own\.Doubled refuses .*weight_decay"),
         ({"schedule": 3}, "the schedule of the learning rate is int; expected a function"),
     ],
 )
@@ -157,6 +215,10 @@ CHANGES: dict[str, dict[str, Any]] = {
     "other milestones": {"schedule": "milestones", "milestones": (0.5,)},
     "factor": {"schedule": "milestones", "gamma": 0.2},
     "nesterov": {"nesterov": True},
+    "decay": {"decay": "weights"},
+    "norm": {"clip_norm": 1},
+    "value": {"clip_value": 1},
+    "precision": {"precision": "bf16"},
 }
 
 

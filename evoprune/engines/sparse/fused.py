@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,12 @@ from torch.nn import functional as F
 
 from evoprune.engines.sparse.kernels import codes
 from evoprune.problem.arrays import is_labels
+from evoprune.problem.optimizers import is_torchs
 from evoprune.problem.problem import Problem
+from evoprune.problem.recipe import Recipe
+
+# In the place of an optimiser where no step is taken.
+NO_UPDATE = codes.Optimizer(codes.SGD, 0.0, 0.0, 0.0, 0.0, False, math.inf, math.inf, np.zeros(0, np.int64))
 
 
 def loss_of(problem: Problem, outputs: tuple[int, ...]) -> codes.Loss | None:
@@ -87,29 +93,40 @@ def update_of(optimizer: torch.optim.Optimizer, vectors: Sequence[nn.Parameter])
     if any(group.get(name) for name in ("maximize", "amsgrad", "differentiable", "capturable")):
         return None
     names: tuple[str, ...]
-    name = type(optimizer).__name__
-    if name == "SGD" and isinstance(optimizer, torch.optim.SGD):
-        constants = codes.Optimizer(
-            codes.SGD, group["momentum"], group["dampening"], 0.0, group["weight_decay"], group["nesterov"]
-        )
+    name = next((name for name in ("SGD", "Adam", "AdamW") if is_torchs(optimizer, name)), "")
+    if name == "SGD":
+        constants = _constants(codes.SGD, group["momentum"], group["dampening"], 0.0, group["weight_decay"], group["nesterov"])
         names = ("momentum_buffer",) if group["momentum"] else ()
-    elif name in ("Adam", "AdamW") and isinstance(optimizer, (torch.optim.Adam, torch.optim.AdamW)):
+    elif name:
         decoupled = group.get("decoupled_weight_decay", name == "AdamW")
-        constants = codes.Optimizer(
-            codes.ADAM, group["betas"][0], group["betas"][1], group["eps"], group["weight_decay"], decoupled
-        )
+        constants = _constants(codes.ADAM, group["betas"][0], group["betas"][1], group["eps"], group["weight_decay"], decoupled)
         names = ("exp_avg", "exp_avg_sq")
     else:
         return None
     started, steps = _remember(optimizer, vectors, names, counted=constants.kind == codes.ADAM)
     done = steps if constants.kind == codes.ADAM else int(started)
-    return Update(optimizer, _floats(constants), done, [_memories(optimizer.state.get(v, {}), names) for v in vectors])
+    return Update(optimizer, constants, done, [_memories(optimizer.state.get(v, {}), names) for v in vectors])
 
 
-def _floats(constants: codes.Optimizer) -> codes.Optimizer:
-    """Returns constants of the types that the kernels were compiled for."""
-    kind, a, b, eps, decay, flag = constants
-    return codes.Optimizer(int(kind), float(a), float(b), float(eps), float(decay), bool(flag))
+def _constants(kind: int, a: float, b: float, eps: float, decay: float, flag: bool) -> codes.Optimizer:
+    """Returns constants of the types that the kernels were compiled for, without clipping."""
+    return NO_UPDATE._replace(kind=int(kind), a=float(a), b=float(b), eps=float(eps), decay=float(decay), flag=bool(flag))
+
+
+def as_recipe_says(constants: codes.Optimizer, recipe: Recipe, shapes: Sequence[torch.Size]) -> codes.Optimizer:
+    """Returns an optimiser's constants with the recipe's clipping, and the parameters that do not decay.
+
+    Args:
+        constants: The constants.
+        recipe: The recipe.
+        shapes: Shape of each parameter.
+    """
+    flags = [len(shape) < 2 for shape in shapes] if recipe.decay == "weights" and constants.decay else []
+    return constants._replace(
+        clip_norm=math.inf if recipe.clip_norm is None else recipe.clip_norm,
+        clip_value=math.inf if recipe.clip_value is None else recipe.clip_value,
+        undecayed=np.array(flags, np.int64),
+    )
 
 
 def _remember(

@@ -16,12 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from evoprune.engines.optimizer import MIXED, clip
 from evoprune.engines.population import Stint
 from evoprune.engines.sparse import fused
 from evoprune.engines.sparse.batches import examples, gather, make_room, steps_at_once
 from evoprune.engines.sparse.individual import Individual, joined, read_buffers, rearranged, write_buffers
 from evoprune.engines.sparse.kernels import codes
 from evoprune.engines.sparse.support import machine, network_of, tensor_dtype
+from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 
@@ -48,6 +50,7 @@ class SparsePopulation(nn.Module):
         self._dense = {name: tensor.detach() for name, tensor in template.state_dict().items()}
         self._dtype = tensor_dtype(self._dense)
         shapes = {name: p.shape for name, p in template.named_parameters()}
+        self._shapes = list(shapes.values())
         self.individuals = [Individual(self.network, shapes, mask, self._dense) for mask in masks]
         self.vectors = nn.ParameterList([individual.vector for individual in self.individuals])
         self._aliases = _aliases(template)
@@ -125,6 +128,11 @@ class SparsePopulation(nn.Module):
         self.masks = list(masks)
         return carried
 
+    def decays_by_parameter(self, problem: Problem) -> bool:
+        """Tells whether the kernels take the recipe's steps, in which a vector's weights may decay and its biases not."""
+        optimizer = problem.recipe.make_optimizer([nn.Parameter(torch.zeros(1))])
+        return self._loss is not None and fused.update_of(optimizer, []) is not None
+
     @torch.no_grad()
     def train_steps(
         self, problem: Problem, stint: Stint, optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor]
@@ -135,6 +143,7 @@ class SparsePopulation(nn.Module):
             return self._train_in_parts(problem, stint, optimizer, gradients)
         losses = np.zeros(self.size)
         batch = problem.recipe.batch_size
+        constants = fused.as_recipe_says(update.constants, problem.recipe, self._shapes)
         most = steps_at_once(self.network, problem, 3.0 * batch * sum(individual.work for individual in self.individuals))
         blocks = self._blocks(batch) if self.network.program.whole_batch else 1
         for start in range(0, len(stint.rows), most):
@@ -147,7 +156,7 @@ class SparsePopulation(nn.Module):
             ) -> None:
                 found = np.zeros(len(ks))
                 self._run(
-                    codes.TRAIN, ks, room, data, memories=update.memories, optimizer=update.constants, rates=rates, done=done,
+                    codes.TRAIN, ks, room, data, memories=update.memories, optimizer=constants, rates=rates, done=done,
                     sums=gradients, losses=found,
                 )  # fmt: skip
                 losses[ks] += found
@@ -160,6 +169,8 @@ class SparsePopulation(nn.Module):
         self, problem: Problem, stint: Stint, optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor]
     ) -> NDArray[np.float64]:
         """Trains steps whose loss or optimiser is torch's, one individual after another."""
+        if problem.recipe.decay == "weights":
+            raise InputError(MIXED)
         losses = np.zeros(self.size)
         for (x, wanted), rate in zip(stint.batches(problem), stint.rates, strict=True):
             for group in optimizer.param_groups:
@@ -174,6 +185,7 @@ class SparsePopulation(nn.Module):
                 losses[k] += float(loss.detach())
                 if gradients:
                     gradients[k].add_(individual.vector.grad.abs())
+                clip([individual.vector.grad.unsqueeze(0)], problem.recipe)
             optimizer.step()
         return losses
 
@@ -242,7 +254,7 @@ class SparsePopulation(nn.Module):
             self.machine.run(
                 mode, given.get("program", self.network.program), people, room, data,
                 self._loss or codes.Loss(codes.GIVEN, np.ones(1), 0.0),
-                given.get("optimizer", codes.Optimizer(codes.SGD, 0.0, 0.0, 0.0, 0.0, False)), given.get("rates", np.zeros(1)),
+                given.get("optimizer", fused.NO_UPDATE), given.get("rates", np.zeros(1)),
                 given.get("done", 0), bool(sums), given.get("outputs", np.zeros((len(ks), 0, 0), self._dtype)),
                 given.get("losses", np.zeros(len(ks))), given.get("training", True), self.machine.lanes[self._dtype],
                 self.machine.four, self.machine.eight,

@@ -121,6 +121,11 @@ def network_of(problem: Problem) -> Network:
         raise InputError(
             f"the dtype is {problem.dtype}; the engine 'sparse' knows float32 and float64. Use the engine 'module'."
         )
+    if problem.recipe.precision != "full":
+        raise InputError(
+            f"precision is {problem.recipe.precision!r}; the kernels of the engine 'sparse' compute in full precision. Use the "
+            f"engine 'module' or 'stacked', or precision='full'."
+        )
     if "sparse" not in problem.programs:
         x, _ = problem.part("train")
         if x.dtype != problem.dtype:

@@ -170,7 +170,19 @@ class Loss(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """An optimiser's constants: momentum and dampening with Nesterov's flag, or both betas with decoupled decay's flag."""
+    """An optimiser's constants, and the clipping before its step.
+
+    Attributes:
+        kind: SGD or ADAM.
+        a: Momentum, or the first beta.
+        b: Dampening, or the second beta.
+        eps: Epsilon.
+        decay: Weight decay.
+        flag: Nesterov's momentum, or decoupled decay.
+        clip_norm: The largest norm of the gradient; infinite for any.
+        clip_value: The largest absolute value of its elements; infinite for any.
+        undecayed: For each parameter 1 if it does not decay; empty if all do.
+    """
 
     kind: int
     a: float
@@ -178,3 +190,6 @@ class Optimizer(NamedTuple):
     eps: float
     decay: float
     flag: bool
+    clip_norm: float
+    clip_value: float
+    undecayed: Any

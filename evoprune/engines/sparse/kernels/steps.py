@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from evoprune.engines.sparse.kernels.codes import (
@@ -29,7 +30,6 @@ from evoprune.engines.sparse.kernels.codes import (
     SECOND,
     SECOND_INPUT,
     SECOND_SHIFT,
-    SGD,
     STARTS,
     SUMS,
     TRAIN,
@@ -56,7 +56,7 @@ from evoprune.engines.sparse.kernels.norms import (
 )  # fmt: skip
 from evoprune.engines.sparse.kernels.pools import average_backward, average_forward, maximum_backward, maximum_forward
 from evoprune.engines.sparse.kernels.products import product_backward, product_forward
-from evoprune.engines.sparse.kernels.updates import adam, sgd, sum_gradients
+from evoprune.engines.sparse.kernels.updates import clip, sum_gradients, update
 from evoprune.engines.sparse.kernels.vectors import array_at, load, peek, store, transposed
 
 
@@ -339,7 +339,10 @@ def run(
             if mode == TRAIN:
                 if summed:
                     sum_gradients(one)
-                if optimizer.kind == SGD:
-                    sgd(one, rates[s], optimizer.a, optimizer.b, optimizer.decay, optimizer.flag, done + s > 0)
-                else:
-                    adam(one, rates[s], optimizer.a, optimizer.b, optimizer.eps, optimizer.decay, optimizer.flag, done + s + 1)
+                if optimizer.clip_norm < math.inf or optimizer.clip_value < math.inf:
+                    clip(one, optimizer.clip_norm, optimizer.clip_value)
+                if len(optimizer.undecayed) == 0:
+                    update(one, 0, len(one.values), optimizer, rates[s], optimizer.decay, done + s)
+                for p in range(len(optimizer.undecayed)):
+                    decay = 0.0 if optimizer.undecayed[p] else optimizer.decay
+                    update(one, one.starts[p], one.starts[p + 1], optimizer, rates[s], decay, done + s)
