@@ -68,7 +68,7 @@ def _train_two_steps(population: Population, problem: Problem) -> None:
     n = min(3, len(problem.part("train")[0]))
     rows = torch.arange(n, device=problem.part("train")[0].device)
     population.train()
-    with seeds.seeded(0):
+    with seeds.seeded(0, problem.device):
         train_steps(population, problem, Stint([rows] * 2, [0.01] * 2), optimizer, [])
 
 
@@ -86,8 +86,8 @@ def _different_outputs(population: Population, references: Sequence[Population],
     """Names the first batch whose outputs or losses differ from the reference's; empty for none."""
     for part, training, size in _batches(problem):
         x, target = (tensor[:size] for tensor in problem.part(part))
-        found = _outputs(population, x, training)
-        expected = [output for reference in references for output in _outputs(reference, x, training)]
+        found = _outputs(population, x, training, problem.device)
+        expected = [output for reference in references for output in _outputs(reference, x, training, problem.device)]
         mode = "training" if training else "evaluation"
         where = f"in {mode} mode, on {size} examples of the {part} set,"
         for one, other in zip(found, expected, strict=True):
@@ -99,9 +99,9 @@ def _different_outputs(population: Population, references: Sequence[Population],
     return ""
 
 
-def _outputs(population: Population, x: Tensor, training: bool) -> list[Tensor]:
+def _outputs(population: Population, x: Tensor, training: bool, device: str) -> list[Tensor]:
     population.train(training)
-    with torch.no_grad(), seeds.seeded(0):
+    with torch.no_grad(), seeds.seeded(0, device):
         return list(population(x))
 
 

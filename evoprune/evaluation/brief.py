@@ -129,7 +129,7 @@ def _measure_term(name: str, outcome: Outcome, job: Job) -> NDArray[np.float64]:
         return TERMS[name](outcome)
     expected = (outcome.population.size,)
     try:
-        with noise(job.brief.seed, job.brief.epochs):  # it may draw
+        with noise(job.brief.seed, job.brief.epochs, job.problem.device):  # it may draw
             values = np.asarray(call_term(job.terms[name], outcome), np.float64)
         if values.shape != expected:
             raise RunError(f"it returned values of shape {values.shape}; expected {expected}, a number for each mask")

@@ -97,7 +97,7 @@ class Data:
             kept, taken = _split_indices(data.train[1], size, rng)
             x, y = data.train
             # faster than x[kept]
-            train, other = ((x.index_select(0, rows), y.index_select(0, rows)) for rows in (kept, taken))
+            train, other = ((x.index_select(0, i.to(x.device)), y.index_select(0, i.to(y.device))) for i in (kept, taken))
             data = data.with_parts({"train": train, part: other})
         return data
 

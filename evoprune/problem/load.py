@@ -140,8 +140,8 @@ def place(data_dir: str | os.PathLike[str] | None) -> Path | None:
 
 
 def _copied(data: Data) -> Data:
-    """Returns the data with copies of the tensors."""
-    return data.with_parts({part: (x.clone(), y.clone()) for part, (x, y) in data.parts().items()})
+    """Returns the data with copies of the tensors, on the CPU."""
+    return data.with_parts({part: (x.to("cpu", copy=True), y.to("cpu", copy=True)) for part, (x, y) in data.parts().items()})
 
 
 def _load_digits(name: str, data_dir: object) -> tuple[Data, int | None]:

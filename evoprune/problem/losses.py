@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evoprune.problem.arrays import is_labels
@@ -38,6 +39,15 @@ def losses_of(name: str, loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor
         squares = (outputs - targets).square()
         return squares.mean(1) if squares.ndim == 2 else squares.flatten(2).mean(2).mean(1)
     return torch.stack([loss(output, targets) for output in outputs])
+
+
+def on_device(loss: Loss, device: str) -> Loss:
+    """Returns a loss with its tensors, such as weights of classes, on a device: a copy, if it is a module with others."""
+    if not isinstance(loss, nn.Module):
+        return loss
+    place = torch.empty(0, device=device).device
+    tensors = [*loss.parameters(), *loss.buffers()]
+    return loss if all(tensor.device == place for tensor in tensors) else copy.deepcopy(loss).to(place)
 
 
 def chance_loss(name: str, target: Tensor) -> float | None:

@@ -30,7 +30,7 @@ def copied_module(model: nn.Module) -> nn.Module:
     """
     require_servable(model)
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model).to("cpu")  # for workers, which may have other GPUs
     except Exception as error:
         raise InputError(
             f"the model ({type(model).__name__}) cannot be copied: {type(error).__name__}: {error}. Expected a module of plain "
@@ -39,7 +39,7 @@ def copied_module(model: nn.Module) -> nn.Module:
 
 
 def initial_network(model: nn.Module | NamedModel, data: Data, options: ProblemOptions) -> nn.Module:
-    """Returns the network at W0, in training mode, on the device; W0 is not yet scaled for a density.
+    """Returns the network at W0, in training mode, on the CPU, so that W0 is the same for every device; not yet scaled.
 
     Args:
         model: A module, or an entry of the registry.
@@ -50,12 +50,12 @@ def initial_network(model: nn.Module | NamedModel, data: Data, options: ProblemO
         InputError: The model's function fails, or its network cannot be pruned faithfully.
     """
     seed = seeds.integer(options.seed if options.weights_seed is None else options.weights_seed, "weights")
-    with seeds.seeded(seed):
+    with seeds.seeded(seed, options.device):  # the model function may draw there
         network = copy.deepcopy(model) if isinstance(model, nn.Module) else _build(model, data, options)
-    network = network.to(getattr(torch, options.dtype))
+    network = network.to("cpu", getattr(torch, options.dtype))
     assert options.initialization is not None
     initialize(network, options.initialization, seed)
-    return network.to(options.device).train()
+    return network.train()
 
 
 def _build(model: NamedModel, data: Data, options: ProblemOptions) -> nn.Module:

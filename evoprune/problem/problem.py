@@ -24,7 +24,7 @@ from evoprune.problem.data import Data, Pair, content_digest
 from evoprune.problem.draws import Draws, draw
 from evoprune.problem.identity import Identified, digest_of, hash_of, identify
 from evoprune.problem.load import load_for_problem, place
-from evoprune.problem.losses import LOSSES, Loss, chance_loss, losses_of
+from evoprune.problem.losses import LOSSES, Loss, chance_loss, losses_of, on_device
 from evoprune.problem.models import MODELS, NamedModel
 from evoprune.problem.network import check_device, copied_module, describe, global_hooks, initial_network, warn_of_unprunable
 from evoprune.problem.options import ProblemOptions
@@ -89,6 +89,7 @@ class Problem:
         self._loaded = load_for_problem(data, given, entry.is_built_in)
         self.data = self._loaded.data
         self.loss_name, self._loss = _choose_loss(entry.loss if loss is None else loss, self.data.train[1])
+        self._placed_loss = on_device(self._loss, given.device)
         self.options = replace(
             given,
             model=model if isinstance(model, str) else describe(model),
@@ -106,6 +107,7 @@ class Problem:
         self.unprunable: dict[str, torch.Size] = unprunable(self._template, self.options.exclude)
         warn_of_unprunable(self.unprunable)
         self._scale_w0()
+        self._template.to(self.device)
         self.refusals: dict[str, str] = {}
         self.programs: dict[str, Any] = {}
         self.is_classification = rehearse(self, self._loaded.own or self.data)
@@ -169,16 +171,16 @@ class Problem:
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean loss of a batch, a scalar."""
-        return self._loss(outputs, targets)
+        return self._placed_loss(outputs, targets)
 
     @property
     def loss_function(self) -> Loss:
         """The function of outputs and targets that gives the mean loss of a batch."""
-        return self._loss
+        return self._placed_loss
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean loss [K] of outputs [K, batch, ...] against one target [batch, ...]."""
-        return losses_of(self.loss_name, self._loss, outputs, targets)
+        return losses_of(self.loss_name, self._placed_loss, outputs, targets)
 
     def part(self, name: str) -> Pair:
         """Returns the inputs, and the targets that outputs are compared with, of ``train``, ``validation`` or ``test``."""

@@ -98,7 +98,7 @@ def uses(network: nn.Module, names: Sequence[str], x: Tensor) -> dict[str, int]:
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # one operation that shows no products
     try:
-        with torch.no_grad(), seeds.seeded(0), counter:
+        with torch.no_grad(), seeds.seeded(0, str(x.device)), counter:
             network.eval()(x)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)

@@ -46,7 +46,7 @@ def dense_gradient(
     weights = [parameters[name].requires_grad_() for name in problem.shapes]  # frozen ones may be pruned, too
     x, target = problem.part("train")
     rows = next(batch_order(len(x), batch, seed, draw, x.device))
-    with noise(seed, draw):  # a user's module may draw even in evaluation mode
+    with noise(seed, draw, problem.device):  # a user's module may draw even in evaluation mode
         loss = problem.loss(network(x[rows]), target[rows])
     gradients = torch.autograd.grad(loss, weights, materialize_grads=True)
     found: NDArray[np.floating[Any]] = torch.cat([gradient.flatten() for gradient in gradients]).abs().cpu().numpy()
