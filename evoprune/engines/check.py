@@ -61,6 +61,12 @@ def _refusal(name: str, engine: Engine, problem: Problem) -> str:
     return f"the engine {name!r} {different} than this network does alone. Use the engine 'module'." if different else ""
 
 
+def try_steps(problem: Problem) -> None:
+    """Trains two steps with the reference engine, under torch's settings as they are."""
+    mask = random_mask(problem.shapes, 0.5, np.random.default_rng(0), "uniform")
+    _train_two_steps(ModulePopulation(problem, [mask]), problem)
+
+
 def _train_two_steps(population: Population, problem: Problem) -> None:
     """Trains two steps on three examples, with noise, and with frozen and unused parameters."""
     parameters = [parameter for parameter in population.parameters() if parameter.requires_grad]

@@ -32,6 +32,7 @@ from evoprune.masks.mask import Mask
 from evoprune.masks.snapshot import Snapshot
 from evoprune.problem.problem import Problem
 from evoprune.seeds import noise
+from evoprune.training.determinism import deterministic
 from evoprune.training.history import Row, enter_costs, history_rows
 from evoprune.training.loop import Trained, train
 from evoprune.training.measure import Measured, measure
@@ -48,7 +49,7 @@ def evaluate_chunk(job: Job, masks: Chunk) -> list[Evaluation]:
         masks: The masks, trained together as far as the engine can.
     """
     evaluations: list[Evaluation] = []
-    with torch_threads(job.brief.threads):
+    with torch_threads(job.brief.threads), deterministic(job.problem.device, job.brief.deterministic):
         for group in split(masks, job.chunk):
             start = time.perf_counter()
             try:

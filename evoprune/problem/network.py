@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 import warnings
 from collections.abc import Mapping
 
@@ -94,12 +95,17 @@ def warn_of_unprunable(shapes: Mapping[str, torch.Size]) -> None:
 
 
 def check_device(device: str) -> None:
-    """Checks that tensors can lie on a device.
+    """Checks that tensors can lie on a device, and prepares cuBLAS, which reads the environment when it is first used.
 
     Raises:
-        InputError: They cannot.
+        InputError: They cannot, or it is of a kind whose random numbers cannot be repeated here.
     """
     try:
+        kind = torch.device(device).type
+        if kind not in ("cpu", "cuda"):
+            raise RuntimeError(f"devices of the kind {kind} are not seeded")
+        if kind == "cuda":  # else products cannot be deterministic; a value of the user's stays
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"device {device!r} cannot be used here: {error}. Expected 'cpu', or 'cuda' with a GPU.") from error

@@ -88,8 +88,8 @@ class Problem:
         self.recipe = recipe or Recipe()
         self._loaded = load_for_problem(data, given, entry.is_built_in)
         self.data = self._loaded.data
-        self.loss_name, self._loss = _choose_loss(entry.loss if loss is None else loss, self.data.train[1])
-        self._placed_loss = on_device(self._loss, given.device)
+        self.loss_name, self._own_loss = _choose_loss(entry.loss if loss is None else loss, self.data.train[1])
+        self._loss = on_device(self._own_loss, given.device)
         self.options = replace(
             given,
             model=model if isinstance(model, str) else describe(model),
@@ -171,16 +171,16 @@ class Problem:
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean loss of a batch, a scalar."""
-        return self._placed_loss(outputs, targets)
+        return self._loss(outputs, targets)
 
     @property
     def loss_function(self) -> Loss:
         """The function of outputs and targets that gives the mean loss of a batch."""
-        return self._placed_loss
+        return self._loss
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Returns the mean loss [K] of outputs [K, batch, ...] against one target [batch, ...]."""
-        return losses_of(self.loss_name, self._placed_loss, outputs, targets)
+        return losses_of(self.loss_name, self._loss, outputs, targets)
 
     def part(self, name: str) -> Pair:
         """Returns the inputs, and the targets that outputs are compared with, of ``train``, ``validation`` or ``test``."""
@@ -247,7 +247,7 @@ class Problem:
         if self.options.identity is not None:
             return {"identity": identify("identity", self.options.identity)}
         known = {id(tensor): name for name, tensor in reversed(self._tensors())}
-        loss = self.loss_name if self.loss_name in LOSSES else self._loss
+        loss = self.loss_name if self.loss_name in LOSSES else self._own_loss
         return {
             "network": identify("model", self._template, ignore, known),
             **({"hooks": identify("hooks", hooks, ignore)} if (hooks := global_hooks()) else {}),
@@ -321,7 +321,7 @@ class Problem:
         own = {
             "model": self._model if isinstance(self._model, nn.Module) else self._model.own,
             "data": self._loaded.own,
-            "loss": self._loss if self.loss_name not in LOSSES else None,
+            "loss": self._own_loss if self.loss_name not in LOSSES else None,
             "data_dir": self.options.data_dir,
         }
         return _unpickle, (self.config(), own)
