@@ -47,28 +47,49 @@ def integer(seed: int, name: str) -> int:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded(seed: int, device: str = "cpu") -> Iterator[None]:
     """Seeds the global generators of torch, numpy and Python's ``random``, and restores them afterwards.
 
     Args:
         seed: From 0 to 2**64 - 1. torch's generators begin as after ``torch.manual_seed(seed)``.
+        device: The device of the networks. Beside the CPU's generator only that of this device is seeded; other GPUs' keep
+            their state.
     """
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    generators = _generators(device)
+    before = [generator.get_state() for generator in generators]
     of_numpy, of_python = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+    try:
+        for generator in generators:
+            generator.manual_seed(seed)
         np.random.seed(np.random.SeedSequence(seed).generate_state(4))
         random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(of_numpy)
-            random.setstate(of_python)
+        yield
+    finally:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
+        np.random.set_state(of_numpy)
+        random.setstate(of_python)
 
 
-def noise(seed: int, epoch: int) -> AbstractContextManager[None]:
-    """Seeds the global generators for an epoch, so that all draws, such as dropout's, depend on seed and epoch alone."""
-    return seeded(int(np.random.default_rng([seed, epoch, 1]).integers(2**63)))
+def _generators(device: str) -> list[torch.Generator]:
+    """Returns the global generators that networks on a device draw from."""
+    found, place = [torch.default_generator], torch.device(device)
+    if place.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+        index = torch.cuda.current_device() if place.index is None else place.index
+        found.append(torch.cuda.default_generators[index])
+    return found
+
+
+def noise(seed: int, epoch: int, device: str = "cpu") -> AbstractContextManager[None]:
+    """Seeds the global generators for an epoch, so that all draws, such as dropout's, depend on seed and epoch alone.
+
+    Args:
+        seed: Seed of the training.
+        epoch: The epoch.
+        device: The device of the networks; see :func:`seeded`.
+    """
+    return seeded(int(np.random.default_rng([seed, epoch, 1]).integers(2**63)), device)
 
 
 def augmentation_seeds(seed: int, epoch: int, first: int, until: int) -> list[int]:

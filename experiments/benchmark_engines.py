@@ -3,6 +3,7 @@
 ``loop`` is `torch.nn.utils.prune.custom_from_mask`, `DataLoader` and SGD, one network after another, on one thread and on all
 cores, each with the better of 0 and 2 loader workers (whose start is not counted); ratios are to the faster one. Every engine
 trains the same masks on the same batches. Perceptrons train on MNIST, convolutional networks on invented images of 3 x 32 x 32.
+On a GPU the loop copies each batch from pinned memory, times include all work that was started, and memory is the GPU's.
 """
 
 from evoprune.cli.forms import parse
@@ -33,8 +34,10 @@ from evoprune.engines import auto
 from evoprune.engines.registry import ENGINES
 from evoprune.evaluation.terms import survivor_sums
 from evoprune.figures import drawing
+from evoprune.problem.network import check_device
 from evoprune.runs import records
 from evoprune.seeds import batch_order
+from evoprune.training.determinism import deterministic
 from evoprune.training.loop import train
 from evoprune.training.threads import torch_threads
 
@@ -72,6 +75,10 @@ class BenchmarkOptions:
     """Measurements of each engine at each point, interleaved; the median counts."""
     threads: tuple[int, ...] = (1, 2)
     """Threads of the engines; the loop has one, and all cores."""
+    device: str = "cpu"
+    """Where networks are trained: cpu or cuda."""
+    deterministic: bool = True
+    """Deterministic algorithms on a GPU, for loop and engines, as searches have them by default."""
     layer_densities: str = "erk"
     """How survivors spread over the layers: uniform or erk."""
     out: Path = Path("runs/benchmark-engines")
@@ -109,31 +116,34 @@ def make_point(problem: ep.Problem, options: BenchmarkOptions, model: str, spars
 def train_loop(problem: ep.Problem, mask: ep.Mask, loader_workers: int) -> tuple[float, list[float]]:
     """Trains one network as a DEAP user does today; returns seconds from the first batch on, and magnitude and gradient."""
     network = problem.network()
+    device = torch.device(problem.device)
     pruned: list[Any] = [network.get_submodule(name.rpartition(".")[0]) for name in mask.shapes]
     for module, layer in zip(pruned, mask.layers.values(), strict=True):
-        prune.custom_from_mask(module, "weight", torch.from_numpy(layer))  # type: ignore[no-untyped-call]
+        prune.custom_from_mask(module, "weight", torch.from_numpy(layer).to(device))  # type: ignore[no-untyped-call]
     recipe = problem.recipe
     optimizer = torch.optim.SGD(
         network.parameters(), recipe.lr, momentum=recipe.momentum or 0, weight_decay=recipe.weight_decay
     )
     criterion = nn.CrossEntropyLoss()
-    x, y = problem.part("train")
+    x, y = (tensor[:].cpu() for tensor in problem.part("train"))
     batches = [rows.tolist() for rows in batch_order(len(x), recipe.batch_size, SEED, 0, CPU)]
-    loader = DataLoader(TensorDataset(x[:], y[:]), batch_sampler=batches, num_workers=loader_workers)
-    gradient, start = 0.0, 0.0
+    loader = DataLoader(
+        TensorDataset(x, y), batch_sampler=batches, num_workers=loader_workers, pin_memory=device.type == "cuda"
+    )
+    gradient, start = torch.zeros((), dtype=torch.float64, device=device), 0.0
     for step, (inputs, targets) in enumerate(loader):
         if step == 0:
-            start = time.perf_counter()
+            start = now(problem.device)
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate(step, len(batches))
         optimizer.zero_grad()
-        criterion(network(inputs), targets).backward()
-        gradient += sum(module.weight_orig.grad.abs().sum().item() for module in pruned)
+        criterion(network(inputs.to(device, non_blocking=True)), targets.to(device, non_blocking=True)).backward()
+        gradient += sum(module.weight_orig.grad.abs().sum() for module in pruned)
         optimizer.step()
-    seconds = (time.perf_counter() - start) * len(batches) / (len(batches) - 1)
+    seconds = (now(problem.device) - start) * len(batches) / (len(batches) - 1)
     with torch.no_grad():
         magnitude = sum((module.weight_orig * module.weight_mask).abs().sum().item() for module in pruned)
-    return seconds, [magnitude, gradient]
+    return seconds, [magnitude, gradient.item()]
 
 
 def measure_loop(point: Point, loader_workers: int, threads: int) -> Measurement:
@@ -141,10 +151,10 @@ def measure_loop(point: Point, loader_workers: int, threads: int) -> Measurement
     masks = point.masks[:MOST_ONE_BY_ONE]
     toolbox_map: Callable[..., Any] = map
     with torch_threads(threads):
-        reset_peak_memory()
+        reset_peak_memory(point.problem.device)
         done = list(toolbox_map(lambda mask: train_loop(point.problem, mask, loader_workers), masks))
     seconds = sum(seconds for seconds, _ in done) * len(point.masks) / len(masks)
-    return Measurement(seconds, np.array([fitness for _, fitness in done]), peak_memory())
+    return Measurement(seconds, np.array([fitness for _, fitness in done]), peak_memory(point.problem.device))
 
 
 def measure_engine(point: Point, name: str, threads: int) -> Measurement:
@@ -153,18 +163,19 @@ def measure_engine(point: Point, name: str, threads: int) -> Measurement:
     masks = point.masks if engine.capacity is None else point.masks[:MOST_ONE_BY_ONE]
     fitness: list[Any] = []
     with torch_threads(threads):
-        reset_peak_memory()
+        device = point.problem.device
+        reset_peak_memory(device)
         seconds = 0.0
         for group in [masks] if engine.capacity is None else [[mask] for mask in masks]:
-            start = time.perf_counter()
+            start = now(device)
             population = engine.build(point.problem, group)
-            built = time.perf_counter()
+            built = now(device)
             trained = train(population, point.problem, 1, SEED)
             # an epoch has more steps than are measured, but is built once
-            seconds += (time.perf_counter() - built) + (built - start) / point.scale
+            seconds += (now(device) - built) + (built - start) / point.scale
             magnitude = survivor_sums(population, [weight.abs() for weight in population.weights])
             fitness += zip(magnitude, survivor_sums(population, trained.gradients), strict=True)
-    return Measurement(seconds * len(point.masks) / len(masks), np.array(fitness), peak_memory())
+    return Measurement(seconds * len(point.masks) / len(masks), np.array(fitness), peak_memory(device))
 
 
 def measure_point(point: Point, options: BenchmarkOptions) -> dict[tuple[str, int], list[Measurement]]:
@@ -177,7 +188,7 @@ def measure_point(point: Point, options: BenchmarkOptions) -> dict[tuple[str, in
             for workers in (0, 2):
                 found.setdefault((f"loop{workers}", threads), []).append(measure_loop(point, workers, threads))
         for threads in options.threads:
-            for name in options.engines:
+            for name in [name for name in options.engines if name != "sparse" or options.device == "cpu"]:
                 engine = chosen if name == "auto" else name
                 found.setdefault((name, threads), []).append(measure_engine(point, engine, threads))
     loops = {
@@ -224,28 +235,39 @@ def training_flops(problem: ep.Problem, mask: ep.Mask) -> float:
     return 2 * len(problem.data.train[0]) * (3 * sum(counts) - counts[0])
 
 
-def gemm_rate(threads: int) -> float:
-    """Returns this machine's rate of dense products, in FLOP/s: the best of several."""
-    n = 1024
-    a, b = torch.randn(n, n), torch.randn(n, n)
+def gemm_rate(threads: int, device: str) -> float:
+    """Returns the device's rate of dense products, in FLOP/s: the best of several."""
+    n = 1024 if device == "cpu" else 4096
+    a, b = torch.randn(n, n, device=device), torch.randn(n, n, device=device)
     with torch_threads(threads):
         times = []
         for _ in range(10):
-            start = time.perf_counter()
+            start = now(device)
             torch.mm(a, b)
-            times.append(time.perf_counter() - start)
+            times.append(now(device) - start)
     return 2 * n**3 / min(times)
 
 
-def reset_peak_memory() -> None:
-    """Lets Linux count the peak of the resident memory anew."""
+def now(device: str) -> float:
+    """Returns the time in seconds once the device has done all that was started."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def reset_peak_memory(device: str) -> None:
+    """Lets Linux count the peak of the resident memory anew, or torch that of a GPU's."""
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats(device)
     path = Path("/proc/self/clear_refs")
     if path.exists():
         path.write_text("5")
 
 
-def peak_memory() -> float:
-    """Returns the peak of the resident memory in MB since it was reset; NaN if the system does not tell."""
+def peak_memory(device: str) -> float:
+    """Returns the peak of the resident or a GPU's memory in MB since it was reset; NaN if the system does not tell."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated(device) / 1e6
     path = Path("/proc/self/status")
     if not path.exists():
         return float("nan")
@@ -293,17 +315,26 @@ def make_problem(model: str, options: BenchmarkOptions) -> tuple[ep.Problem, int
         x, y = whole.data.train
         data = replace(whole.data, train=(x[:part], y[:part]))
         network, exclude, loss = whole.network(), whole.options.exclude, whole.loss_name
-        return ep.Problem(network, data, recipe, exclude=exclude, loss=loss), -(-len(x) // options.batch_size)
+        made = ep.Problem(network, data, recipe, exclude=exclude, loss=loss, device=options.device)
+        return made, -(-len(x) // options.batch_size)
     generator = torch.Generator().manual_seed(0)
     x, y = torch.randn(part, 3, 32, 32, generator=generator), torch.randint(10, (part,), generator=generator)
     few = (x[: options.batch_size], y[: options.batch_size])
     widths = options.widths or (16,)
-    return ep.Problem(model, ep.Data((x, y), few, few), recipe, widths=widths), -(-45_000 // options.batch_size)
+    made = ep.Problem(model, ep.Data((x, y), few, few), recipe, widths=widths, device=options.device)
+    return made, -(-45_000 // options.batch_size)
 
 
 def main(options: BenchmarkOptions) -> None:
     """Runs the benchmark, and prints and saves its table and figure."""
-    gemm = gemm_rate(1)
+    check_device(options.device)
+    with deterministic(options.device, options.deterministic):
+        run(options)
+
+
+def run(options: BenchmarkOptions) -> None:
+    """Runs the benchmark under torch's settings as they are."""
+    gemm = gemm_rate(1, options.device)
     print(f"dense products: {gemm / 1e9:.0f} GFLOP/s with one thread")
     options.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []

@@ -100,6 +100,35 @@ def test_all_global_generators_are_seeded_and_restored() -> None:
     assert all(a != b for a, b in zip(inside, other, strict=True))
 
 
+@pytest.mark.parametrize(("device", "used"), [("cpu", None), ("cuda", 1), ("cuda:2", 2)])
+def test_only_the_generators_of_the_device_are_seeded(monkeypatch: pytest.MonkeyPatch, device: str, used: int | None) -> None:
+    """Three GPUs, whose generators are stood in for by others of the CPU; the second is torch's current one."""
+    of_gpus = tuple(torch.Generator().manual_seed(number) for number in range(3))
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "default_generators", of_gpus)
+    expected = torch.rand(2, generator=torch.Generator().manual_seed(9))
+    before = [generator.get_state() for generator in of_gpus]
+    with pytest.raises(KeyError), seeds.seeded(9, device):
+        assert torch.equal(torch.rand(2), expected)
+        for number, (generator, state) in enumerate(zip(of_gpus, before, strict=True)):
+            assert torch.equal(generator.get_state(), state) == (number != used)
+        if used is not None:
+            assert torch.equal(torch.rand(2, generator=of_gpus[used]), expected)
+        raise KeyError
+    assert all(torch.equal(generator.get_state(), state) for generator, state in zip(of_gpus, before, strict=True))
+
+
+def test_seeding_on_the_cpu_starts_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start() -> None:
+        raise AssertionError("CUDA was started")
+
+    monkeypatch.setattr(torch.cuda, "init", start)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: start())
+    with seeds.noise(1, 2):
+        torch.rand(())
+
+
 def by_numpy() -> float:
     return float(np.random.rand())
 

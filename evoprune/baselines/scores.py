@@ -168,7 +168,7 @@ def scoring(problem: Problem, name: str, seed: int | None) -> Iterator[None]:
         RunError: The network cannot be scored.
     """
     try:
-        with torch_threads(1), noise(seeds.integer(seed_of(problem, seed), "masks"), 0):
+        with torch_threads(1), noise(seeds.integer(seed_of(problem, seed), "masks"), 0, problem.device):
             yield
     except (EvopruneError, MemoryError):
         raise

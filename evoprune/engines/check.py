@@ -72,6 +72,12 @@ def _refusal(name: str, engine: Engine, problem: Problem) -> str:
     return f"the engine {name!r} {different} than this network does alone. Use the engine 'module'." if different else ""
 
 
+def try_steps(problem: Problem) -> None:
+    """Trains two steps with the reference engine, under torch's settings as they are."""
+    mask = random_mask(problem.shapes, 0.5, np.random.default_rng(0), "uniform")
+    _train_two_steps(ModulePopulation(problem, [mask]), problem)
+
+
 def _with_plain_steps(problem: Problem) -> Problem:
     """Returns the problem with an optimiser and a precision that magnify no rounding; clipping and decay stay."""
     plain: dict[str, Any] = {
@@ -91,8 +97,10 @@ def _with_plain_steps(problem: Problem) -> Problem:
 def _is_full(population: Population, full: Problem) -> bool:
     """Tells whether a population has the outputs of a problem with full precision."""
     x = full.part("validation")[0][:MEASURE_BATCH]
-    expected = [output for mask in population.masks for output in _outputs(ModulePopulation(full, [mask]), x, False)]
-    found = _outputs(population, x, False)
+    expected = [
+        output for mask in population.masks for output in _outputs(ModulePopulation(full, [mask]), x, False, full.device)
+    ]
+    found = _outputs(population, x, False, full.device)
     return all(torch.allclose(one, other, rtol=1e-5, atol=1e-6) for one, other in zip(found, expected, strict=True))
 
 
@@ -137,7 +145,7 @@ def _train_two_steps(population: Population, problem: Problem) -> None:
     n = min(3, len(problem.part("train")[0]))
     rows = torch.arange(n, device=problem.part("train")[0].device)
     population.train()
-    with seeds.seeded(0):
+    with seeds.seeded(0, problem.device):
         train_steps(population, problem, Stint([rows] * 2, [0.01] * 2), optimizer, [])
 
 
@@ -155,8 +163,8 @@ def _different_outputs(population: Population, references: Sequence[Population],
     """Names the first batch whose outputs or losses differ from the reference's; empty for none."""
     for part, training, size in _batches(problem):
         x, target = (tensor[:size] for tensor in problem.part(part))
-        found = _outputs(population, x, training)
-        expected = [output for reference in references for output in _outputs(reference, x, training)]
+        found = _outputs(population, x, training, problem.device)
+        expected = [output for reference in references for output in _outputs(reference, x, training, problem.device)]
         mode = "training" if training else "evaluation"
         where = f"in {mode} mode, on {size} examples of the {part} set,"
         for one, other in zip(found, expected, strict=True):
@@ -168,9 +176,9 @@ def _different_outputs(population: Population, references: Sequence[Population],
     return ""
 
 
-def _outputs(population: Population, x: Tensor, training: bool) -> list[Tensor]:
+def _outputs(population: Population, x: Tensor, training: bool, device: str) -> list[Tensor]:
     population.train(training)
-    with torch.no_grad(), seeds.seeded(0):
+    with torch.no_grad(), seeds.seeded(0, device):
         return list(population(x))
 
 

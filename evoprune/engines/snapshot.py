@@ -108,7 +108,8 @@ def restore(population: Population, problem: Problem, snapshots: Sequence[Snapsh
     population.mask_weights()  # a tied weight has a second name
     memory: dict[str, Any] = {key: [of[key] for _, of in restored] for key in restored[0][1]}
     first = snapshots[0].tensors
-    memory |= {name.removeprefix(_SHARED): tensor.clone() for name, tensor in first.items() if name.startswith(_SHARED)}
+    shared = {name.removeprefix(_SHARED): tensor for name, tensor in first.items() if name.startswith(_SHARED)}
+    memory |= {key: value.clone().to(_place(key, problem)) for key, value in shared.items()}
     return make_optimizer(population, problem, memory)
 
 
@@ -140,6 +141,12 @@ def _unpack(snapshot: Snapshot, mask: Mask, problem: Problem) -> tuple[dict[str,
             key, _, name = place.removeprefix(_WHOLE).partition("/")
             memory.setdefault(key, {})[name] = value.clone().to(problem.device)
     return state, memory
+
+
+def _place(key: str, problem: Problem) -> str:
+    """Returns the device of a number that all parameters share, as ``torch.optim.Optimizer.load_state_dict`` places it."""
+    options = problem.recipe.options
+    return "cpu" if key == "step" and not (options.get("capturable") or options.get("fused")) else problem.device
 
 
 def _pack(value: Tensor, layer: Tensor | None) -> Tensor:

@@ -33,6 +33,7 @@ from evoprune.masks.snapshot import Snapshot
 from evoprune.problem.metrics import column
 from evoprune.problem.problem import Problem
 from evoprune.seeds import noise
+from evoprune.training.determinism import deterministic
 from evoprune.training.history import Row, enter_costs, history_rows
 from evoprune.training.loop import Trained, train
 from evoprune.training.measure import Measured, measure
@@ -49,7 +50,7 @@ def evaluate_chunk(job: Job, masks: Chunk) -> list[Evaluation]:
         masks: The masks, trained together as far as the engine can.
     """
     evaluations: list[Evaluation] = []
-    with torch_threads(job.brief.threads):
+    with torch_threads(job.brief.threads), deterministic(job.problem.device, job.brief.deterministic):
         for group in split(masks, job.chunk):
             start = time.perf_counter()
             try:
@@ -131,7 +132,7 @@ def _measure_term(name: str, outcome: Outcome, job: Job) -> NDArray[np.float64]:
         return TERMS[name](outcome)
     expected = (outcome.population.size,)
     try:
-        with noise(job.brief.seed, job.brief.epochs):  # it may draw
+        with noise(job.brief.seed, job.brief.epochs, job.problem.device):  # it may draw
             values = np.asarray(call_term(job.terms[name], outcome), np.float64)
         if values.shape != expected:
             raise RunError(f"it returned values of shape {values.shape}; expected {expected}, a number for each mask")

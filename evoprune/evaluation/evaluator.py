@@ -78,7 +78,14 @@ class Evaluator:
         """Names of the terms that the objectives are made of."""
         return terms_of(self.objectives)
 
-    def resume(self, known: Mapping[str, Evaluation], divisors: Mapping[str, float], threads: int, engine: str) -> None:
+    def resume(
+        self,
+        known: Mapping[str, Evaluation],
+        divisors: Mapping[str, float],
+        threads: int,
+        engine: str,
+        deterministic: bool | None = None,
+    ) -> None:
         """Continues from the records of a run.
 
         Args:
@@ -86,9 +93,11 @@ class Evaluator:
             divisors: Divisors of the fitness; empty if it was not calibrated yet.
             threads: The run's threads.
             engine: The run's engine.
+            deterministic: Whether it trains by deterministic algorithms on a GPU; None keeps the choice.
         """
         self.known, self.divisors = dict(known), dict(divisors)
-        brief = replace(self.brief, threads=threads, engine=engine)
+        chosen = self.brief.deterministic if deterministic is None else deterministic
+        brief = replace(self.brief, threads=threads, engine=engine, deterministic=chosen)
         self.job = replace(self.job, brief=brief, own_engine=ENGINES.own.get(engine))
 
     def __call__(self, mask: Mask) -> tuple[float, ...]:

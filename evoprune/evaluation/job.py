@@ -39,6 +39,7 @@ class BriefTraining:
         evidence: Fraction of the survivors that :func:`evoprune.evaluation.evidence.take_evidence` names; 0 takes none.
         drop: How it ranks them: by ``absolute`` or ``relative`` movement, ``magnitude``, or ``random``.
         inherit: Take a snapshot at the end; a mask that has one continues from it, for so many epochs.
+        deterministic: Train on a GPU by deterministic algorithms; see :func:`evoprune.training.determinism.deterministic`.
     """
 
     epochs: int
@@ -50,6 +51,7 @@ class BriefTraining:
     evidence: float = 0.0
     drop: str = "absolute"
     inherit: bool = False
+    deterministic: bool = True
 
 
 @dataclass(eq=False)

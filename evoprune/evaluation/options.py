@@ -47,6 +47,8 @@ class EvaluatorOptions:
     """Survivors that masks should have; see :class:`evoprune.evaluation.survivors.SurvivorCheck`. None: any number."""
     inherit: bool = False
     """Take a snapshot of each trained network, from which its children continue."""
+    deterministic: bool = True
+    """On a GPU, train by deterministic algorithms."""
     repair: bool = False
     """Repair masks with another number before they are evaluated, with draws that depend on the mask alone."""
 
@@ -95,6 +97,7 @@ def make_job(
         evidence=options.evidence,
         drop=options.drop,
         inherit=options.inherit,
+        deterministic=options.deterministic,
     )
     return Job(problem, brief, own, ENGINES.own.get(options.engine))
 

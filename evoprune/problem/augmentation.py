@@ -134,7 +134,7 @@ def augment(augmentations: Sequence[Augmentation], seed: int, batch: Tensor) -> 
     Raises:
         InputError: One returns no tensor of as many examples of the same shape.
     """
-    with seeds.seeded(seed):
+    with seeds.seeded(seed, str(batch.device)):
         for change in augmentations:
             before, batch = batch, change(batch)
             if not isinstance(batch, Tensor) or batch.shape != before.shape:

@@ -166,9 +166,11 @@ def place(data_dir: str | os.PathLike[str] | None) -> Path | None:
 
 
 def _copied(data: Data) -> Data:
-    """Returns the data with copies of the tensors."""
+    """Returns the data with copies of the tensors, on the CPU."""
     parts = data.parts().items()
-    return data.with_parts({part: (x.clone() if isinstance(x, Tensor) else x, y.clone()) for part, (x, y) in parts})
+    return data.with_parts(
+        {part: (x.to("cpu", copy=True) if isinstance(x, Tensor) else x, y.to("cpu", copy=True)) for part, (x, y) in parts}
+    )
 
 
 def _load_digits(name: str, data_dir: object) -> tuple[Data, int | None]:

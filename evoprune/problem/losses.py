@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evoprune.errors import InputError
+from evoprune.errors import InputError, look_up
 from evoprune.problem.arrays import is_labels
 from evoprune.problem.data import Data, count_classes
+from evoprune.problem.network import describe
 from evoprune.problem.options import ProblemOptions
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -23,6 +25,19 @@ LOSSES: dict[str, Loss] = {
     "reconstruction": F.mse_loss,  # the target is the input
 }
 SQUARED = ("mse", "reconstruction")
+
+
+def choose_loss(given: str | Loss | None, targets: Tensor) -> tuple[str, Loss]:
+    """Returns name and function of the loss that a user gives; without one, the targets decide.
+
+    Raises:
+        InputError: An unknown name.
+    """
+    if given is None:
+        given = "cross-entropy" if is_labels(targets) else "mse"
+    if isinstance(given, str):
+        return given, look_up("loss", given, LOSSES)
+    return describe(given), given
 
 
 def with_options(name: str, loss: Loss, options: ProblemOptions, data: Data) -> Loss:
@@ -86,6 +101,15 @@ def losses_of(name: str, loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor
         squares = (outputs - targets).square()
         return squares.mean(1) if squares.ndim == 2 else squares.flatten(2).mean(2).mean(1)
     return torch.stack([loss(output, targets) for output in outputs])
+
+
+def on_device(loss: Loss, device: str) -> Loss:
+    """Returns a loss with its tensors, such as weights of classes, on a device: a copy, if it is a module with others."""
+    if not isinstance(loss, nn.Module):
+        return loss
+    place = torch.empty(0, device=device).device
+    tensors = [*loss.parameters(), *loss.buffers()]
+    return loss if all(tensor.device == place for tensor in tensors) else copy.deepcopy(loss).to(place)
 
 
 def chance_loss(name: str, target: Tensor, loss: Loss | None = None, outputs: int = 0) -> float | None:

@@ -228,7 +228,7 @@ def try_metrics(problem: Measurable) -> None:
         return
     x, y = problem.part("validation")
     x, y = x[:MEASURE_BATCH], y[:MEASURE_BATCH].cpu()
-    with torch.no_grad(), noise(0, 0):
+    with torch.no_grad(), noise(0, 0, str(x.device)):
         outputs = problem.network().eval()(x).cpu()
         for name, metric in problem.metrics.items():
             _require_kind(name, metric, problem.is_classification, outputs, y)

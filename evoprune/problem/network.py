@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import os
 import warnings
 from collections.abc import Mapping
 
@@ -31,7 +32,7 @@ def copied_module(model: nn.Module) -> nn.Module:
     """
     require_servable(model)
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model).to("cpu")  # for workers, which may have other GPUs
     except Exception as error:
         raise InputError(
             f"the model ({type(model).__name__}) cannot be copied: {type(error).__name__}: {error}. Expected a module of plain "
@@ -40,7 +41,7 @@ def copied_module(model: nn.Module) -> nn.Module:
 
 
 def initial_network(model: nn.Module | NamedModel, data: Data, options: ProblemOptions) -> nn.Module:
-    """Returns the network at W0, in training mode, on the device; W0 is not yet scaled for a density.
+    """Returns the network at W0, in training mode, on the CPU, so that W0 is the same for every device; not yet scaled.
 
     Args:
         model: A module, or an entry of the registry.
@@ -51,12 +52,12 @@ def initial_network(model: nn.Module | NamedModel, data: Data, options: ProblemO
         InputError: The model's function fails, or its network cannot be pruned faithfully.
     """
     seed = seeds.integer(options.seed if options.weights_seed is None else options.weights_seed, "weights")
-    with seeds.seeded(seed):
+    with seeds.seeded(seed, options.device):  # the model function may draw there
         network = copy.deepcopy(model) if isinstance(model, nn.Module) else _build(model, data, options)
-    network = network.to(getattr(torch, options.dtype))
+    network = network.to("cpu", getattr(torch, options.dtype))
     assert options.initialization is not None
     initialize(network, options.initialization, seed, list(prunable(network, options.exclude, options.include)))
-    return network.to(options.device).train()
+    return network.train()
 
 
 def _build(model: NamedModel, data: Data, options: ProblemOptions) -> nn.Module:
@@ -96,12 +97,17 @@ def warn_of_unprunable(shapes: Mapping[str, torch.Size]) -> None:
 
 
 def check_device(device: str) -> None:
-    """Checks that tensors can lie on a device.
+    """Checks that tensors can lie on a device, and prepares cuBLAS, which reads the environment when it is first used.
 
     Raises:
-        InputError: They cannot.
+        InputError: They cannot, or it is of a kind whose random numbers cannot be repeated here.
     """
     try:
+        kind = torch.device(device).type
+        if kind not in ("cpu", "cuda"):
+            raise RuntimeError(f"devices of the kind {kind} are not seeded")
+        if kind == "cuda":  # else products cannot be deterministic; a value of the user's stays
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"device {device!r} cannot be used here: {error}. Expected 'cpu', or 'cuda' with a GPU.") from error

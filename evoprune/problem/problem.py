@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from evoprune import seeds
-from evoprune.errors import InputError, look_up
+from evoprune.errors import InputError
 from evoprune.options import later_of, make, takes
-from evoprune.problem.arrays import is_labels
 from evoprune.problem.augmentation import Augmentation, augment, find_augmentations, own_or_names
 from evoprune.problem.augmentation import rehearse as rehearse_augmentation
 from evoprune.problem.code import identify_code, tensors_of
@@ -28,7 +27,7 @@ from evoprune.problem.draws import Draws, draw
 from evoprune.problem.examples import Examples
 from evoprune.problem.identity import Identified, digest_of, hash_of
 from evoprune.problem.load import load_for_problem, place
-from evoprune.problem.losses import LOSSES, Loss, chance_loss, losses_of, with_options
+from evoprune.problem.losses import LOSSES, Loss, chance_loss, choose_loss, losses_of, on_device, with_options
 from evoprune.problem.metrics import find_metrics, own_metrics, try_metrics
 from evoprune.problem.models import MODELS, NamedModel
 from evoprune.problem.network import check_device, copied_module, describe, initial_network, warn_of_unprunable
@@ -102,8 +101,8 @@ class Problem:
         self.recipe = recipe or Recipe()
         self._loaded = load_for_problem(given.data if named else data, given, entry.takes_floats)
         self.data = self._loaded.data
-        self.loss_name, self._loss = _choose_loss(entry.loss if loss is None else loss, self.data.train[1])
-        self._loss = with_options(self.loss_name, self._loss, given, self.data)
+        self.loss_name, self._own_loss = choose_loss(entry.loss if loss is None else loss, self.data.train[1])
+        self._loss = on_device(with_options(self.loss_name, self._own_loss, given, self.data), given.device)
         self.options = replace(
             given,
             model=MODELS.name_of(model) if isinstance(model, str) else describe(model),
@@ -122,6 +121,7 @@ class Problem:
         self.unprunable: dict[str, torch.Size] = unprunable(self._template, given.exclude, given.include)
         warn_of_unprunable(self.unprunable)
         self._scale_w0()
+        self._template.to(self.device)
         self.refusals: dict[str, str] = {}
         self.programs: dict[str, Any] = {}
         self.is_classification = rehearse(self, self._loaded.own or self.data)
@@ -256,7 +256,7 @@ class Problem:
         """Number of the network's outputs in the second dimension, over which labels are smoothed; 0 without smoothing."""
         if not self.options.label_smoothing:
             return 0
-        with seeds.seeded(0), torch.no_grad():
+        with seeds.seeded(0, self.device), torch.no_grad():
             return int(self.network().eval()(self.part("train")[0][:1]).shape[1])
 
     @property
@@ -296,7 +296,7 @@ class Problem:
         return {key: text for found in self._identify_code().values() for key, text in found.texts.items()}
 
     def _identify_code(self) -> dict[str, Identified]:
-        loss: Any = self.loss_name if self.loss_name in LOSSES else self._loss
+        loss: Any = self.loss_name if self.loss_name in LOSSES else self._own_loss
         if self.options.label_smoothing or self.options.class_weights is not None:
             loss = [loss, self.options.label_smoothing, self.options.class_weights]
         return identify_code(self._template, loss, self._own_code(), self.options)
@@ -362,7 +362,7 @@ class Problem:
         own = {
             "model": model,
             "data": self._loaded.own,
-            "loss": self._loss if self.loss_name not in LOSSES else None,
+            "loss": self._own_loss if self.loss_name not in LOSSES else None,
             "augment": self.augmentations or None,
             "recipe": self.recipe if self.recipe.own else None,
             "data_dir": self.options.data_dir,
@@ -382,14 +382,6 @@ class Problem:
         if density is not None:
             each = density if isinstance(density, Mapping) else dict.fromkeys(self.shapes, density)
             scale_for_density(self._template, dict(each))
-
-
-def _choose_loss(loss: str | Loss | None, targets: Tensor) -> tuple[str, Loss]:
-    if loss is None:
-        loss = "cross-entropy" if is_labels(targets) else "mse"
-    if isinstance(loss, str):
-        return loss, look_up("loss", loss, LOSSES)
-    return describe(loss), loss
 
 
 def _unpickle(config: Mapping[str, Any], own: Mapping[str, Any]) -> Problem:

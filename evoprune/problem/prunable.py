@@ -135,7 +135,7 @@ def uses(network: nn.Module, names: Sequence[str], x: Tensor) -> dict[str, float
     layers = {id(parameter) for module in modules for parameter in module.parameters(recurse=False)}
     others = {name for name, parameter in parameters.items() if id(parameter) not in layers}
     counter = _Counter({parameter.untyped_storage().data_ptr(): name for name, parameter in parameters.items()}, others)
-    with without_fast_path(), torch.no_grad(), seeds.seeded(0), counter:
+    with without_fast_path(), torch.no_grad(), seeds.seeded(0, str(x.device)), counter:
         network.eval()(x)
     found: dict[str, float] = {}
     for name in names:

@@ -63,7 +63,7 @@ def rehearse(problem: Rehearsed, given: Data) -> bool:
     for part in ("train", "validation", "test"):
         for x, target in _batches(problem, part):
             try:
-                with seeds.seeded(0), torch.set_grad_enabled(part == "train"):
+                with seeds.seeded(0, problem.options.device), torch.set_grad_enabled(part == "train"):
                     outputs = _require_tensor(in_precision(network.train(part == "train"), x, problem.recipe.precision))
                     is_classification = is_classification or (part == "train" and _has_classes(problem, outputs))
                     _check_labels(problem, outputs)
@@ -146,7 +146,7 @@ def _require_whole_state(problem: Rehearsed, network: nn.Module) -> None:
     network.eval()
     found = []
     for each in (network, network, again):
-        with seeds.seeded(0), torch.no_grad():
+        with seeds.seeded(0, problem.options.device), torch.no_grad():
             found.append(each(x))
     # a network with its own generator differs between two calls already
     if _alike(found[0], found[1]) and not _alike(found[1], found[2]):
@@ -177,7 +177,7 @@ def _require_repeatable(problem: Rehearsed) -> None:
 def _once(problem: Rehearsed, x: Tensor, target: Tensor, training: bool) -> dict[str, Tensor]:
     """Returns outputs, loss and, in training, gradients of a new network."""
     network = problem.network().train(training)
-    with seeds.seeded(0), torch.set_grad_enabled(training):
+    with seeds.seeded(0, problem.options.device), torch.set_grad_enabled(training):
         outputs = network(x)
         loss = problem.loss(outputs, target)
         found = {"outputs": outputs.detach(), "loss": loss.detach()}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from evoprune.problem.usercode import RECORDED
+from evoprune.training.determinism import deterministic, settings_now
 
 
 def environment(device: str | None, execution: Mapping[str, Any]) -> dict[str, Any]:
@@ -22,6 +23,10 @@ def environment(device: str | None, execution: Mapping[str, Any]) -> dict[str, A
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
+    settings: dict[str, Any] = {}
+    if device is not None and device != "cpu":
+        with deterministic(device, execution.get("deterministic", False)):
+            settings = {"gpu_settings": settings_now(device)}
     return {
         "python": platform.python_version(),
         "versions": versions,
@@ -30,6 +35,7 @@ def environment(device: str | None, execution: Mapping[str, Any]) -> dict[str, A
         "cores": os.cpu_count(),
         "device": torch.cuda.get_device_name() if device and device.startswith("cuda") else device,
         "threads": execution.get("threads"),
+        **settings,
         "git_commit": _git_commit(),
     }
 

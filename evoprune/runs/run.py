@@ -33,7 +33,7 @@ from evoprune.system.files import drop_torn_line, remove_made, remove_temporarie
 
 T = TypeVar("T")
 # Choices of its beginning that a resumed run keeps.
-KEPT = ("threads", "engine", "slots")
+KEPT = ("threads", "engine", "slots", "deterministic")
 
 
 @dataclass

@@ -57,6 +57,7 @@ class Worker:
 
     Attributes:
         host: The host.
+        device: Its GPU, which every process there sees alone; empty for no choice.
         name: Name of the process; no two have the same.
         process: The process, or its ssh; None before the first process and between two.
         started: The time at which it was started.
@@ -65,6 +66,7 @@ class Worker:
     """
 
     host: str
+    device: str = ""
     name: bytes = b""
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
@@ -81,7 +83,8 @@ class Launcher:
 
     def __post_init__(self) -> None:
         self.broker = Broker(self.options.listen, self.keys, self.options.attempts)
-        self.workers = [Worker(host) for host in self.options.hosts]
+        devices = self.options.devices or [""] * len(self.options.hosts)
+        self.workers = [Worker(*place) for place in zip(self.options.hosts, devices, strict=True)]
         self.script: subprocess.Popen[bytes] | None = None
         self.started, self.ping_at = 0, 0.0
         self.stopped_by: int | None = None
@@ -163,7 +166,7 @@ class Launcher:
     def _start(self, worker: Worker) -> None:
         worker.started = time.monotonic()
         worker.name = self._new_name(worker.host)
-        orders = self._orders(worker.name)
+        orders = replace(self._orders(worker.name), device=worker.device)
         if is_local(worker.host):
             worker.process = spawn([sys.executable, *PROCESS, orders.name], orders)
             return

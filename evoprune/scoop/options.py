@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evoprune.errors import InputError
+from evoprune.system.devices import check_devices
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Options:
         folder: Folder to work in.
         attempts: Number of workers that may end at a task before it is given up.
         quiet: Print errors only.
+        devices: The GPU of each worker, such as cuda:0, on its host; empty names where workers share one.
     """
 
     hosts: Sequence[str]
@@ -42,6 +44,7 @@ class Options:
     folder: str = "."
     attempts: int = 3
     quiet: bool = False
+    devices: Sequence[str] = ()
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:
@@ -77,11 +80,16 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--attempts", type=int, default=3, metavar="N", help="number of workers that may die at a task before "
                         "it is given up (default: 3); then its masks are evaluated alone, and those that are given up again "
                         "get the worst fitness")  # fmt: skip
+    parser.add_argument("--devices", nargs="+", default=[], metavar="DEVICE", help="GPUs such as cuda:0 cuda:1: on every host, "
+                        "each worker gets one, which it sees alone. Another option, such as -n, comes after them. Default: the "
+                        "workers of a host share its default GPU, if the problem's device is cuda")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="do not print at the end how many tasks each worker did")
     parser.add_argument("script", help="the script")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
     given = parser.parse_args(arguments)
     hosts = find_hosts(given.n, given.hosts, given.hostfile)
+    if given.devices and given.n is given.hosts is given.hostfile is None and len(hosts) > len(given.devices):
+        hosts = hosts[: len(given.devices)]  # not one for each core
     if given.attempts < 1:
         raise InputError(f"attempts is {given.attempts}; expected at least 1.")
     ssh = shlex.split(given.ssh)
@@ -100,7 +108,24 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         folder=str(Path(given.folder).absolute()),
         attempts=given.attempts,
         quiet=given.quiet,
+        devices=share_devices(given.devices, hosts),
     )
+
+
+def share_devices(devices: Sequence[str], hosts: Sequence[str]) -> list[str]:
+    """Returns the GPU of each worker: those of a host take them in turn.
+
+    Args:
+        devices: Names of the GPUs, the same on every host.
+        hosts: The host of each worker.
+
+    Raises:
+        InputError: A host has more workers than devices, or a name is none of a GPU.
+    """
+    machines = ["" if is_local(host) else host for host in hosts]  # this one has several names
+    for machine in dict.fromkeys(machines):
+        check_devices(devices, machines.count(machine))
+    return [devices[machines[:i].count(machine)] if devices else "" for i, machine in enumerate(machines)]
 
 
 def find_hosts(n: int | None, hosts: Sequence[str] | None = None, hostfile: str | None = None) -> list[str]:

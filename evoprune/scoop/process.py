@@ -17,8 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from evoprune.errors import InputError
 from evoprune.scoop.broker import Keys
 from evoprune.system import signals
+from evoprune.system.devices import sees
 from evoprune.system.libraries import ONE_THREAD
 
 
@@ -36,6 +38,7 @@ class Orders:
         workers: Number of workers.
         folder: Folder to work in.
         script: The script, and its arguments.
+        device: The GPU of this host that it sees alone; empty for no choice.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Orders:
     workers: int
     folder: str
     script: list[str]
+    device: str = ""
 
     def to_line(self) -> bytes:
         """Returns the orders as one line of JSON."""
@@ -81,7 +85,10 @@ def main() -> None:
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
     os.close(nowhere)
-    os.environ.update(ONE_THREAD)  # before torch is imported
+    try:
+        os.environ.update(ONE_THREAD | sees(orders.device))  # before torch is imported
+    except InputError as error:
+        sys.exit(f"error: {error}")
     sys.exit(run(orders))
 
 

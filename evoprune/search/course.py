@@ -32,8 +32,9 @@ from evoprune.search.session import Evaluating, Session
 from evoprune.search.toolbox import make_evaluator
 from evoprune.system.importing import require_main_guard
 from evoprune.training.cost import multiply_adds
+from evoprune.training.determinism import deterministic, require_deterministic
 from evoprune.workers.base import Workers
-from evoprune.workers.choose import choose_workers
+from evoprune.workers.choose import choose_workers, require_devices
 
 
 def run(name: str, method: Method, problem: Problem, given: Mapping[str, Any]) -> Result:
@@ -71,7 +72,10 @@ def carry_out(name: str, method: Method, problem: Problem, options: Any, executi
     require(method, problem, options)
     name = method.name_of(options) if hasattr(method, "name_of") else name
     course = _find_and_train if hasattr(method, "find") else _search_and_train
-    with _session(name, method, problem, seed, options, execution) as session:
+    with (
+        _session(name, method, problem, seed, options, execution) as session,
+        deterministic(problem.device, session.deterministic),
+    ):
         result = course(name, method, session, options)
         session.journal.save(result)
     return result
@@ -84,18 +88,23 @@ def _session(name: str, method: Method, problem: Problem, seed: int, options: An
     own = identify_own(method, options, problem)
     if hasattr(method, "find"):
         auto.resolve(execution.engine, problem, 0.0, 1)  # refuses an engine that cannot serve
-        recorded = {**execution.recorded(execution.engine), "workers": "serial"}
-        with open_journal(execution, name, settings, recorded).of(problem, own) as journal:
+        recorded = {**execution.recorded(execution.engine, problem.device), "workers": "serial"}
+        journal = open_journal(execution, name, settings, recorded)
+        require_deterministic(problem, journal.execution.get("deterministic", True))
+        with journal.of(problem, own):
             yield Session(problem, journal, seed, execution)
         return
     evaluator = prepare_evaluator(method, problem, seed, options, execution)
-    workers = choose_workers(execution.workers, execution.evaluation_timeout)
+    require_devices(execution.devices, problem.device)
+    workers = choose_workers(execution.workers, execution.evaluation_timeout, execution.devices)
     names = [objective.name for objective in evaluator.objectives]  # a fitness may be given as a function
     settings["fitness"] = names if isinstance(settings["fitness"], (list, tuple)) else names[0]
     settings["fitness_terms"] = list(evaluator.terms)
-    journal = open_journal(execution, name, settings, execution.recorded(evaluator.brief.engine))
+    journal = open_journal(execution, name, settings, execution.recorded(evaluator.brief.engine, problem.device))
+    require_deterministic(problem, journal.execution.get("deterministic", True))
     with journal.of(problem, {**evaluator.job.identify_terms(), **own}), closing(workers, execution.workers):
-        evaluator.resume({}, journal.divisors, journal.execution["threads"], journal.execution["engine"])
+        kept = journal.execution
+        evaluator.resume({}, journal.divisors, kept["threads"], kept["engine"], kept.get("deterministic"))
         yield Session(problem, journal, seed, execution, Evaluating(evaluator, workers))
 
 

@@ -29,6 +29,13 @@ class Execution:
     chunk)."""
     threads: int = 1
     """Threads of torch in every evaluating process. A resumed run keeps its own number."""
+    deterministic: bool = True
+    """On a GPU, train by deterministic algorithms of full precision (no TF32) alone, so that the same seed gives the same bits;
+    a network with an operation that has none is refused. Otherwise torch's settings stay as they are. A resumed run keeps its
+    own choice. No effect on the CPU."""
+    devices: tuple[str, ...] = ()
+    """GPUs of this machine, such as cuda:0 cuda:1, one for each process of pool:N or dask:N; each process sees its own alone.
+    For SCOOP they are an option of its launcher. None: all processes share the default GPU."""
     evaluation_timeout: float | None = field(default=None, metadata={"any_size": True})
     """Seconds that the evaluation of a mask may take. A mask that takes longer gets the worst fitness. This needs workers that
     can be ended: `python -m evoprune.scoop`, pool:N, or Dask. None: no limit."""
@@ -49,16 +56,21 @@ class Execution:
         check_sizes(self)
         if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1:
             raise InputError(f"threads is {self.threads!r}; expected a positive integer.")
+        object.__setattr__(self, "devices", (self.devices,) if isinstance(self.devices, str) else tuple(self.devices))
         if self.out is not None:
             object.__setattr__(self, "out", Path(self.out).absolute())  # the user's code may change the folder later
 
-    def recorded(self, engine: str) -> dict[str, Any]:
+    def recorded(self, engine: str, device: str = "cpu") -> dict[str, Any]:
         """Returns the values that a run records, as JSON values.
 
         Args:
             engine: Name of the engine that was chosen.
+            device: The device on which networks are trained; on the CPU the options for GPUs say nothing.
         """
+        of_gpus: dict[str, Any] = {} if device == "cpu" else {"deterministic": self.deterministic}
+        of_gpus |= {"devices": list(self.devices)} if self.devices else {}
         return {
+            **of_gpus,
             "workers": str(self.workers),
             "threads": self.threads,
             "evaluation_timeout": self.evaluation_timeout,

@@ -20,6 +20,7 @@ from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 from evoprune.runs.journal import Journal
 from evoprune.search.execution import Execution
+from evoprune.training.determinism import call_deterministically
 from evoprune.workers.base import Lost, Returned, Workers
 from evoprune.workers.policy import evaluate
 from evoprune.workers.policy import run as run_tasks
@@ -76,6 +77,11 @@ class Session:
     def threads(self) -> int:
         """Threads that torch uses: the run's own, if it is resumed."""
         return int(self.journal.execution.get("threads", self.execution.threads))
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether GPUs train by deterministic algorithms alone: the run's own choice, if it is resumed."""
+        return bool(self.journal.execution.get("deterministic", self.execution.deterministic))
 
     @property
     def order(self) -> int:
@@ -147,7 +153,8 @@ class Session:
         if workers is None or isinstance(workers, Serial):
             yield from ((i, function(*each)) for i, each in enumerate(arguments))
             return
-        for i, outcome in run_tasks(workers, function, arguments):
+        call = partial(call_deterministically, self.problem.device, self.deterministic, function)
+        for i, outcome in run_tasks(workers, call, arguments):
             if not isinstance(outcome, Returned):
                 reason = outcome.reason if isinstance(outcome, Lost) else outcome.traceback
                 raise RunError(f"a worker could not do a task: {reason}; the same command resumes.")

@@ -141,6 +141,7 @@ def make_evaluator(problem: Problem, options: Any, seed: int, execution: Executi
         epochs=options.fitness_epochs,
         engine=auto.resolve(execution.engine, problem, sparsity, given["chunk_size"]),
         threads=execution.threads,
+        deterministic=execution.deterministic,
         seed=seed,
         survivors=survivors_of(sparsity, problem.prunable_count),
         **further | given,

@@ -46,7 +46,7 @@ def dense_gradient(
     parameters = dict(network.named_parameters())
     weights = [parameters[name].requires_grad_() for name in problem.shapes]  # frozen ones may be pruned, too
     x, _ = problem.part("train")
-    with without_cudnn(network), noise(seed, draw):  # a user's module may draw even in evaluation mode
+    with without_cudnn(network), noise(seed, draw, problem.device):  # a user's module may draw even in evaluation mode
         x, target = problem.batch(next(batch_order(len(x), batch, seed, draw, x.device)))
         loss = problem.loss(network(x), target)
         gradients = torch.autograd.grad(loss, weights, materialize_grads=True)

@@ -132,7 +132,7 @@ class _Loop:
         population.train()
         rows = list(batch_order(len(x), batch, self._seed, epoch, x.device))
         every = steps if self._schedule is None else self._schedule.every or steps
-        with noise(self._seed, epoch):
+        with noise(self._seed, epoch, problem.device):
             done = 0
             while done < steps:
                 first = epoch * steps + done
@@ -165,7 +165,7 @@ class _Loop:
             self.costs[epoch, k] += dense_gradient_cost(problem)
             return population_gradient(problem, population, k, seed, draw=step)
 
-        with noise(seed, step):  # a user's schedule may draw
+        with noise(seed, step, problem.device):  # a user's schedule may draw
             masks = schedule.masks_after(Moment(problem, population, step // steps, step, seed, gradients))
         population.train()  # the schedule may have measured it
         if masks is not None:

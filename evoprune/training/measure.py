@@ -38,7 +38,7 @@ def measure(population: Population, problem: Problem, part: str) -> Measured:
     correct = torch.zeros_like(losses)
     kept: list[Tensor] = []
     population.train(False)
-    with torch.no_grad(), noise(0, 0):
+    with torch.no_grad(), noise(0, 0, problem.device):
         for start in range(0, len(x), MEASURE_BATCH):
             rows = slice(start, start + MEASURE_BATCH)
             outputs = population(x[rows])
@@ -50,7 +50,7 @@ def measure(population: Population, problem: Problem, part: str) -> Measured:
         metrics = measure_metrics(problem.metrics, torch.cat(kept, dim=1), target[:], finite) if kept else {}
     if not problem.is_classification:
         correct.fill_(torch.nan)
-    correct[~losses.isfinite()] = torch.nan  # the largest of several NaN is no prediction
+    correct.masked_fill_(~losses.isfinite(), torch.nan)  # the largest of several NaN is no prediction
     return Measured((losses / len(x)).cpu().numpy(), (correct / target.numel()).cpu().numpy(), metrics)
 
 

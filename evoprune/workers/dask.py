@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from distributed import Client, as_completed
@@ -13,6 +13,7 @@ from distributed.scheduler import KilledWorker
 
 from evoprune.errors import WorkersError
 from evoprune.evaluation.job import forget_all
+from evoprune.system.devices import check_devices, sees
 from evoprune.workers.base import Lost, Outcome, attempt, pack
 from evoprune.workers.dask_cluster import LOCAL, check_place, join_cluster, start_cluster, watching, workers_of
 
@@ -24,13 +25,17 @@ class DaskWorkers:
         where: ``dask:N`` for a cluster of N processes on this machine, which ends with this object, or a scheduler's address,
             ``tcp://host:port`` or, with the certificates of Dask's configuration (``distributed.comm.tls``), ``tls://host:port``.
         evaluation_timeout: Seconds that the evaluation of a mask may take; None for no limit.
+        devices: GPUs, such as cuda:0, one for each process of a local cluster, which sees it alone.
 
     Raises:
         InputError: ``where`` is none of these, or there are no certificates.
     """
 
-    def __init__(self, where: str, evaluation_timeout: float | None = None) -> None:
+    def __init__(self, where: str, evaluation_timeout: float | None = None, devices: Sequence[str] = ()) -> None:
         check_place(where)
+        if devices:
+            check_devices(devices, int(where.removeprefix(LOCAL)))
+        self._devices = [sees(device) for device in devices]
         self.where, self.evaluation_timeout = where, evaluation_timeout
         self._client: Client | None = None
         self._finished: as_completed | None = None
@@ -47,7 +52,7 @@ class DaskWorkers:
         """
         if self._client is None:
             if self.where.startswith(LOCAL):
-                self._client = start_cluster(self.where, self._resources)
+                self._client = start_cluster(self.where, self._resources, self._devices)
             else:
                 self._client = join_cluster(self.where, self.evaluation_timeout is not None, self._resources)
             self._finished = as_completed(loop=self._client.loop)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import logging
+import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 import dask
-from distributed import Client, LocalCluster, Security, Worker
+from distributed import Client, LocalCluster, Nanny, Security, Worker
 from distributed.client import FutureCancelledError
+from distributed.core import Status
 from distributed.deploy.spec import close_clusters
 from distributed.utils import LoopRunner
 from tqdm import tqdm
 
 from evoprune.errors import InputError
+from evoprune.system.devices import VISIBLE
 from evoprune.system.importing import require_importable_script
 from evoprune.system.libraries import ONE_THREAD
 from evoprune.system.signals import without_interrupts
@@ -46,12 +50,13 @@ LOCAL_CONFIG = {
 }
 
 
-def start_cluster(where: str, resources: contextlib.ExitStack) -> Client:
+def start_cluster(where: str, resources: contextlib.ExitStack, devices: Sequence[Mapping[str, str]] = ()) -> Client:
     """Starts a local cluster.
 
     Args:
         where: ``dask:N``.
         resources: Closed, it ends the cluster.
+        devices: For each process the environment variable by which it sees one GPU alone; none if all see the same.
 
     Returns:
         Its client.
@@ -70,6 +75,7 @@ def start_cluster(where: str, resources: contextlib.ExitStack) -> Client:
             n_workers=int(where.removeprefix(LOCAL)),
             loop=runner.loop,
             threads_per_worker=1,
+            **({"worker_class": OneDevice, "devices": list(devices), "turn": asyncio.Lock()} if devices else {}),
             host="127.0.0.1",
             # any free port, on which nothing is served; else it is 8787, which may be in use
             scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
@@ -153,6 +159,32 @@ def check_place(where: str) -> None:
             f"workers are {where!r}, but there are no certificates; expected them in Dask's configuration, such as "
             f"DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..._CLIENT__CERT and ..._CLIENT__KEY in the environment."
         )
+
+
+class OneDevice(Nanny):
+    """A nanny whose process sees one GPU alone from its start, since the script that it imports may start CUDA.
+
+    Args:
+        devices: For each process of the cluster, by its number, the environment variable.
+        turn: A lock of the cluster. Nannies set the environment of this process before they start theirs, all at a time.
+    """
+
+    def __init__(self, *arguments: Any, devices: Sequence[Mapping[str, str]], turn: asyncio.Lock, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.turn = turn
+        for environment in (self.pre_spawn_env, self.env):
+            environment.update(devices[int(str(self.name))])
+
+    async def instantiate(self) -> Status:
+        """Starts the process, in turn with the others."""
+        async with self.turn:
+            before = os.environ.get(VISIBLE)
+            try:
+                return await super().instantiate()
+            finally:
+                del os.environ[VISIBLE]
+                if before is not None:
+                    os.environ[VISIBLE] = before
 
 
 def dask_setup(worker: Worker) -> None:

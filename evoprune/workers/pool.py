@@ -6,13 +6,14 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from itertools import count
 from multiprocessing import connection
 from typing import Any
 
 from evoprune.errors import InputError, WorkersError
+from evoprune.system.devices import check_devices, sees
 from evoprune.system.importing import require_importable_script
 from evoprune.system.libraries import children_use_one_thread
 from evoprune.system.signals import without_interrupts
@@ -25,16 +26,19 @@ class Pool:
     Args:
         name: ``pool:N``, with N processes, which are started when they are first needed.
         evaluation_timeout: Seconds that the evaluation of a mask may take; None for no limit.
+        devices: GPUs, such as cuda:0, one for each process, which sees it alone; none if all see the same.
 
     Raises:
-        InputError: The name is not such a name.
+        InputError: The name is not such a name, or there are fewer devices than processes.
     """
 
-    def __init__(self, name: str, evaluation_timeout: float | None = None) -> None:
+    def __init__(self, name: str, evaluation_timeout: float | None = None, devices: Sequence[str] = ()) -> None:
         number = name.removeprefix("pool:")
         if not number.isdecimal() or int(number) < 1:
             raise InputError(f"workers are {name!r}; expected pool:N, with N processes, such as pool:2.")
         self.name, self.size, self.evaluation_timeout = name, int(number), evaluation_timeout
+        check_devices(devices, self.size)
+        self._devices = [sees(device) for device in devices]  # of processes that are still to be started
         self._tickets = count()
         self._tasks: deque[tuple[int, bytes]] = deque()
         self._free: list[_Process] = []
@@ -60,7 +64,7 @@ class Pool:
         if error is None:
             self._free.append(process)
             return ticket, done.result()
-        process.end()
+        self._end(process)
         if process.ready.exception() is not None:
             raise WorkersError(f"a process of {self.name} ended as it started; its message is above.")
         return ticket, Lost(f"the process that evaluated it ended: {error}")
@@ -72,29 +76,39 @@ class Pool:
     def close(self) -> None:
         """Ends the processes; when they are next needed, others are started."""
         for process in [*self._free, *(process for _, process in self._busy.values())]:
-            process.end()
+            self._end(process)
         for content in (self._tasks, self._free, self._busy):
             content.clear()
 
     def _give_out(self) -> None:
         while self._tasks and len(self._busy) < self.size:
-            process = self._free.pop() if self._free else _Process()
+            process = self._free.pop() if self._free else _Process(self._devices.pop(0) if self._devices else {})
             try:
                 future = process.executor.submit(attempt, self._tasks[0][1])
             except BrokenExecutor:  # it was killed while it was idle
-                process.end()
+                self._end(process)
             else:
                 self._busy[future] = self._tasks.popleft()[0], process
 
+    def _end(self, process: _Process) -> None:
+        process.end()
+        if process.device:
+            self._devices.append(process.device)  # for the one that takes its place
+
 
 class _Process:
-    """A process by itself, so that its end breaks the task of no other; ``ready`` is done when it has started."""
+    """A process by itself, so that its end breaks the task of no other; ``ready`` is done when it has started.
 
-    def __init__(self) -> None:
+    Args:
+        device: The environment variable by which it sees one GPU; empty for none.
+    """
+
+    def __init__(self, device: Mapping[str, str]) -> None:
         require_importable_script()
+        self.device = dict(device)
         self.executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
         before = multiprocessing.active_children()
-        with without_interrupts(), children_use_one_thread():  # Ctrl-C is for the main process
+        with without_interrupts(), children_use_one_thread(device):  # Ctrl-C is for the main process
             self.ready = self.executor.submit(os.getpid)
         self.process = next(child for child in multiprocessing.active_children() if child not in before)
 
