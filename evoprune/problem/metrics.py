@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from evoprune.errors import InputError, RunError, look_up
 from evoprune.problem.data import Inputs
-from evoprune.problem.recipe import MEASURE_BATCH, Recipe
+from evoprune.problem.examples import measure_batch
+from evoprune.problem.recipe import Recipe
 from evoprune.registry import Registry
 from evoprune.seeds import noise
 
@@ -227,7 +228,8 @@ def try_metrics(problem: Measurable) -> None:
     if not problem.metrics:
         return
     x, y = problem.part("validation")
-    x, y = x[:MEASURE_BATCH], y[:MEASURE_BATCH].cpu()
+    few = slice(measure_batch(x))
+    x, y = x[few], y[few].cpu()
     with torch.no_grad(), noise(0, 0, str(x.device)):
         outputs = problem.network().eval()(x).cpu()
         for name, metric in problem.metrics.items():

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evoprune.engines.population import Population
+from evoprune.problem.examples import measure_batch
 from evoprune.problem.metrics import measure_metrics
 from evoprune.problem.problem import Problem
-from evoprune.problem.recipe import MEASURE_BATCH
 from evoprune.seeds import noise
 
 
@@ -39,8 +39,9 @@ def measure(population: Population, problem: Problem, part: str) -> Measured:
     kept: list[Tensor] = []
     population.train(False)
     with torch.no_grad(), noise(0, 0, problem.device):
-        for start in range(0, len(x), MEASURE_BATCH):
-            rows = slice(start, start + MEASURE_BATCH)
+        batch = measure_batch(x)
+        for start in range(0, len(x), batch):
+            rows = slice(start, start + batch)
             outputs = population(x[rows])
             losses += problem.losses(outputs, target[rows]).double() * len(target[rows])
             if problem.is_classification:
