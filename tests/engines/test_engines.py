@@ -18,7 +18,7 @@ from evoprune.engines.registry import ENGINES
 from evoprune.engines.sparse.population import SparsePopulation
 from evoprune.evaluation.terms import BUILT_IN_TERMS, survivor_sums
 from evoprune.problem.models import MODELS
-from evoprune.problem.recipe import optimizers
+from evoprune.problem.optimizers import optimizers
 from evoprune.training.loop import train
 from evoprune.training.measure import measure
 
