@@ -160,7 +160,7 @@ def _located(data: Sequence[str], data_dir: Any) -> tuple[list[str], Any]:
 def _require_names(recipe: Mapping[str, Any]) -> None:
     """Checks that a recipe says by name what a table can say."""
     for name in ("schedule", "optimizer"):
-        if not isinstance(recipe[name], str):
+        if not isinstance(recipe.get(name, ""), str):
             raise InputError(
                 f"{name} is {describe(recipe[name])}; a comparison takes names: register it, "
                 f"ep.register.{'learning_rate' if name == 'schedule' else name}('mine', ...), and give 'mine'."

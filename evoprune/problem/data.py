@@ -275,4 +275,6 @@ def _pixel_statistics(images: Examples) -> tuple[Tensor, Tensor]:
     mean = (counts * bytes_).sum(1) / total
     variance = (counts * (bytes_ - mean[:, None]) ** 2).sum(1) / total
     shape = (channels, *[1] * (images.ndim - 2))
-    return mean.view(shape), variance.sqrt().view(shape)
+    std = variance.sqrt()
+    std[std == 0] = 1.0  # a channel of one value becomes zeros
+    return mean.view(shape), std.view(shape)

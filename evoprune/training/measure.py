@@ -47,8 +47,10 @@ def measure(population: Population, problem: Problem, part: str) -> Measured:
             if problem.is_classification:
                 correct += _count_correct(outputs, target[rows])
             kept += [outputs] if problem.metrics else []
-        finite = losses.isfinite().cpu().numpy()
-        metrics = measure_metrics(problem.metrics, torch.cat(kept, dim=1), target[:], finite) if kept else {}
+        metrics = {}
+        if kept:
+            finite = losses.isfinite().cpu().numpy()
+            metrics = measure_metrics(problem.metrics, torch.cat(kept, dim=1), target[:], finite)
     if not problem.is_classification:
         correct.fill_(torch.nan)
     correct.masked_fill_(~losses.isfinite(), torch.nan)  # the largest of several NaN is no prediction
