@@ -72,6 +72,10 @@ class Registry(Mapping[str, T], Generic[T]):
     def __repr__(self) -> str:
         return f"Registry({self.kind!r}: {', '.join(self)})"
 
+    def is_built_in(self, name: str) -> bool:
+        """Tells whether a name stands for the same thing in every process."""
+        return name in self._built_in or (name not in self and name.partition(":")[0] in self.families)
+
     @property
     def own(self) -> dict[str, T]:
         """The entries that users have added, by name."""

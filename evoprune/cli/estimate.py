@@ -54,7 +54,7 @@ def estimate(problem: Problem, method: Method, options: Any, engine: str) -> dic
     weights, width = problem.prunable_count, problem.w0.itemsize
     kept = weights if chosen != "sparse" else (1 - sparsity) * weights
     snapshots = _snapshots(problem, method, options)
-    data = sum(x.numel() * x.element_size() for part in ("train", "validation", "test") for x in problem.part(part))
+    data = sum(values.numel() * values.element_size() for pair in problem.data.parts().values() for values in pair)
     return {
         "engine": f"{chosen}, {together} masks at a time",
         "evaluations": f"{evaluations:,}",

@@ -52,8 +52,11 @@ def planned_cost(problem: Problem, comparison: Comparison, cell: Cell) -> Cost:
 
 
 def epochs_within(problem: Problem, comparison: Comparison, cell: Cell) -> int | None:
-    """Returns the most epochs with which search and training stay within the cell's budget; None if it does not fit."""
+    """Returns the most epochs with which search and training stay within the cell's budget.
+
+    None if it does not fit: a training has more epochs than its warm-up.
+    """
     assert cell.budget is not None
     cost = planned_cost(problem, comparison, cell)
     most = int(cell.budget / (1 - cell.sparsity)) + 1
-    return next((epochs for epochs in range(most, 0, -1) if cost(epochs) <= cell.budget), None)
+    return next((epochs for epochs in range(most, math.floor(problem.recipe.warmup), -1) if cost(epochs) <= cell.budget), None)

@@ -43,7 +43,8 @@ class Cell:
     def folder(self) -> str:
         """Name of its run folder."""
         budget = "" if self.budget is None else f"-budget{self.budget:g}"
-        return f"{self.method}-{self.data.replace(':', '-')}-{self.model}-{self.sparsity:g}-{self.seed}{budget}"
+        name = f"{self.method}-{self.data}-{self.model}-{self.sparsity:g}-{self.seed}{budget}"
+        return name.replace(":", "-")
 
     @property
     def base(self) -> str:

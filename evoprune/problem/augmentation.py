@@ -50,12 +50,6 @@ def crop(batch: Tensor, padding: int) -> Tensor:
     return padded.gather(-1, columns.expand(*padded.shape[:-1], width))
 
 
-def own_or_names(names: Sequence[str], augmentations: Sequence[Augmentation]) -> list[str | Augmentation]:
-    """Returns the functions that are the user's, and the names of the others."""
-    pairs = zip(names, augmentations, strict=True)
-    return [function if name.startswith("own.") or name in AUGMENTATIONS.own else name for name, function in pairs]
-
-
 def _require_images(name: str, batch: Tensor) -> None:
     if batch.ndim < 3:
         raise InputError(

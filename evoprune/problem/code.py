@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from evoprune.problem.augmentation import AUGMENTATIONS, Augmentation
 from evoprune.problem.identity import Identified, identify
+from evoprune.problem.metrics import Metric, own_metrics
 from evoprune.problem.network import global_hooks
 from evoprune.problem.options import ProblemOptions
+from evoprune.problem.recipe import Recipe
 
 
 def identify_code(network: nn.Module, loss: Any, own: Mapping[str, Any], options: ProblemOptions) -> dict[str, Identified]:
@@ -35,6 +38,25 @@ def identify_code(network: nn.Module, loss: Any, own: Mapping[str, Any], options
         "loss": identify("loss", loss, options.ignore),
         **further,
     }
+
+
+def own_code(
+    recipe: Recipe, metrics: Mapping[str, Metric], augmentations: Sequence[tuple[str, Augmentation]]
+) -> dict[str, Any]:
+    """Returns the things beside network and loss that are the user's and decide results, by the names that their digests have.
+
+    Args:
+        recipe: The recipe; its schedule and optimiser may be the user's.
+        metrics: The metrics by name; one counts if training stops by it.
+        augmentations: Names and functions.
+    """
+    found: dict[str, Any] = dict(recipe.own)
+    own, chosen = own_metrics(metrics), (recipe.stop_by or "").removeprefix("validation_")
+    if chosen in own:
+        found["metric"] = own[chosen]
+    if augmentations:
+        found["augment"] = [name if AUGMENTATIONS.is_built_in(name) else function for name, function in augmentations]
+    return found
 
 
 def tensors_of(network: nn.Module) -> list[tuple[str, Tensor]]:

@@ -46,13 +46,20 @@ class Items:
     def __len__(self) -> int:
         return int(self.shape[0])
 
-    def read(self, rows: Tensor) -> Tensor:
-        """Returns the inputs of some rows."""
+    def read(self, rows: Tensor, draw: int | None = None) -> Tensor:
+        """Returns the inputs of some rows.
+
+        Args:
+            rows: Their numbers [b].
+            draw: Seeds all that the data set draws; None: the first row, so that no other draw matters.
+        """
         found = torch.empty(len(rows), *self.shape[1:], dtype=self.dtype)
-        for place, row in enumerate(rows.tolist()):
-            x, _ = _pair(self.dataset, row, self.columns)
-            _require_same(x, self.shape[1:], self.dtype, row)
-            found[place] = x
+        numbers = rows.tolist()
+        with seeds.seeded(draw if draw is not None else sum(numbers[:1])):
+            for place, row in enumerate(numbers):
+                x, _ = _pair(self.dataset, row, self.columns)
+                _require_same(x, self.shape[1:], self.dtype, row)
+                found[place] = x
         return found
 
     def identity(self) -> str:

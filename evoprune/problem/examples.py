@@ -76,19 +76,22 @@ class Examples:
         """Tells whether batches are complex."""
         return self.dtype.is_complex
 
-    def index_select(self, dim: int, rows: Tensor, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def index_select(
+        self, dim: int, rows: Tensor, change: Callable[[Tensor], Tensor] | None = None, draw: int | None = None
+    ) -> Tensor:
         """Returns the examples of some rows.
 
         Args:
             dim: 0, as of a tensor's method.
             rows: Their numbers [b].
             change: Changes the batch as it is stored, before it is normalised.
+            draw: Seeds the reading of items that draw.
 
         Raises:
             InputError: A value is NaN or infinite.
         """
         assert dim == 0
-        raw = self.raw(rows).to(self.device)
+        raw = self.raw(rows, draw).to(self.device)
         found = raw if change is None else change(raw)
         if self.mean is not None and self.std is not None:
             found = found.float().sub(self.mean).div_(self.std)
@@ -100,12 +103,17 @@ class Examples:
     def __getitem__(self, key: slice | Tensor) -> Tensor:
         return self.index_select(0, torch.arange(len(self))[key] if isinstance(key, slice) else key)
 
-    def raw(self, rows: Tensor) -> Tensor:
-        """Returns the examples of some rows as they are stored, copied into memory."""
+    def raw(self, rows: Tensor, draw: int | None = None) -> Tensor:
+        """Returns the examples of some rows as they are stored, copied into memory; see :meth:`index_select`."""
         rows = rows if self.rows is None else self.rows[rows.cpu()]
         if isinstance(self.store, Tensor):
             return self.store.index_select(0, rows.to(self.store.device))
-        return self.store.read(rows.cpu())
+        return self.store.read(rows.cpu(), draw) if isinstance(self.store, Items) else self.store.read(rows.cpu())
+
+    @property
+    def is_drawn(self) -> bool:
+        """Tells whether reading draws."""
+        return isinstance(self.store, Items)
 
     def take(self, rows: Tensor) -> Examples:
         """Returns some of the examples, which are not read."""

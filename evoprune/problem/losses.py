@@ -84,6 +84,25 @@ def _class_weights(weights: str | tuple[float, ...], data: Data) -> Tensor:
     return targets.numel() / (classes * counts)
 
 
+def weight_of(loss: Loss, targets: Tensor) -> Tensor | int:
+    """Returns the weight of a batch in the mean over several: the divisor of the batch's mean loss.
+
+    Cross-entropy with weights of classes divides by the sum of its labels' weights, and other losses by the number of examples.
+
+    Args:
+        loss: The loss.
+        targets: The batch's targets [n, ...].
+    """
+    weights: Tensor | None = None
+    if isinstance(loss, functools.partial) and loss.func is F.cross_entropy:
+        weights = loss.keywords.get("weight") if set(loss.keywords) <= {"weight", "label_smoothing"} else None
+    elif type(loss) is nn.CrossEntropyLoss and loss.reduction == "mean":
+        weights = loss.weight
+    if weights is None or not is_labels(targets) or not bool((targets >= 0).all()):
+        return len(targets)
+    return weights[targets].double().sum()
+
+
 def losses_of(name: str, loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:
     """Returns the mean loss [K] of outputs [K, batch, ...] against one target [batch, ...].
 

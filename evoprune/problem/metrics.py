@@ -229,7 +229,8 @@ def try_metrics(problem: Measurable) -> None:
         return
     x, y = problem.part("validation")
     few = slice(measure_batch(x))
-    x, y = x[few], y[few].cpu()
+    inputs = x[few]
+    x, y = inputs, (inputs if y is x else y[few]).cpu()
     with torch.no_grad(), noise(0, 0, str(x.device)):
         outputs = problem.network().eval()(x).cpu()
         for name, metric in problem.metrics.items():

@@ -19,22 +19,22 @@ from torch import Tensor, nn
 from evoprune import seeds
 from evoprune.errors import InputError
 from evoprune.options import later_of, make, takes
-from evoprune.problem.augmentation import Augmentation, augment, find_augmentations, own_or_names
+from evoprune.problem.augmentation import Augmentation, augment, find_augmentations
 from evoprune.problem.augmentation import rehearse as rehearse_augmentation
-from evoprune.problem.code import identify_code, tensors_of
+from evoprune.problem.code import identify_code, own_code, tensors_of
 from evoprune.problem.data import Data, Inputs
 from evoprune.problem.draws import Draws, draw
 from evoprune.problem.examples import Examples
 from evoprune.problem.identity import Identified, digest_of, hash_of
 from evoprune.problem.load import load_for_problem, place
 from evoprune.problem.losses import LOSSES, Loss, chance_loss, choose_loss, losses_of, on_device, with_options
-from evoprune.problem.metrics import find_metrics, own_metrics, try_metrics
+from evoprune.problem.metrics import find_metrics, own_metrics, stopping_of, try_metrics
 from evoprune.problem.models import MODELS, NamedModel
 from evoprune.problem.network import check_device, copied_module, describe, initial_network, warn_of_unprunable
 from evoprune.problem.options import ProblemOptions
 from evoprune.problem.prunable import prunable, unprunable, uses
 from evoprune.problem.recipe import Recipe
-from evoprune.problem.rehearsal import rehearse
+from evoprune.problem.rehearsal import rehearse, rehearse_recipe
 from evoprune.problem.weights import scale_for_density
 from evoprune.system.forks import settle
 
@@ -192,9 +192,15 @@ class Problem:
         return problem
 
     def with_recipe(self, recipe: Recipe) -> Problem:
-        """Returns this problem with another recipe; data, split and W0 are shared."""
+        """Returns this problem with another recipe; data, split and W0 are shared.
+
+        Raises:
+            InputError: The recipe does not suit the problem.
+        """
         twin: Problem = object.__new__(Problem)
         twin.__dict__.update(self.__dict__, recipe=recipe, refusals={}, programs={})
+        rehearse_recipe(twin)
+        stopping_of(twin)
         return twin
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -215,17 +221,23 @@ class Problem:
         x, y = self.data.parts()[name]
         return (x, x) if self.loss_name == "reconstruction" else (x, y)
 
+    @property
+    def is_drawn(self) -> bool:
+        """Whether training batches are drawn anew each time: augmented, or read from a data set that draws."""
+        x = self.data.train[0]
+        return bool(self.augmentations) or (isinstance(x, Examples) and x.is_drawn)
+
     def batch(self, rows: Tensor, draw: int | None = None) -> tuple[Tensor, Tensor]:
         """Returns training examples, and the targets that outputs are compared with.
 
         Args:
             rows: Their numbers [b].
-            draw: Seeds the augmentation; None returns the examples as they are.
+            draw: Seeds the augmentation, and the reading of a data set that draws; None returns the examples as they are.
         """
         x, y = self.data.train
         change = None if draw is None or not self.augmentations else functools.partial(augment, self.augmentations, draw)
         if isinstance(x, Examples):
-            found = x.index_select(0, rows, change)
+            found = x.index_select(0, rows, change, draw)
         else:
             found = x.index_select(0, rows) if change is None else change(x.index_select(0, rows))
         return found, found if self.loss_name == "reconstruction" else y.index_select(0, rows)
@@ -299,17 +311,8 @@ class Problem:
         loss: Any = self.loss_name if self.loss_name in LOSSES else self._own_loss
         if self.options.label_smoothing or self.options.class_weights is not None:
             loss = [loss, self.options.label_smoothing, self.options.class_weights]
-        return identify_code(self._template, loss, self._own_code(), self.options)
-
-    def _own_code(self) -> dict[str, Any]:
-        """Returns the user's own things beside network and loss, by the names that their digests have."""
-        found: dict[str, Any] = dict(self.recipe.own)
-        metrics, chosen = own_metrics(self.metrics), (self.recipe.stop_by or "").removeprefix("validation_")
-        if chosen in metrics:
-            found["metric"] = metrics[chosen]
-        if self.augmentations:
-            found["augment"] = own_or_names(self.options.augment, self.augmentations)
-        return found
+        own = own_code(self.recipe, self.metrics, list(zip(self.options.augment, self.augmentations, strict=True)))
+        return identify_code(self._template, loss, own, self.options)
 
     @cached_property
     def _weights_digest(self) -> str:

@@ -57,8 +57,7 @@ def rehearse(problem: Rehearsed, given: Data) -> bool:
         InputError: Two of them do not fit together.
     """
     _check_values(problem, given)
-    if problem.recipe.precision != "full" and problem.dtype != torch.float32:
-        raise InputError(f"precision is 'bf16' and dtype {problem.options.dtype!r}; expected dtype='float32' with it.")
+    _require_precision(problem)
     network = problem.network()
     is_classification = False
     for part in ("train", "validation", "test"):
@@ -88,6 +87,24 @@ def rehearse(problem: Rehearsed, given: Data) -> bool:
     _require_whole_state(problem, network)
     _require_repeatable(problem)
     return is_classification
+
+
+def rehearse_recipe(problem: Rehearsed) -> None:
+    """Tries a step of the recipe's optimiser, with gradients of zero, and checks that the recipe suits the problem.
+
+    Raises:
+        InputError: It does not.
+    """
+    _require_precision(problem)
+    network = problem.network()
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    _step(problem, network)
+
+
+def _require_precision(problem: Rehearsed) -> None:
+    if problem.recipe.precision != "full" and problem.dtype != torch.float32:
+        raise InputError(f"precision is 'bf16' and dtype {problem.options.dtype!r}; expected dtype='float32' with it.")
 
 
 def _step(problem: Rehearsed, network: nn.Module) -> None:
@@ -218,7 +235,8 @@ def _batches(problem: Rehearsed, part: str) -> Iterator[tuple[Tensor, Tensor]]:
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(x))) if part == "train" else torch.arange(len(x))
     for size in sorted(sizes):
         rows = order[:size].to(x.device)
-        yield x.index_select(0, rows), target.index_select(0, rows)
+        inputs = x.index_select(0, rows)
+        yield inputs, inputs if target is x else target.index_select(0, rows)
 
 
 def _loss(problem: Rehearsed, part: str, outputs: Tensor, target: Tensor) -> Tensor:

@@ -138,7 +138,7 @@ class _Loop:
                 first = epoch * steps + done
                 until = min(steps, done + every - first % every)
                 rates = [problem.recipe.learning_rate(epoch * steps + step, steps) for step in range(done, until)]
-                draws = augmentation_seeds(self._seed, epoch, done, until) if problem.augmentations else None
+                draws = augmentation_seeds(self._seed, epoch, done, until) if problem.is_drawn else None
                 stint = Stint(rows[done:until], rates, draws)
                 losses += train_steps(population, problem, stint, self.optimizer, self.gradients)
                 done = until

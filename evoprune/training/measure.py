@@ -11,6 +11,7 @@ from torch import Tensor
 
 from evoprune.engines.population import Population
 from evoprune.problem.examples import measure_batch
+from evoprune.problem.losses import weight_of
 from evoprune.problem.metrics import measure_metrics
 from evoprune.problem.problem import Problem
 from evoprune.seeds import noise
@@ -37,15 +38,19 @@ def measure(population: Population, problem: Problem, part: str) -> Measured:
     losses = torch.zeros(population.size, dtype=torch.float64, device=x.device)
     correct = torch.zeros_like(losses)
     kept: list[Tensor] = []
+    total: Tensor | int = 0
     population.train(False)
     with torch.no_grad(), noise(0, 0, problem.device):
         batch = measure_batch(x)
         for start in range(0, len(x), batch):
             rows = slice(start, start + batch)
-            outputs = population(x[rows])
-            losses += problem.losses(outputs, target[rows]).double() * len(target[rows])
+            inputs = x[rows]
+            wanted = inputs if target is x else target[rows]  # the same, also where reading draws
+            outputs, weight = population(inputs), weight_of(problem.loss_function, wanted)
+            losses += problem.losses(outputs, wanted).double() * weight
+            total = total + weight
             if problem.is_classification:
-                correct += _count_correct(outputs, target[rows])
+                correct += _count_correct(outputs, wanted)
             kept += [outputs] if problem.metrics else []
         metrics = {}
         if kept:
@@ -54,7 +59,7 @@ def measure(population: Population, problem: Problem, part: str) -> Measured:
     if not problem.is_classification:
         correct.fill_(torch.nan)
     correct.masked_fill_(~losses.isfinite(), torch.nan)  # the largest of several NaN is no prediction
-    return Measured((losses / len(x)).cpu().numpy(), (correct / target.numel()).cpu().numpy(), metrics)
+    return Measured((losses / total).cpu().numpy(), (correct / target.numel()).cpu().numpy(), metrics)
 
 
 def _count_correct(outputs: Tensor, target: Tensor) -> Tensor:

@@ -339,3 +339,11 @@ def test_python_and_the_command_line_compare_alike(tmp_path: Path) -> None:
     assert sorted(row["method"] for row in read(tmp_path / "run" / "cells.csv")) == ["erk", "random"]
     with pytest.raises(ep.InputError, match="Did you mean 'methods'"):
         ep.compare(method=("erk",))
+
+
+def test_a_method_whose_warm_up_fills_the_budget_does_not_fit() -> None:
+    problem = ep.Problem("mlp", "digits", ep.Recipe(epochs=9, warmup=2.5), widths=(4,))
+    within = cell("erk", sparsity=0.5, budget=2.0)
+    assert epochs_within(problem, COMPARISON, within) == 4  # at half the density
+    assert epochs_within(problem.with_recipe(ep.Recipe(epochs=9, warmup=3.5)), COMPARISON, within) == 4
+    assert epochs_within(problem.with_recipe(ep.Recipe(epochs=9, warmup=4)), COMPARISON, within) is None

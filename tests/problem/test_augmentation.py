@@ -171,3 +171,15 @@ def test_images_are_needed():
     data = Data(train=(torch.rand(40, 5), torch.arange(40) % 2))
     with pytest.raises(InputError, match="expected images"):
         problem_of(data)
+
+
+def test_a_registered_augmentation_has_the_same_hash_where_it_is_not_registered(data):
+    try:
+        ep.register.augmentation("negative", lambda batch: 255 - batch)
+        problem = problem_of(data, ("negative", "crop:1"))
+        packed, before = cloudpickle.dumps(problem), problem.hash
+    finally:
+        AUGMENTATIONS.forget("negative")
+    twin = pickle.loads(packed)
+    assert twin.hash == before
+    assert twin.config() == problem.config()

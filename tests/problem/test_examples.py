@@ -12,11 +12,16 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 import evoprune as ep
 from evoprune.baselines.registry import BASELINES
+from evoprune.engines.check import require
+from evoprune.engines.registry import ENGINES
 from evoprune.errors import InputError, RunError
+from evoprune.masks.mask import Mask
 from evoprune.problem import data as data_module
 from evoprune.problem import datasets
 from evoprune.problem.data import Data
 from evoprune.problem.examples import Examples
+from evoprune.training.loop import train
+from evoprune.training.measure import measure
 
 N = 60
 
@@ -297,3 +302,46 @@ def test_an_autoencoder_reconstructs_inputs_that_are_read_batch_by_batch(tmp_pat
         ep.k_starts(lazy, k=1, sparsity=0.5).summary["test_loss"] == ep.k_starts(plain, k=1, sparsity=0.5).summary["test_loss"]
     )
     assert lazy.chance_loss == plain.chance_loss
+
+
+class Noisy(Dataset):
+    """Draws for the second class alone, whose examples are not the first."""
+
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, row):
+        x = torch.from_numpy(self.x[row])
+        return (x + torch.rand(()) if self.y[row] else x), int(self.y[row])
+
+
+def noisy_problem():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(120, 12)).astype(np.float32), np.arange(120) % 8 == 7
+    network = torch.nn.Sequential(torch.nn.Linear(12, 8), torch.nn.ReLU(), torch.nn.Dropout(0.3), torch.nn.Linear(8, 2))
+    return ep.Problem(network, Data(train=Noisy(x, y.astype(int)), identity="noisy"), ep.Recipe(epochs=1, batch_size=8))
+
+
+def test_a_data_set_that_draws_has_the_same_bits_in_any_company_and_on_any_engine():
+    problem = noisy_problem()
+    masks = [ep.random_mask(problem.shapes, 0.5, np.random.default_rng(i)) for i in range(4)]
+    states = {}
+    for engine, together in (("module", masks[:1]), ("sparse", masks[:1]), ("sparse", masks), ("stacked", masks)):
+        population = require(engine, problem).build(problem, together)
+        train(population, problem, 1, seed=3)
+        states[engine, len(together)] = population.state(0)["0.weight"]
+    assert torch.equal(states["sparse", 1], states["sparse", 4])
+    torch.testing.assert_close(states["sparse", 1], states["module", 1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(states["stacked", 4], states["module", 1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_reconstruction_is_measured_against_the_input_that_was_read():
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    data = Data(train=Noisy(x, np.ones(60, int)), identity="noisy")
+    problem = ep.Problem(torch.nn.Linear(3, 3), data, ep.Recipe(epochs=1), loss="reconstruction", initialization="given")
+    population = ENGINES["module"].build(problem, [Mask(np.ones(9, bool), problem.shapes)])
+    population.load([{"weight": torch.eye(3), "bias": torch.zeros(3)}])
+    assert measure(population, problem, "validation").loss.tolist() == [0.0]

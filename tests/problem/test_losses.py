@@ -129,3 +129,20 @@ def test_soft_labels_train_alike_on_every_engine_and_have_no_accuracy(engine: st
     found = measure(ENGINES[engine].build(problem, group(engine, masks)), problem, "validation")
     assert np.isnan(found.accuracy).all() and all(math.isfinite(loss) for loss in found.loss)
     assert problem.chance_loss is None
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_weighted_losses_are_the_weighted_mean_of_the_part_in_any_order_and_batches(own: bool) -> None:
+    rng = np.random.default_rng(0)
+    y = np.sort(rng.choice(3, 2500, p=[0.7, 0.2, 0.1]))  # a batch of 1000 has one class or two
+    x = rng.normal(size=(2500, 4)).astype(np.float32) + y[:, None]
+    weights = torch.tensor([0.5, 2.0, 3.0])
+    options: dict[str, Any] = {"class_weights": (0.5, 2.0, 3.0)}
+    if own:
+        options = {"loss": torch.nn.CrossEntropyLoss(weight=weights)}
+    problem = ep.Problem("mlp", ep.Data(train=(x, y), test=(x, y)), ep.Recipe(epochs=1), widths=(4,), **options)
+    population = ENGINES["module"].build(problem, full_masks(problem, 1))
+    found = measure(population, problem, "test").loss
+    with torch.no_grad():
+        expected = F.cross_entropy(population(torch.from_numpy(x))[0], torch.from_numpy(y), weight=weights)
+    assert found == pytest.approx([float(expected)], rel=1e-5)

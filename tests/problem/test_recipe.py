@@ -277,3 +277,11 @@ def test_a_registered_schedule_keeps_its_name_where_nobody_registered_it() -> No
 def test_a_comparison_takes_names() -> None:
     with pytest.raises(InputError, match=r"schedule is falling.*a comparison takes names: register it, ep.register.learning"):
         ep.compare(methods=("erk",), schedule=falling(2))
+
+
+def test_another_recipe_has_to_suit_the_problem() -> None:
+    problem = ep.Problem("mlp", "digits", widths=(4,), dtype="float64")
+    with pytest.raises(InputError, match="precision is 'bf16' and dtype 'float64'"):
+        problem.with_recipe(ep.Recipe(precision="bf16"))
+    with pytest.raises(InputError, match="unknown stop_by 'validation_nope'"):
+        problem.with_recipe(ep.Recipe(stop_patience=2, stop_by="validation_nope"))

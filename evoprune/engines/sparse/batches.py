@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ def steps_at_once(network: Network, problem: Problem, work: float) -> int:
     """
     batch, x = problem.recipe.batch_size, problem.part("train")[0]
     noise = batch * network.program.noise_places * 8
-    copied = batch * x[:1].numel() * 8 if problem.augmentations or not isinstance(x, Tensor) else 0
+    copied = batch * math.prod(x.shape[1:]) * 8 if problem.augmentations or not isinstance(x, Tensor) else 0
     most = [WORK // (work + 1), NOISE // noise if noise else np.inf, COPIES // copied if copied else np.inf]
     return int(np.clip(min(most), 1, 10_000))
 
