@@ -87,20 +87,21 @@ def _class_weights(weights: str | tuple[float, ...], data: Data) -> Tensor:
 def weight_of(loss: Loss, targets: Tensor) -> Tensor | int:
     """Returns the weight of a batch in the mean over several: the divisor of the batch's mean loss.
 
-    Cross-entropy with weights of classes divides by the sum of its labels' weights, and other losses by the number of examples.
+    Cross-entropy divides by the sum of its labels' weights, without those that it ignores. Other losses divide by the number of
+    examples.
 
     Args:
         loss: The loss.
         targets: The batch's targets [n, ...].
     """
-    weights: Tensor | None = None
-    if isinstance(loss, functools.partial) and loss.func is F.cross_entropy:
-        weights = loss.keywords.get("weight") if set(loss.keywords) <= {"weight", "label_smoothing"} else None
-    elif type(loss) is nn.CrossEntropyLoss and loss.reduction == "mean":
-        weights = loss.weight
-    if weights is None or not is_labels(targets) or not bool((targets >= 0).all()):
+    if isinstance(loss, functools.partial) and loss.func is F.cross_entropy and is_labels(targets):
+        weights, ignored = loss.keywords.get("weight"), loss.keywords.get("ignore_index", -100)
+    elif type(loss) is nn.CrossEntropyLoss and loss.reduction == "mean" and is_labels(targets):
+        weights, ignored = loss.weight, loss.ignore_index
+    else:
         return len(targets)
-    return weights[targets].double().sum()
+    counted: Tensor = targets != ignored
+    return counted.sum() if weights is None else (weights[targets.clamp(min=0)] * counted).double().sum()
 
 
 def losses_of(name: str, loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor:

@@ -135,7 +135,7 @@ def test_soft_labels_train_alike_on_every_engine_and_have_no_accuracy(engine: st
 def test_weighted_losses_are_the_weighted_mean_of_the_part_in_any_order_and_batches(own: bool) -> None:
     rng = np.random.default_rng(0)
     y = np.sort(rng.choice(3, 2500, p=[0.7, 0.2, 0.1]))  # a batch of 1000 has one class or two
-    x = rng.normal(size=(2500, 4)).astype(np.float32) + y[:, None]
+    x = rng.normal(size=(2500, 4)).astype(np.float32) + y[:, None].astype(np.float32)
     weights = torch.tensor([0.5, 2.0, 3.0])
     options: dict[str, Any] = {"class_weights": (0.5, 2.0, 3.0)}
     if own:
