@@ -107,6 +107,14 @@ def test_bytes_are_normalised_by_channel_batch_by_batch_as_all_at_once(images, m
     assert torch.equal(data.test[0][2:4], data.test[0][:][2:4])
 
 
+def test_a_channel_of_one_value_becomes_zeros(images):
+    x = images[0].copy()
+    x[:, 1] = 77
+    normalised = problem_of(Data(train=(x, images[1]), white=255)).data.train[0]
+    assert not normalised[:, 1].any()
+    assert normalised[:, [0, 2]].any()
+
+
 def test_few_bytes_become_floats_of_the_same_bits(images, monkeypatch):
     data = Data(train=images, white=255)
     few = problem_of(data)
