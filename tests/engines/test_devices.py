@@ -189,6 +189,6 @@ def test_every_method_finds_the_same_mask(here: ep.Problem, there: ep.Problem, m
         options |= {"first_sparsity": 0.3}
     if name in ("combine", "dissipate"):
         options |= {"dissipate_epochs": 1}
-    found = [prune(problem, name, **options) for problem in (here, there)]
+    found = [prune(problem, name, engine="module", **options) for problem in (here, there)]
     assert found[0].mask == found[1].mask
     assert found[0].summary["test_loss"] == found[1].summary["test_loss"]
