@@ -25,8 +25,8 @@ Inputs: TypeAlias = Tensor | Examples
 Pair: TypeAlias = tuple[Inputs, Tensor]
 
 PARTS = ("train", "validation", "test")
-# Bytes of all inputs as floats up to which they are kept as floats.
-MOST_IN_MEMORY = 1 << 28
+# Values of all inputs up to which they are kept as floats: MNIST has 55 million, CIFAR-10 184.
+MOST_IN_MEMORY = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +77,8 @@ class Data:
         encoded, classes = encode(targets, self.classes)
         pairs = {part: (x, encoded[part]) for part, x in inputs.items()}
         _require_fitting(pairs)
+        if self.white is not None:
+            _require_bytes(self.white, pairs)
         for name, value in {**pairs, "classes": classes}.items():
             object.__setattr__(self, name, value)
 
@@ -151,13 +153,14 @@ def prepare(
     assert isinstance(images, Examples)
     mean, std = _pixel_statistics(images) if normalize else (torch.zeros(()), torch.tensor(float(white)))
     parts = data.parts().items()
-    return data.with_parts({part: (x.normalised(mean, std), y) for part, (x, y) in parts if isinstance(x, Examples)})
+    normalised = {part: (x.normalised(mean, std), y) for part, (x, y) in parts if isinstance(x, Examples)}
+    return replace(data, white=None).with_parts(normalised)
 
 
 def in_memory(data: Data, most: int) -> Data:
-    """Returns the data with all inputs read, if they take at most so many bytes then: floats train faster than bytes do."""
+    """Returns the data with all inputs read, if they are at most so many values: floats train faster than bytes do."""
     lazy = {part: pair for part, pair in data.parts().items() if isinstance(pair[0], Examples)}
-    size = sum(x.numel() * torch.empty(0, dtype=x.dtype).element_size() for x, _ in lazy.values())
+    size = sum(x.numel() for x, _ in lazy.values())
     if size > most or not all(isinstance(x, Examples) and isinstance(x.store, Tensor) for x, _ in lazy.values()):
         return data
     return data.with_parts({part: (x[:], y) for part, (x, y) in lazy.items()})
@@ -211,7 +214,7 @@ def as_floats(data: Data, dtype: torch.dtype) -> Data:
 
 def _as_float(x: Inputs, part: str, dtype: torch.dtype) -> Inputs:
     """Bytes become floats batch by batch where they are many."""
-    many = isinstance(x, Tensor) and x.dtype == torch.uint8 and x.numel() > MOST_IN_MEMORY // dtype.itemsize
+    many = isinstance(x, Tensor) and x.dtype == torch.uint8 and x.numel() > MOST_IN_MEMORY
     return inputs_of(x, f"{part} inputs").to(dtype) if isinstance(x, Tensor) and many else x.to(dtype)
 
 
@@ -221,6 +224,19 @@ def _unpack(pair: Any, part: str) -> tuple[Any, Any]:
     except (TypeError, ValueError) as error:
         raise InputError(f"{part} is {type(pair).__name__}; expected (inputs, targets): {error}.") from error
     return x, y
+
+
+def _require_bytes(white: Any, pairs: Mapping[str, Pair]) -> None:
+    """Checks that inputs with a value of white are images of bytes."""
+    if isinstance(white, bool) or not isinstance(white, int) or not 1 <= white <= 255:
+        raise InputError(f"white is {white!r}; expected an integer from 1 to 255, the value of white in images of bytes.")
+    for part, (x, _) in pairs.items():
+        read = x if isinstance(x, Tensor) else x.raw(torch.arange(1))
+        if read.dtype != torch.uint8:
+            raise InputError(
+                f"white is {white}, but {part} inputs are {read.dtype}; expected bytes (uint8). Leave white out for "
+                f"inputs that are scaled already."
+            )
 
 
 def _require_fitting(pairs: Mapping[str, Pair]) -> None:

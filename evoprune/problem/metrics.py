@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from evoprune.errors import InputError, RunError, look_up
 from evoprune.problem.data import Inputs
-from evoprune.problem.examples import measure_batch
-from evoprune.problem.recipe import Recipe
+from evoprune.problem.recipe import MEASURE_BATCH, Recipe
 from evoprune.registry import Registry
 from evoprune.seeds import noise
 
@@ -228,7 +227,7 @@ def try_metrics(problem: Measurable) -> None:
     if not problem.metrics:
         return
     x, y = problem.part("validation")
-    few = slice(measure_batch(x))
+    few = slice(MEASURE_BATCH)
     inputs = x[few]
     x, y = inputs, (inputs if y is x else y[few]).cpu()
     with torch.no_grad(), noise(0, 0, str(x.device)):

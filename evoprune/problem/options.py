@@ -107,9 +107,10 @@ class ProblemOptions:
         if isinstance(smoothing, bool) or not isinstance(smoothing, (int, float)) or not 0 <= smoothing < 1:
             raise InputError(f"label_smoothing is {smoothing!r}; expected a number from 0 to below 1, such as 0.1.")
         object.__setattr__(self, "label_smoothing", float(smoothing))
-        if weights is None or weights == "balanced":
+        if weights is None or (isinstance(weights, str) and weights == "balanced"):
             return
-        given: Any = weights
-        if isinstance(given, str) or not all(isinstance(w, (int, float)) and 0 < w < math.inf for w in given):
-            raise InputError(f"class_weights are {given!r}; expected numbers above 0, one a class, or 'balanced'.")
+        given: Any = getattr(weights, "tolist", lambda: weights)()
+        is_list = isinstance(given, (list, tuple)) and len(given) > 0
+        if not is_list or not all(isinstance(w, (int, float)) and 0 < w < math.inf for w in given):
+            raise InputError(f"class_weights are {weights!r}; expected numbers above 0, one a class, or 'balanced'.")
         object.__setattr__(self, "class_weights", tuple(float(weight) for weight in given))

@@ -176,8 +176,7 @@ class TransformerBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention of several heads (Vaswani et al. 2017, section 3.2), whose weights lie in two linear layers.
 
-    ``qkv`` makes queries, keys and values, one after another, and ``proj`` joins the heads. Both are prunable, which the input
-    weights of ``torch.nn.MultiheadAttention`` are not.
+    ``qkv`` makes queries, keys and values, one after another, and ``proj`` joins the heads. Both are prunable.
 
     Args:
         width: Dimension of a patch.

@@ -14,11 +14,10 @@ from evoprune import seeds
 from evoprune.errors import InputError
 from evoprune.problem.arrays import is_labels, require_finite
 from evoprune.problem.data import Data, Inputs
-from evoprune.problem.examples import measure_batch
 from evoprune.problem.losses import LOSSES, SQUARED
 from evoprune.problem.options import ProblemOptions
 from evoprune.problem.precision import in_precision
-from evoprune.problem.recipe import Recipe
+from evoprune.problem.recipe import MEASURE_BATCH, Recipe
 
 # Number of calls that are compared; a network that draws only rarely is found, too.
 REPEATS = 6
@@ -58,6 +57,7 @@ def rehearse(problem: Rehearsed, given: Data) -> bool:
     """
     _check_values(problem, given)
     _require_precision(problem)
+    _warn_of_milestones(problem.recipe)
     network = problem.network()
     is_classification = False
     for part in ("train", "validation", "test"):
@@ -100,6 +100,16 @@ def rehearse_recipe(problem: Rehearsed) -> None:
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     _step(problem, network)
+
+
+def _warn_of_milestones(recipe: Recipe) -> None:
+    late = [at for at in recipe.milestones if at >= recipe.epochs and at >= 1]
+    if recipe.schedule == "milestones" and late:
+        warnings.warn(
+            f"the milestones {', '.join(f'{at:g}' for at in late)} are never reached in {recipe.epochs} epochs: numbers below "
+            f"1 are parts of all epochs.",
+            stacklevel=4,
+        )
 
 
 def _require_precision(problem: Rehearsed) -> None:
@@ -229,7 +239,7 @@ def _batches(problem: Rehearsed, part: str) -> Iterator[tuple[Tensor, Tensor]]:
     if problem.loss_name in LOSSES:
         sizes = {len(problem.part("train")[0]) % batch or batch}
     else:
-        size = batch if part == "train" else measure_batch(x)
+        size = batch if part == "train" else MEASURE_BATCH
         sizes = {min(size, len(x)), len(x) % size or size}
     # in random order, as in training: missing targets may lie together
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(x))) if part == "train" else torch.arange(len(x))

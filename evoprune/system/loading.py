@@ -222,14 +222,14 @@ def _run(name: str, file: Path, text: str) -> types.ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look their module up
     try:
         exec(compile(text, str(file), "exec", dont_inherit=True), module.__dict__)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if before is None:
             del sys.modules[name]
         else:
             sys.modules[name] = before
         reason = str(error) if isinstance(error, EvopruneError) else f"{type(error).__name__}: {error}"
         raise InputError(
-            f"cannot load {file}: {reason}. Expected a file that can be imported by itself; modules beside it are found where "
-            f"their folder is in PYTHONPATH."
+            f"cannot load {file}: {reason}. Expected a file that can be imported by itself, with a script's own work under if "
+            f"__name__ == '__main__'; modules beside it are found where their folder is in PYTHONPATH."
         ) from error
     return module

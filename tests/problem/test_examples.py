@@ -352,3 +352,18 @@ def test_a_reconstruction_is_measured_against_the_input_that_was_read():
     population = ENGINES["module"].build(problem, [Mask(np.ones(9, bool), problem.shapes)])
     population.load([{"weight": torch.eye(3), "bias": torch.zeros(3)}])
     assert measure(population, problem, "validation").loss.tolist() == [0.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "white", "said"),
+    [
+        (lambda x: (x / 255).astype(np.float32), 255, "white is 255, but train inputs are torch.float32; expected bytes"),
+        (lambda x: x.astype(np.int64), 255, "expected bytes"),
+        (lambda x: x, 0, "white is 0; expected an integer from 1 to 255"),
+        (lambda x: x, "255", "white is '255'"),
+        (lambda x: x, True, "white is True"),
+    ],
+)
+def test_white_goes_with_bytes(images, change, white, said):
+    with pytest.raises(InputError, match=said):
+        Data(train=(change(images[0]), images[1]), white=white)

@@ -4,8 +4,10 @@ import io
 import json
 import os
 import pickle
+import struct
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -390,3 +392,30 @@ def test_the_environment_names_the_place_on_each_host(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert located("image-folder:other", None) == ("image-folder:other", Path.cwd())
     assert located("image-folder", None) == ("image-folder:data", tmp_path)
+
+
+def png_of_16_bits(values):
+    """A PNG of 16-bit RGB, which Pillow cannot write."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    height, width, _ = values.shape
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def test_colours_of_sixteen_bits_are_refused(tmp_path):
+    content = png_of_16_bits(np.full((4, 5, 3), 300))
+    refused(write(tmp_path / "deep", {f"{name}/{i}.png": content for name in ("cat", "dog") for i in range(3)}), "8 bits")
+
+
+def test_the_training_images_are_no_test_images(tmp_path):
+    same = {f"{part}/{name}": content for part in ("train", "test") for name, content in files().items()}
+    refused(write(tmp_path / "same", same), "the same images in train/ and test/")
+
+
+def test_parts_in_capitals_are_no_classes(tmp_path):
+    contents = {f"{part}/{i}.png": encoded(pixels(i)) for part in ("Train", "Test") for i in range(3)}
+    refused(write(tmp_path / "capitals", contents), "the folder Test; expected small letters, test")

@@ -146,3 +146,13 @@ def test_weighted_losses_are_the_weighted_mean_of_the_part_in_any_order_and_batc
     with torch.no_grad():
         expected = F.cross_entropy(population(torch.from_numpy(x))[0], torch.from_numpy(y), weight=weights)
     assert found == pytest.approx([float(expected)], rel=1e-5)
+
+
+@pytest.mark.parametrize("given", [np.array([1.0, 2.0]), torch.tensor([1.0, 2.0]), [1, 2]])
+def test_class_weights_are_taken_as_arrays(given: Any) -> None:
+    data = ep.Data(train=(torch.rand(40, 3), torch.arange(40) % 2))
+    problem = ep.Problem("mlp", data, widths=(4,), class_weights=given)
+    assert problem.options.class_weights == (1.0, 2.0)
+    for wrong in (3, "heavy", [], [1.0, "two"]):
+        with pytest.raises(InputError, match=r"class_weights are .*; expected numbers above 0, one a class, or 'balanced'"):
+            ep.Problem("mlp", data, widths=(4,), class_weights=wrong)

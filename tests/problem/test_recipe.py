@@ -285,3 +285,8 @@ def test_another_recipe_has_to_suit_the_problem() -> None:
         problem.with_recipe(ep.Recipe(precision="bf16"))
     with pytest.raises(InputError, match="unknown stop_by 'validation_nope'"):
         problem.with_recipe(ep.Recipe(stop_patience=2, stop_by="validation_nope"))
+
+
+def test_milestones_that_are_never_reached_are_said() -> None:
+    with pytest.warns(UserWarning, match="the milestones 5, 10 are never reached in 2 epochs"):
+        ep.Problem("mlp", "digits", ep.Recipe(epochs=2, schedule="milestones", milestones=(1, 5, 10)), widths=(4,))

@@ -112,3 +112,9 @@ def test_plugins_are_loaded_once(tmp_path, monkeypatch):
         load_plugins()
     load_plugins()
     assert sys.modules["my_plugin"].calls == [1]
+
+
+def test_a_file_that_ends_the_process_is_refused(tmp_path):
+    (tmp_path / "ends.py").write_text("import sys\nsys.exit(3)\n")
+    with pytest.raises(InputError, match=r"cannot load .*ends.py: SystemExit: 3\. Expected a file .*__main__"):
+        loading.load(tmp_path / "ends.py")

@@ -21,7 +21,7 @@ WORK = 1e9
 # The most bytes of dropout's noise of one call.
 NOISE = 4_000_000
 # The most bytes of inputs of one call that do not lie ready.
-COPIES = 32_000_000
+COPIES = 8_000_000
 
 
 def steps_at_once(network: Network, problem: Problem, work: float) -> int:

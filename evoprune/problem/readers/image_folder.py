@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,15 @@ def _decode(images: Images, writer: Writer) -> dict[str, Any]:
         _write(images, layout, writer, grey=True)
     except _ColourError:
         _write(images, layout, writer, grey=False)
+    _require_other_test_images(images, writer.load())
     facts = {"classes": layout.classes, "parts": list(layout.parts)}
     return {**facts, "digest": content_digest(_as_data(Kept(writer.load(), facts), ""))}
+
+
+def _require_other_test_images(images: Images, arrays: Mapping[str, NDArray[Any]]) -> None:
+    train, test = arrays["train-images"], arrays.get("test-images")
+    if test is not None and np.array_equal(train, test):
+        raise InputError(f"{images.where} has the same images in train/ and test/; expected others to test on.")
 
 
 def _write(images: Images, layout: Layout, writer: Writer, grey: bool) -> None:
@@ -91,7 +99,7 @@ def _pixels(images: Images, name: str, grey: bool, like: tuple[str, tuple[int, .
             raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
         with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
             _require_size(images, name, image.size, like)
-            if image.mode.startswith(_WIDE):
+            if image.mode.startswith(_WIDE) or any("16" in str(tile[-1]) for tile in image.tile):  # Pillow would cut them
                 raise ValueError(f"its pixels are of Pillow's mode {image.mode}; expected 8 bits a channel")
             if grey and image.mode not in _GREY:
                 raise _ColourError

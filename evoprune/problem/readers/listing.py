@@ -127,6 +127,9 @@ def arrange(images: Images) -> Layout:
         if firsts <= _PART_NAMES.keys():
             break
         paths = {name: path[1:] for name, path in paths.items()}
+    for first in sorted(firsts - _PART_NAMES.keys()):
+        if first.lower() in _PART_NAMES:
+            raise InputError(f"{images.where} has the folder {first}; expected small letters, {first.lower()}: rename it.")
     has_parts = "train" in {_PART_NAMES.get(name) for name in firsts} or firsts <= _PART_NAMES.keys()
     found: dict[str, dict[str, list[str]]] = {}
     for name, path in paths.items():
