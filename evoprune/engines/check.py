@@ -19,8 +19,8 @@ from evoprune.engines.steps import train_steps
 from evoprune.errors import InputError, look_up
 from evoprune.masks.mask import Mask
 from evoprune.masks.random import random_mask
+from evoprune.problem.examples import measure_batch
 from evoprune.problem.problem import Problem
-from evoprune.problem.recipe import MEASURE_BATCH
 
 # Their step of a weight depends on other weights, which in a population may be another individual's.
 _NOT_ELEMENTWISE = ("Adafactor", "Muon")
@@ -96,7 +96,8 @@ def _with_plain_steps(problem: Problem) -> Problem:
 
 def _is_full(population: Population, full: Problem) -> bool:
     """Tells whether a population has the outputs of a problem with full precision."""
-    x = full.part("validation")[0][:MEASURE_BATCH]
+    x = full.part("validation")[0]
+    x = x[: measure_batch(x)]
     expected = [
         output for mask in population.masks for output in _outputs(ModulePopulation(full, [mask]), x, False, full.device)
     ]
@@ -186,8 +187,8 @@ def _batches(problem: Problem) -> Iterator[tuple[str, bool, int]]:
     """Yields part, whether in training mode, and size of the batches that occur."""
     for part, training, most in (
         ("train", True, problem.recipe.batch_size),
-        ("validation", False, MEASURE_BATCH),
-        ("test", False, MEASURE_BATCH),
+        ("validation", False, measure_batch(problem.part("validation")[0])),
+        ("test", False, measure_batch(problem.part("test")[0])),
     ):
         n = len(problem.part(part)[0])
         for size in sorted({min(n, most), n % most} - {0}):

@@ -14,12 +14,15 @@ from torch import Tensor
 from evoprune.errors import InputError
 from evoprune.problem.datasets import Items
 from evoprune.problem.filearray import FileArray
+from evoprune.problem.recipe import MEASURE_BATCH
 from evoprune.problem.walk_values import tensor_bytes
 
 Store: TypeAlias = Tensor | FileArray | Items
 
 # Examples that are read at once where all of them are needed.
 PIECE = 4096
+# Examples in a batch when networks are measured, not trained, on inputs that are read batch by batch: memory is precious then.
+FEW = 250
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +156,11 @@ class Examples:
 def inputs_of(store: Store, where: str) -> Examples:
     """Returns a store's inputs as they are."""
     return Examples(store, store.dtype, where=where)
+
+
+def measure_batch(x: Tensor | Examples) -> int:
+    """Returns the number of examples in a batch when networks are measured, not trained."""
+    return FEW if isinstance(x, Examples) else MEASURE_BATCH
 
 
 def _require_finite(values: Tensor, where: str, rows: Tensor) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from evoprune.errors import InputError, RunError, look_up
 from evoprune.problem.data import Inputs
-from evoprune.problem.recipe import MEASURE_BATCH, Recipe
+from evoprune.problem.examples import measure_batch
+from evoprune.problem.recipe import Recipe
 from evoprune.registry import Registry
 from evoprune.seeds import noise
 
@@ -227,7 +228,7 @@ def try_metrics(problem: Measurable) -> None:
     if not problem.metrics:
         return
     x, y = problem.part("validation")
-    few = slice(MEASURE_BATCH)
+    few = slice(measure_batch(x))
     inputs = x[few]
     x, y = inputs, (inputs if y is x else y[few]).cpu()
     with torch.no_grad(), noise(0, 0, str(x.device)):

@@ -14,10 +14,11 @@ from evoprune import seeds
 from evoprune.errors import InputError
 from evoprune.problem.arrays import is_labels, require_finite
 from evoprune.problem.data import Data, Inputs
+from evoprune.problem.examples import measure_batch
 from evoprune.problem.losses import LOSSES, SQUARED
 from evoprune.problem.options import ProblemOptions
 from evoprune.problem.precision import in_precision
-from evoprune.problem.recipe import MEASURE_BATCH, Recipe
+from evoprune.problem.recipe import Recipe
 
 # Number of calls that are compared; a network that draws only rarely is found, too.
 REPEATS = 6
@@ -239,7 +240,7 @@ def _batches(problem: Rehearsed, part: str) -> Iterator[tuple[Tensor, Tensor]]:
     if problem.loss_name in LOSSES:
         sizes = {len(problem.part("train")[0]) % batch or batch}
     else:
-        size = batch if part == "train" else MEASURE_BATCH
+        size = batch if part == "train" else measure_batch(x)
         sizes = {min(size, len(x)), len(x) % size or size}
     # in random order, as in training: missing targets may lie together
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(x))) if part == "train" else torch.arange(len(x))

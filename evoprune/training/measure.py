@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from evoprune.engines.population import Population
+from evoprune.problem.examples import measure_batch
 from evoprune.problem.losses import weight_of
 from evoprune.problem.metrics import measure_metrics
 from evoprune.problem.problem import Problem
-from evoprune.problem.recipe import MEASURE_BATCH
 from evoprune.seeds import noise
 
 
@@ -41,8 +41,9 @@ def measure(population: Population, problem: Problem, part: str) -> Measured:
     total: Tensor | int = 0
     population.train(False)
     with torch.no_grad(), noise(0, 0, problem.device):
-        for start in range(0, len(x), MEASURE_BATCH):
-            rows = slice(start, start + MEASURE_BATCH)
+        batch = measure_batch(x)
+        for start in range(0, len(x), batch):
+            rows = slice(start, start + batch)
             inputs = x[rows]
             wanted = inputs if target is x else target[rows]  # the same, also where reading draws
             outputs, weight = population(inputs), weight_of(problem.loss_function, wanted)
