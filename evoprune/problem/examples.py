@@ -142,8 +142,10 @@ class Examples:
             yield self.raw(torch.arange(start, min(start + PIECE, len(self))))
 
     def identity(self) -> str:
-        """Returns a digest of the stored examples: of their content, or of the name, size and time of their file."""
+        """Returns a digest of the stored examples, by content or by name, size and time of their file, and of their cast."""
         digest = hashlib.sha256(f"{tuple(self.shape)} {self.dtype}".encode())
+        for values in (self.mean, self.std):
+            digest.update(b"" if values is None else tensor_bytes(values))
         if isinstance(self.store, Tensor):
             for piece in self.pieces():
                 digest.update(tensor_bytes(piece))

@@ -19,7 +19,7 @@ from evoprune.masks.mask import Mask
 from evoprune.problem import data as data_module
 from evoprune.problem import datasets
 from evoprune.problem.data import Data
-from evoprune.problem.examples import Examples
+from evoprune.problem.examples import Examples, inputs_of
 from evoprune.training.loop import train
 from evoprune.training.measure import measure
 
@@ -113,6 +113,15 @@ def test_a_channel_of_one_value_becomes_zeros(images):
     normalised = problem_of(Data(train=(x, images[1]), white=255)).data.train[0]
     assert not normalised[:, 1].any()
     assert normalised[:, [0, 2]].any()
+
+
+def test_inputs_that_are_normalised_already_count_with_their_mean(images):
+    stored, std = inputs_of(torch.from_numpy(images[0]), "inputs"), torch.ones(3, 1, 1)
+    hashes = [
+        problem_of(Data(train=(stored.normalised(torch.full((3, 1, 1), mean), std), images[1]))).hash
+        for mean in (1.0, 2.0, 1.0)
+    ]
+    assert hashes[0] == hashes[2] != hashes[1]
 
 
 def test_few_bytes_become_floats_of_the_same_bits(images, monkeypatch):

@@ -32,21 +32,26 @@ def steps_at_once(network: Network, problem: Problem, work: float) -> int:
         problem: The problem.
         work: Multiply-adds of a step.
     """
-    batch, x = problem.recipe.batch_size, problem.part("train")[0]
+    batch = problem.recipe.batch_size
     noise = batch * network.program.noise_places * 8
-    copied = batch * math.prod(x.shape[1:]) * 8 if problem.augmentations or not isinstance(x, Tensor) else 0
+    copied = 0 if _lie_ready(problem) else batch * math.prod(problem.data.train[0].shape[1:]) * 8
     most = [WORK // (work + 1), NOISE // noise if noise else np.inf, COPIES // copied if copied else np.inf]
     return int(np.clip(min(most), 1, 10_000))
 
 
 def examples(problem: Problem, stint: Stint, part: slice) -> tuple[Tensor, Tensor, list[Tensor]]:
     """Returns inputs and targets of some steps, and each step's rows in them: all of the training data where they lie ready."""
-    x, target = problem.part("train")
-    if isinstance(x, Tensor) and isinstance(target, Tensor) and not problem.augmentations:
-        return x, target, stint.rows[part]
+    if _lie_ready(problem):
+        x, target = problem.part("train")
+        return x[:], target[:], stint.rows[part]
     inputs, targets = zip(*stint.batches(problem, part), strict=True)
     rows = torch.split(torch.arange(sum(map(len, inputs))), [len(each) for each in inputs])
     return torch.cat(inputs), torch.cat(targets), list(rows)
+
+
+def _lie_ready(problem: Problem) -> bool:
+    """Tells whether the training inputs are in memory as the kernels take them."""
+    return isinstance(problem.data.train[0], Tensor) and not problem.augmentations
 
 
 def gather(network: Network, x: Tensor, rows: Sequence[Tensor], target: Tensor | None, kind: int, noisy: bool) -> codes.Data:
