@@ -47,12 +47,7 @@ class Options:
     devices: Sequence[str] = ()
 
 
-def parse(arguments: Sequence[str] | None = None) -> Options:
-    """Returns the options of a command line.
-
-    Raises:
-        InputError: A value that cannot be served.
-    """
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m evoprune.scoop",
         allow_abbrev=False,  # the arguments after the script belong to it
@@ -86,7 +81,16 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     parser.add_argument("--quiet", action="store_true", help="do not print at the end how many tasks each worker did")
     parser.add_argument("script", help="the script")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """Returns the options of a command line.
+
+    Raises:
+        InputError: A value that cannot be served.
+    """
+    given = _parser().parse_args(arguments)
     hosts = find_hosts(given.n, given.hosts, given.hostfile)
     if given.devices and given.n is given.hosts is given.hostfile is None and len(hosts) > len(given.devices):
         hosts = hosts[: len(given.devices)]  # not one for each core
