@@ -9,7 +9,8 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "tests", "process", "docs", "package"]
+nox.options.sessions = ["lint", "types", "docs", "package", "tests", "process"]
+nox.options.stop_on_first_error = True  # so that a failure is the end of the output
 
 ROOT = Path(__file__).parent
 BIN = Path(sys.executable).parent

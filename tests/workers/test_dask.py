@@ -228,6 +228,8 @@ def test_a_standing_cluster_has_nothing_of_another_run(
 
     standing, made = cluster(), []
     address = standing.address
+    with Client(address, set_as_default=False) as client:
+        client.wait_for_workers(2)  # one that joins later is sent the job beside those that may be on their way twice
     payload = Job.payload.fget
 
     def counted(job: Job) -> bytes:
