@@ -57,15 +57,23 @@ def nothing_begun() -> Iterator[None]:
 def interruptible() -> Iterator[None]:
     """Raises ``KeyboardInterrupt`` at the first Ctrl-C, so that things are saved and closed; the second ends at once.
 
-    So does one that comes after this was left by the first.
+    So does one that comes after this was left by the first, and one that comes while an object is deleted, where Python shows
+    the exception and drops it.
     """
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         end_at_once(RESUMES)
         raise KeyboardInterrupt
 
-    before = signal.getsignal(signal.SIGINT)
+    def unraisable(unraised: sys.UnraisableHookArgs) -> None:
+        if isinstance(unraised.exc_value, KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        else:
+            hook(unraised)
+
+    before, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
     _on_interrupt(interrupt)
+    sys.unraisablehook = unraisable
     try:
         yield
     except KeyboardInterrupt:
@@ -73,6 +81,8 @@ def interruptible() -> Iterator[None]:
     except BaseException:
         _on_interrupt(before)
         raise
+    finally:
+        sys.unraisablehook = hook
     _on_interrupt(before)
 
 
