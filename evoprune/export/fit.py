@@ -24,7 +24,8 @@ def fitted(mask: Mask, model: nn.Module) -> dict[str, nn.Parameter]:
         InputError: It is no mask or no module; a weight of the mask is missing in the module, has another shape or place in
             the order, or is pruned already; or two of them are one parameter, tied.
     """
-    _require_kinds(mask, model)
+    _require_mask(mask)
+    require_module(model)
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name in mask.shapes:
         if f"{name}_orig" in parameters:
@@ -48,8 +49,16 @@ def fitted(mask: Mask, model: nn.Module) -> dict[str, nn.Parameter]:
     return found
 
 
-def _require_kinds(mask: Any, model: Any) -> None:
-    if not isinstance(mask, Mask):
-        raise InputError(f"mask is {type(mask).__name__}; expected ep.Mask, such as ep.Mask.load('runs/mine/mask.npz').")
+def require_module(model: Any) -> None:
+    """Checks that a model is a module.
+
+    Raises:
+        InputError: It is none.
+    """
     if not isinstance(model, nn.Module):
         raise InputError(f"model is {type(model).__name__}; expected a torch.nn.Module.")
+
+
+def _require_mask(mask: Any) -> None:
+    if not isinstance(mask, Mask):
+        raise InputError(f"mask is {type(mask).__name__}; expected ep.Mask, such as ep.Mask.load('runs/mine/mask.npz').")

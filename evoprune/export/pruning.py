@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from evoprune.errors import InputError
-from evoprune.export.fit import fitted
+from evoprune.export.fit import fitted, require_module
 from evoprune.masks.mask import Mask
 from evoprune.problem.prunable import prunable
 
@@ -72,8 +72,7 @@ def mask_of(model: nn.Module, *, zeros: bool = False, names: Iterable[str] | Non
     Raises:
         InputError: The module is not pruned, or a name is not in it.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model is {type(model).__name__}; expected a torch.nn.Module.")
+    require_module(model)
     if zeros:
         return Mask.from_layers(_read_zeros(model, names))
     if names is not None:
