@@ -23,6 +23,7 @@ from evoprune.runs.config import read_config
 from evoprune.runs.result import Result
 from evoprune.runs.sums import require_intact
 from evoprune.runs.tensors import unpack_tensors
+from evoprune.system import loading
 from evoprune.system.files import read_bytes, require_own
 
 # The parts of a problem's identity that exported files depend on.
@@ -98,6 +99,7 @@ class Trained:
             with records.as_written(Path(self.name) / "config.json"), warnings.catch_warnings():
                 warnings.simplefilter("ignore", UnprunableWarning)  # the run has given the warning
                 described = self.config["settings"]["problem"]
+                _require_loaded(described)
                 return Problem.from_config(described, device="cpu", data_dir=self.means.data_dir)
         except InputError as error:
             raise InputError(
@@ -144,6 +146,17 @@ class Trained:
         """
         x, y = self.problem.part("test")
         return {"inputs": x[:]} if y is x else {"inputs": x[:], "targets": y[:]}
+
+
+def _require_loaded(described: Any) -> None:
+    """Refuses names of things in files of code, unless the user has loaded these: a stranger may have written the folder."""
+    known = {each.path.name for each in loading.loaded()}
+    values = described.values() if isinstance(described, Mapping) else described
+    for value in values:
+        if isinstance(value, (Mapping, list)):
+            _require_loaded(value)
+        elif isinstance(value, str) and loading.is_in_file(value) and (file := value.rpartition(":")[0]) not in known:
+            raise InputError(f"It names {value!r}, which is code in a file; load the file yourself: --load {file}.")
 
 
 def trained(source: str | os.PathLike[str] | Result, means: Means) -> Trained:

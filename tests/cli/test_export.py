@@ -6,6 +6,7 @@ from safetensors.torch import load_file
 
 import evoprune as ep
 from evoprune.cli.main import run
+from evoprune.system import loading
 
 SMALL = ("--model", "mlp", "--widths", "8", "--epochs", "1", "--sparsity", "0.5")
 
@@ -62,6 +63,31 @@ def test_a_registered_network_is_made_again_from_its_file(evoprune, tmp_path: Pa
     code, output = evoprune("export", "run", "--load", "mine.py", "--to", "safetensors", "shrink")
     assert code == 0, output
     assert "w0.safetensors, shrunk.pt2" in output
+
+
+FILE = """
+from torch import nn
+
+
+def net(input_shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.ReLU(), nn.Linear(6, classes))
+"""
+
+
+def test_code_that_a_folder_names_runs_only_if_the_user_loads_it(evoprune, tmp_path: Path) -> None:
+    (tmp_path / "exported_net.py").write_text(FILE)
+    code, output = evoprune("erk", "--model", "exported_net.py:net", "--epochs", "1", "--sparsity", "0.5", "--out", "run")
+    assert code == 0, output
+    loaded = sys.modules.pop("evoprune_loaded_exported_net")
+    loading._loaded.pop(loaded.__name__)  # as in a new process
+    (tmp_path / "exported_net.py").write_text(FILE + "\nopen('ran', 'w')\n")
+    code, output = evoprune("export", "run", "--to", "shrink")
+    assert code == 2
+    assert "load the file yourself: --load exported_net.py" in output
+    assert not (tmp_path / "ran").exists()
+    (tmp_path / "exported_net.py").write_text(FILE)
+    code, output = evoprune("export", "run", "--to", "shrink", "--load", "exported_net.py")
+    assert code == 0, output
 
 
 def test_mistakes_end_with_one_message(evoprune, tmp_path: Path) -> None:

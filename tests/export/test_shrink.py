@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from support.kinds import Attending, Recurrent, made
-from support.networks import NETWORKS
+from support.networks import CLASSES, NETWORKS
 from torch import Tensor, nn
 
 import evoprune as ep
@@ -183,6 +183,40 @@ class InPlace(nn.Module):
         y = self.first(x)
         z = torch.relu_(y.view(y.size(0), -1))
         return self.last(y + z)
+
+
+class Block(nn.Module):
+    """A block of a residual network as other packages write it: activations and sums in place, channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.conv2, self.bn2 = nn.Conv2d(6, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+        self.shortcut, self.relu, self.drop = nn.Conv2d(3, 8, 1), nn.ReLU(inplace=True), nn.Dropout(0.5, inplace=True)
+        self.fc = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = self.shortcut(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        out += identity
+        out = nn.functional.adaptive_avg_pool2d(self.drop(self.relu(out)), (1, 1))
+        out = nn.functional.dropout(torch.flatten(out, 1), 0.5, self.training)
+        return self.fc(out * 0.5 + 1)
+
+
+def test_a_block_with_operations_in_place() -> None:
+    model = drawn(Block).to(memory_format=torch.channels_last)
+    model.conv1.weight.data[[0, 3]] = 0
+    model.bn1.bias.data[[0, 3]] = 3.0  # positive constants
+    model.conv2.weight.data[[1, 5]] = 0
+    model.shortcut.weight.data[[1]] = 0
+    x = inputs(3, 6, 6)
+    expected = outputs(model, x)
+    small = ep.export.shrink(model)
+    assert small.conv1.out_channels == 5  # one of the two stands for both
+    assert small.conv2.out_channels == small.fc.in_features == 7
+    assert torch.allclose(outputs(small, x), expected, rtol=1e-12, atol=1e-12)
 
 
 class Literal(nn.Module):

@@ -269,7 +269,8 @@ def odd_layers(model: nn.Module, graph: fx.Graph) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         own = dict(module.named_parameters(recurse=False))
-        if calls[module] > 1:
+        has_state = own or next(module.buffers(recurse=False), None) is not None  # an activation may be used at many places
+        if calls[module] > 1 and has_state:
             found[name] = "is used several times"
         elif any(places[id(parameter)] > 1 for parameter in own.values()):
             found[name] = "shares a weight with another layer"
