@@ -1,4 +1,4 @@
-from . import baselines, operators, register, workers
+from . import baselines, export, operators, register, workers
 from ._version import __version__
 from .comparison.options import compare
 from .errors import CollapseWarning, EvopruneError, InputError, RunError, SurvivorsWarning, UnprunableWarning
@@ -56,6 +56,7 @@ __all__ = [
     "compare",
     "dissipate",
     "evolve",
+    "export",
     "k_starts",
     "layer_survivors",
     "make_statistics",

@@ -52,6 +52,10 @@ def _run(command: str, arguments: list[str], prog: str | None) -> None:
         from evoprune.cli.plot import plot
 
         plot(arguments, prog)
+    elif command == "export":
+        from evoprune.cli.export import export
+
+        export(arguments, prog)
     elif command == "migrate":
         from evoprune.cli.migrate import migrate
 
@@ -88,6 +92,7 @@ def _overview(arguments: Sequence[str]) -> str:
     lines += [
         f"  {'compare':16} Compare methods over sparsities, seeds and data sets.",
         f"  {'plot':16} Draw a figure of a run or of a comparison.",
+        f"  {'export':16} Write the trained network of a run for other programs.",
         f"  {'migrate':16} Bring the folder of an earlier version to this one.",
         f"  {'calibrate':16} Measure the engines on this machine, for --engine auto.",
     ]
