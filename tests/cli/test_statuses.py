@@ -19,13 +19,14 @@ pytestmark = pytest.mark.process
 EVOPRUNE = ("-m", "evoprune")
 SMALL = ("--model", "mlp", "--widths", 8, "--epochs", 1, "--sparsity", 0.5)
 LONG = (*EVOPRUNE, "kstarts", "--model", "mlp", "--k", 2000, "--epochs", 3, "--fitness-epochs", 2, "--json", "--out")
+EVOLVE = (*EVOPRUNE, "evolve", "--model", "mlp", "--k", 40, "--generations", 400, "--epochs", 3, "--json", "--out")
 TERMINAL = (ROOT / "docs" / "guide" / "terminal.md").read_text(encoding="utf-8")
 
 
 def status_of(status: int, folder: Path) -> int:
     """Returns the status of a command that is to end with one of the statuses."""
     if status in (0, 1, 2):
-        arguments = {0: ("dense",), 1: ("dense", "--lr", "1e30"), 2: ("dense", "--lr", "-1")}[status]
+        arguments = {0: ("dense",), 1: ("dense", "--lr", "1e6"), 2: ("dense", "--lr", "-1")}[status]
         return python(*EVOPRUNE, *arguments, *SMALL[:6], "--out", folder / "run")[0]
     if status == 141:
         command = [sys.executable, *EVOPRUNE, "--help"]
@@ -33,7 +34,8 @@ def status_of(status: int, folder: Path) -> int:
             assert process.stdout is not None
             process.stdout.close()
         return process.returncode
-    process = start([str(a) for a in (*LONG, folder / "run")])
+    command = {130: LONG, 143: EVOLVE}[status]
+    process = start([str(a) for a in (*command, folder / "run")])
     wait_for(process, (folder / "run" / "evaluations.csv").exists)
     time.sleep(0.2)
     os.killpg(process.pid, {130: signal.SIGINT, 143: signal.SIGTERM}[status])
