@@ -86,7 +86,7 @@ class Lines:
             initial=self.initial,
             unit=self._unit,
             postfix=self._postfix,
-            bar_format="{n_fmt}/{total_fmt} ({percentage:.0f} %), {elapsed}, {rate_fmt}{postfix}",
+            bar_format="{percentage:.0f}% {n_fmt}/{total_fmt}, {elapsed}, {rate_fmt}{postfix}",
         )
         with contextlib.suppress(OSError, ValueError):  # its reader may be gone; the work continues
             print(f"{self._name}: {numbers}", file=self._stream, flush=True)

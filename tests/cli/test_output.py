@@ -122,7 +122,7 @@ def test_a_comparison_is_a_document_or_a_sentence(call: Call) -> None:
     document = json.loads(out)
     assert (document["folder"], document["left"]) == ("comparison", 0)
     assert [(cell["method"], cell["sparsity"]) for cell in document["cells"]] == [("snip", 0.5), ("dense", 0.0)]
-    assert "cells: 2/2 (100 %)" in err
+    assert "cells: 100% 2/2" in err
     code, out, err = call("compare", *few, "--out", "comparison", "--quiet")
     assert (code, out) == (0, "comparison in comparison: 2 cells are done\n")
     code, out, err = call("list", ".", "--json")

@@ -93,7 +93,7 @@ def noisy(outcome):
 """
 
 
-@pytest.mark.parametrize("columns", [80, 40])
+@pytest.mark.parametrize("columns", [80, pytest.param(40, marks=pytest.mark.slow)])
 def test_nothing_is_torn_on_a_terminal(tmp_path: Path, columns: int) -> None:
     (tmp_path / "noisy.py").write_text(NOISY)
     evolve = ("evolve", *SMALL, "--k", 3, "--generations", 2, "--offspring", 3, "--trained-bests", 0, "--chunk-size", 1)

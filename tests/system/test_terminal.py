@@ -95,7 +95,7 @@ def test_an_output_that_is_no_terminal_stays_as_it_is(capsys: pytest.CaptureFixt
         bar.update(2)
     output = capsys.readouterr()
     assert output.out == "printed\n"
-    assert output.err.startswith("work: 2/2 (100 %), ")
+    assert output.err.startswith("work: 100% 2/2, ")
     assert "\r" not in output.err
     assert output.err.count("\n") == 1
 
@@ -106,7 +106,7 @@ def test_a_log_has_a_line_a_tenth_but_none_within_ten_seconds(clock: list[float]
             for _ in range(steps):
                 clock[0] += seconds
                 bar.update()
-        return [line.split("(")[1].split()[0] for line in capsys.readouterr().err.splitlines()]
+        return [line.removeprefix("work: ").partition("%")[0] for line in capsys.readouterr().err.splitlines()]
 
     assert lines_of(0.001) == ["100"]
     assert lines_of(0.001, leave=False) == []
@@ -121,7 +121,7 @@ def test_a_log_says_what_a_resumed_run_does(clock: list[float], capsys: pytest.C
         clock[0] += 4
         bar.set_postfix_str("best 3")
         bar.update(2)
-    assert capsys.readouterr().err == "work: 10/10 (100 %), 00:04,  2.00s/gen, best 3\n"
+    assert capsys.readouterr().err == "work: 100% 10/10, 00:04,  2.00s/gen, best 3\n"
     with terminal.bar(10, "work", initial=10):
         pass
     assert capsys.readouterr().err == ""
@@ -158,5 +158,5 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch: pytest.M
     monkeypatch.setenv("TERM", "dumb")
     with attached() as screen, terminal.bar(2, "work") as bar:
         bar.update(2)
-    assert screen.getvalue().startswith("work: 2/2")
+    assert screen.getvalue().startswith("work: 100% 2/2")
     assert "\r" not in screen.getvalue()
