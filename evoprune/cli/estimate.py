@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evoprune.baselines.random_masks import dense
+from evoprune.cli.output import Output
 from evoprune.engines import auto
 from evoprune.problem.problem import Problem
 from evoprune.search.course import chunk_size_of
@@ -16,22 +17,23 @@ from evoprune.training.cost import multiply_adds
 _COPIES = 3
 
 
-def print_estimate(problem: Problem, method: Method, given: Mapping[str, Any]) -> None:
+def print_estimate(problem: Problem, method: Method, given: Mapping[str, Any], output: Output) -> None:
     """Prints a rough estimate of a search's evaluations, cost, memory, disk and time.
 
     Args:
         problem: The problem.
         method: The method.
         given: Its options, and the execution, as flat keywords.
+        output: The place where it is printed.
 
     Raises:
         InputError: A value out of range.
     """
     options, execution = make_options(method, given)
     require(method, problem, options)
-    for name, value in estimate(problem, method, options, execution.engine).items():
-        print(f"{name:22} {value}")
-    print("\nAn estimate from the cost table of one machine, for one worker; nothing was started.")
+    found = estimate(problem, method, options, execution.engine)
+    output.result(found, "\n".join(f"{name:22} {value}" for name, value in found.items()))
+    output.more("\nAn estimate from the cost table of one machine, for one worker; nothing was started.")
 
 
 def estimate(problem: Problem, method: Method, options: Any, engine: str) -> dict[str, str]:

@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evoprune.cli.commands import COMMANDS
 from evoprune.cli.forms import flat, parse, script
+from evoprune.cli.output import FOR_A_PERSON, Output, OutputOptions, printable
 from evoprune.system import signals
 
 if TYPE_CHECKING:
     from evoprune.problem.problem import Problem
     from evoprune.search.execution import Execution
+    from evoprune.search.method import Method
 
 
 @dataclass(frozen=True)
-class CommandOptions:
+class CommandOptions(OutputOptions):
     """Options of the command itself."""
 
     load: tuple[Path, ...] = ()
@@ -34,33 +37,28 @@ class EvolveCommandOptions(CommandOptions):
     """Folder to write the generations' statistics to, for TensorBoard (an optional extra). None: do not."""
 
 
-def run_method(name: str, arguments: Sequence[str] | None, prog: str | None) -> None:
+def run_method(name: str, arguments: Sequence[str] | None, prog: str | None, output: Output = FOR_A_PERSON) -> None:
     """Runs a method with the options of a command line, prints its result, and draws its figures.
 
     Args:
         name: Name of the method.
         arguments: The command line; None takes the process's.
         prog: The command's name in ``--help``.
+        output: The place where the result is printed.
     """
     with signals.nothing_begun():
-        from evoprune.problem.options import ProblemOptions
         from evoprune.problem.readers.place import located
-        from evoprune.problem.recipe import Recipe
         from evoprune.search.execution import Execution
         from evoprune.search.method import summary_of
         from evoprune.search.registry import find_method
 
         method = find_method(name)
-        command = EvolveCommandOptions if name == "evolve" else CommandOptions
-        group = name.replace("-", "_")
-        parts = {"problem": ProblemOptions, "recipe": Recipe, group: method.Options}
-        parts |= {"execution": Execution, "command": command}
-        options = parse(script(name, parts), summary_of(method), arguments, prog)
+        options = parse(script(name, parts_of(name, method)), summary_of(method), arguments, prog)
         values = flat(options)
         values["data"], values["data_dir"] = located(values["data"], values["data_dir"])
         shown_folder = values["out"] or Path("runs", folder_name(name, values, Execution))
         problem = make_problem(values)
-        given = {**flat(getattr(options, group)), **flat(options.execution), "out": shown_folder, "progress": True}
+        given = {**flat(getattr(options, _group(name))), **flat(options.execution), "out": shown_folder, "progress": True}
         if values.get("tensorboard") is not None:
             from evoprune.search.evolution.callbacks import TensorBoard
 
@@ -68,10 +66,25 @@ def run_method(name: str, arguments: Sequence[str] | None, prog: str | None) -> 
     if values["dry_run"]:
         from evoprune.cli.estimate import print_estimate
 
-        print_estimate(problem, method, given)
+        print_estimate(problem, method, given, output)
         return
-    _print_settings(name, problem, {**values, "out": shown_folder})
-    _run_and_draw(name, problem, given, shown_folder)
+    output.more(_settings_text(name, problem, {**values, "out": shown_folder}) + "\n")
+    _run_and_draw(name, problem, given, shown_folder, output)
+
+
+def parts_of(name: str, method: Method) -> dict[str, type[Any]]:
+    """Returns the dataclasses whose fields are the options of a method's command, by the name of their group."""
+    from evoprune.problem.options import ProblemOptions
+    from evoprune.problem.recipe import Recipe
+    from evoprune.search.execution import Execution
+
+    command = EvolveCommandOptions if name == "evolve" else CommandOptions
+    of_problem = {"problem": ProblemOptions, "recipe": Recipe}
+    return {**of_problem, _group(name): method.Options, "execution": Execution, "command": command}
+
+
+def _group(name: str) -> str:
+    return name.replace("-", "_")
 
 
 def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -> str:
@@ -93,6 +106,7 @@ def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -
         "data_dir",
         "tensorboard",
         "dry_run",
+        *(field.name for field in dataclasses.fields(OutputOptions)),
     }
     settings = {key: value for key, value in values.items() if key not in apart and later.get(key, ...) != value}
     settings["initialization"] = settings["initialization"] or usual_initialization(values.get("model", ""))
@@ -116,27 +130,34 @@ def make_problem(values: dict[str, Any]) -> Problem:
     return Problem(recipe=Recipe(**recipe), **problem)
 
 
-def _print_settings(name: str, problem: Problem, values: dict[str, Any]) -> None:
+def _settings_text(name: str, problem: Problem, values: dict[str, Any]) -> str:
     config = problem.config()
     resolved = {**config, **config["recipe"]}
     facts = {key: resolved[key] for key in values if key in resolved}
-    shown = {"method": name, **{key: value for key, value in values.items() if key != "dry_run"}, **facts, "out": values["out"]}
-    print("\n".join(f"{key:20} {value}" for key, value in shown.items()), end="\n\n", flush=True)
+    apart = {"dry_run", *(field.name for field in dataclasses.fields(OutputOptions))}
+    shown = {"method": name, **{key: value for key, value in values.items() if key not in apart}, **facts, "out": values["out"]}
+    return "\n".join(f"{key:20} {printable(value)}" for key, value in shown.items())
 
 
-def _run_and_draw(name: str, problem: Problem, given: dict[str, Any], shown_folder: Path) -> None:
+def _run_and_draw(name: str, problem: Problem, given: dict[str, Any], shown_folder: Path, output: Output) -> None:
+    from evoprune.cli import summary
     from evoprune.runs import records
     from evoprune.search.registry import prune
 
     folder = shown_folder.absolute()
     finished = (folder / "result.json").exists() and not (given["force"] or given["retry_failed"])
     result = prune(problem, name, **given)
-    if finished:
-        print(f"{shown_folder} is finished already:")
     with records.as_written(folder / "result.json"):
-        _print_result(records.read_json(folder / "result.json") or result.summary)
-    files = ["result.json", "mask.npz", "model.safetensors", *_draw_figures(folder, anew=not finished)]
-    print(f"written to {shown_folder}: {', '.join(files)}")
+        facts = records.read_json(folder / "result.json") or result.summary
+        output.result({**facts, "folder": str(shown_folder)}, summary.sentence(facts), summary.warnings(facts))
+        output.more(summary.details(facts))
+    if finished:
+        output.more(f"{shown_folder} is finished already")
+    figures = _draw_figures(folder, anew=not finished)
+    output.more(f"written to {shown_folder}: {', '.join(['result.json', 'mask.npz', 'model.safetensors', *figures])}")
+    names = [figure.removesuffix(".png") for figure in figures]
+    for suggestion in summary.suggestions(shown_folder, names, COMMANDS):
+        output.more(f"next: {suggestion}")
 
 
 def _draw_figures(folder: Path, anew: bool) -> list[str]:
@@ -153,22 +174,3 @@ def _draw_figures(folder: Path, anew: bool) -> list[str]:
         drawing.warn("the figures", error)
         return []
     return [name for name in names if (folder / name).exists()]
-
-
-def _print_result(result: dict[str, Any]) -> None:
-    shown = {name: value for name, value in result.items() if not isinstance(value, dict)}
-    print("\n".join(f"{name:22} {value}" for name, value in shown.items()))
-    for role, facts in {"winner": result, **result["controls"]}.items():
-        numbers = [f"{name} {facts[f'test_{name}']:.4f}" for name in ("accuracy", "loss") if facts[f"test_{name}"] is not None]
-        print(f"test set, {role:11} {', '.join(numbers) or 'diverged'}")
-    for count, what in (
-        ("failed", "failed; see evaluations.csv"),
-        ("machine_failures", "were not judged, because the machine failed; --retry-failed evaluates them again"),
-        ("no_better_than_chance", "were no better than chance"),
-    ):
-        if result.get(count):
-            print(f"warning: {result[count]} of {result.get('evaluations', result.get('k'))} masks {what}")
-    if result.get("winner_status", "ok") != "ok" or result["better_than_chance"] is False:
-        print("warning: the winner is no better than chance; lower --lr, or choose by --fitness loss")
-    if result["collapse"]:
-        print(f"warning: the winner's mask cuts off: {result['collapse']}")

@@ -55,7 +55,7 @@ def form(kind: type[Any], hidden: tuple[str, ...] = ()) -> type[Any]:
 
     Args:
         kind: The dataclass. A field with the metadata ``flag=False`` has no flag; one with ``positional=True`` is a path that
-            is given without one.
+            is given without one, or several.
         hidden: Names of further fields without a flag.
     """
     import tyro
@@ -68,7 +68,9 @@ def form(kind: type[Any], hidden: tuple[str, ...] = ()) -> type[Any]:
                 (each.name, Annotated[Any, tyro.conf.Suppress, tyro.conf.Fixed], field(**default, metadata={"flag": False}))
             )
         elif each.metadata.get("positional"):
-            fields.append((each.name, tyro.conf.Positional[Path], field(default=tyro.MISSING)))
+            several = isinstance(each.default, tuple)  # they need not be given
+            positional: Any = tyro.conf.Positional[tuple[Path, ...]] if several else tyro.conf.Positional[Path]
+            fields.append((each.name, positional, field(default=each.default if several else tyro.MISSING)))
         elif dataclasses.is_dataclass(each.default_factory):
             inner = form(each.default_factory)
             fields.append((each.name, inner, field(default_factory=inner)))

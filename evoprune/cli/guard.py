@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,7 +13,18 @@ from evoprune.errors import EvopruneError, RunError
 from evoprune.system import signals, streams
 
 T = TypeVar("T")
+OF_THE_RUN, OF_THE_USER = 1, 2
 BROKEN_PIPE = 141  # the status that a shell gives a process whose reader is gone
+TERMINATED = 128 + signal.SIGTERM
+# The exit statuses of every command.
+STATUSES = {
+    0: "It did what was wanted.",
+    OF_THE_RUN: "The run failed, such as when every mask diverged; or the program has a defect, and shows a traceback.",
+    OF_THE_USER: "A value cannot be used, or a file cannot be read or written; the message has the cure.",
+    signals.INTERRUPTED: "Interrupted by Ctrl-C; finished work is on disk, and the same command resumes.",
+    BROKEN_PIPE: "The program that read the output has ended, as head does.",
+    TERMINATED: "Ended by SIGTERM; finished work is on disk, and the same command resumes.",
+}
 
 
 def guard(script: Callable[[], None]) -> None:
@@ -29,9 +41,9 @@ def guard(script: Callable[[], None]) -> None:
                 sys.exit(BROKEN_PIPE)
     except KeyboardInterrupt as interrupt:
         signals.end_at_once()
-        _end(signals.RESUMES, 143 if isinstance(interrupt, signals.Terminated) else signals.INTERRUPTED)
+        _end(signals.RESUMES, TERMINATED if isinstance(interrupt, signals.Terminated) else signals.INTERRUPTED)
     except (EvopruneError, OSError) as error:
-        _end(f"error: {error}", 1 if isinstance(error, RunError) else 2)
+        _end(f"error: {error}", OF_THE_RUN if isinstance(error, RunError) else OF_THE_USER)
 
 
 def _one_line(message: Warning | str, *place: object, **line: object) -> str:

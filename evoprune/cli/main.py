@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from evoprune.cli.guard import guard
+from evoprune.cli.commands import COMMANDS
+from evoprune.cli.guard import STATUSES, guard
+from evoprune.cli.output import opened
 from evoprune.system import loading
 
 
 def run() -> None:
     """Runs the command line ``evoprune COMMAND ...``.
 
-    Ends the process with status 0; 1 for an error of the run, 2 for an error of the user, 130 for Ctrl-C, 143 for SIGTERM.
+    Ends the process with one of the statuses in :data:`evoprune.cli.guard.STATUSES`.
     """
     guard(lambda: _command(sys.argv[1:]))
 
@@ -21,7 +23,7 @@ def main(command: str, arguments: Sequence[str] | None = None) -> None:
     """Runs one command, as the scripts in ``experiments`` do; see :func:`run`.
 
     Args:
-        command: ``compare``, ``migrate``, ``calibrate``, or the name of a method.
+        command: The name of a method, or one of :data:`evoprune.cli.commands.COMMANDS`.
         arguments: Its options; None takes the process's.
     """
     guard(lambda: _run(command, sys.argv[1:] if arguments is None else list(arguments), None))
@@ -29,7 +31,7 @@ def main(command: str, arguments: Sequence[str] | None = None) -> None:
 
 def _command(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_overview(arguments))
+        print(_overview())
         return
     if arguments[0] == "--version":
         from evoprune import __version__
@@ -37,37 +39,28 @@ def _command(arguments: list[str]) -> None:
         print(__version__)
         return
     command, *rest = arguments
+    if command == "--print-completion":
+        from evoprune.cli.completion import print_completion
+
+        print_completion(rest)
+        return
     _run(command, rest, f"evoprune {command}")
 
 
-def _run(command: str, arguments: list[str], prog: str | None) -> None:
-    loading.load_plugins()
-    for path in _values_of("--load", arguments):
-        loading.load(path)
-    if command == "compare":
-        from evoprune.cli.compare import compare
+def _run(name: str, arguments: list[str], prog: str | None) -> None:
+    command = COMMANDS.get(name)
+    with opened(arguments) as output:
+        loading.load_plugins()
+        for path in _values_of("--load", arguments):
+            loading.load(path)
+        if command is None:
+            from evoprune.cli.experiment import run_method
 
-        compare(arguments, prog)
-    elif command == "plot":
-        from evoprune.cli.plot import plot
-
-        plot(arguments, prog)
-    elif command == "export":
-        from evoprune.cli.export import export
-
-        export(arguments, prog)
-    elif command == "migrate":
-        from evoprune.cli.migrate import migrate
-
-        migrate(arguments, prog)
-    elif command == "calibrate":
-        from evoprune.cli.calibrate import calibrate
-
-        calibrate(arguments, prog)
-    else:
-        from evoprune.cli.experiment import run_method
-
-        run_method(command, arguments, prog)
+            run_method(name, arguments, prog, output)
+        elif command.prints:
+            command.load()(arguments, prog, output)
+        else:
+            command.load()(arguments, prog)
 
 
 def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:
@@ -84,18 +77,12 @@ def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:
     return values
 
 
-def _overview(arguments: Sequence[str]) -> str:
+def _overview() -> str:
     from evoprune.search.method import summary_of
     from evoprune.search.registry import find_method, method_names
 
     lines = [f"  {name:16} {summary_of(find_method(name))}" for name in method_names()]
-    lines += [
-        f"  {'compare':16} Compare methods over sparsities, seeds and data sets.",
-        f"  {'plot':16} Draw a figure of a run or of a comparison.",
-        f"  {'export':16} Write the trained network of a run for other programs.",
-        f"  {'migrate':16} Bring the folder of an earlier version to this one.",
-        f"  {'calibrate':16} Measure the engines on this machine, for --engine auto.",
-    ]
+    lines += [f"  {name:16} {command.help}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: evoprune COMMAND [options], evoprune COMMAND --help",
@@ -103,5 +90,11 @@ def _overview(arguments: Sequence[str]) -> str:
             "Search for sparse neural networks at initialization, by evolution.",
             "",
             *lines,
+            "",
+            "Exit status:",
+            *(f"  {status:<16} {meaning}" for status, meaning in STATUSES.items()),
+            "",
+            "evoprune --version prints the version; evoprune --print-completion bash|zsh|fish prints a script that completes",
+            "commands and options in a shell.",
         ]
     )

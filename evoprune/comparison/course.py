@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from tqdm import tqdm
 
 from evoprune.comparison.budget import options_of
 from evoprune.comparison.cells import GIVEN, Cell, Comparison
@@ -30,7 +29,7 @@ from evoprune.errors import InputError
 from evoprune.runs import records, sums
 from evoprune.runs.config import read_config
 from evoprune.runs.settings import settings_difference
-from evoprune.system import loading
+from evoprune.system import loading, terminal
 from evoprune.system.files import remove_made, require_own
 from evoprune.system.importing import require_main_guard
 from evoprune.workers.base import Workers
@@ -85,7 +84,7 @@ def _do_missing(comparison: Comparison, cells: Sequence[Cell], folder: Path, eva
             todo.append(base)  # its mask is needed
         todo.append(cell)
     do: Callable[..., Iterator[tuple[Cell, str]]] = serial_cells
-    with ExitStack() as stack, tqdm(total=len(todo), desc="cells", unit="cell", smoothing=0, disable=not todo) as bar:
+    with ExitStack() as stack, terminal.bar(len(todo), "cells", unit="cell", shown=bool(todo)) as bar:
         if todo and not isinstance(evaluating, Serial):
             stack.callback(evaluating.close)
             do = functools.partial(serial_cells, workers=evaluating)

@@ -168,7 +168,7 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             require_own(self.folder)
             self._lock = FileLock(self.folder / ".lock")
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=0.2)  # evoprune list looks at it for a moment
         except Timeout as error:
             raise InUseError(f"{self.folder} is in use by another process; wait for it, or choose another --out.") from error
         except OSError as error:

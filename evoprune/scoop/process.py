@@ -19,7 +19,7 @@ from typing import Any
 
 from evoprune.errors import InputError
 from evoprune.scoop.broker import Keys
-from evoprune.system import signals
+from evoprune.system import signals, terminal
 from evoprune.system.devices import sees
 from evoprune.system.libraries import ONE_THREAD
 
@@ -110,6 +110,7 @@ def run(orders: Orders) -> Any:
         exit_status = patches.patch_script(connection)
     else:
         patches.patch_worker(connection)
+        terminal.clears_bars()
     start = Start()
     start.verbose = 0
     start.makeParser()

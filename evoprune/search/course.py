@@ -6,7 +6,7 @@ import copy
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import count
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from evoprune import seeds
+from evoprune.baselines.random_masks import dense
 from evoprune.engines import auto
 from evoprune.evaluation.evaluator import Evaluator
 from evoprune.masks.mask import Mask
@@ -76,9 +77,15 @@ def carry_out(name: str, method: Method, problem: Problem, options: Any, executi
         _session(name, method, problem, seed, options, execution) as session,
         deterministic(problem.device, session.deterministic),
     ):
-        result = course(name, method, session, options)
+        result = _with_cost(problem, course(name, method, session, options))
         session.journal.save(result)
     return result
+
+
+def _with_cost(problem: Problem, result: Result) -> Result:
+    """Returns a result with its cost, in epochs of training the dense network; None for a network that multiplies nothing."""
+    whole = multiply_adds(problem, dense(problem))
+    return replace(result, summary={**result.summary, "cost": result.summary["multiply_adds"] / whole if whole else None})
 
 
 @contextmanager
@@ -160,7 +167,7 @@ def _find_and_train(name: str, method: Method, session: Session, options: Any) -
     if "snapshot" in facts:
         mask.snapshot = unpack_snapshot("rewound", facts["snapshot"], tensors)
     training = train_chosen(session, {"winner": mask}, plan)["winner"]
-    dense = multiply_adds(problem, Mask(np.ones(problem.prunable_count, bool), problem.shapes))
+    whole = multiply_adds(problem, dense(problem))
     search_epochs = facts["search_epochs"] + plan.last
     summary = {
         "method": name,
@@ -169,7 +176,7 @@ def _find_and_train(name: str, method: Method, session: Session, options: Any) -
         "engine": ", ".join(training.engines),
         "search_epochs": search_epochs,
         "total_epochs": search_epochs + training.epochs - (0 if plan.restart else plan.last),
-        "multiply_adds": facts["search_cost"] * dense + training.search_cost + training.cost(training.epochs),
+        "multiply_adds": facts["search_cost"] * whole + training.search_cost + training.cost(training.epochs),
         "seconds": facts["seconds"] + training.seconds,
         "controls": {},
     }

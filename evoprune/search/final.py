@@ -56,7 +56,7 @@ def train_chosen(session: Session, chosen: Mapping[str, Mask], plan: Plan) -> di
         for group in split(list(distinct.values()), _most_at_once(session, plan)):
             roles = [role for role, mask in chosen.items() if mask in group]
             bar.set_postfix_str(", ".join(roles))
-            done |= _read_or_train(session, group, plan, lambda count: bar.update(count) and None)
+            done |= _read_or_train(session, group, plan, bar.update)
             if "winner" in roles:
                 winner = chosen["winner"]
                 _require_convergence(session, plan, winner, done[_name(winner, plan)])

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from evoprune import seeds
 from evoprune.errors import RunError
@@ -20,6 +20,7 @@ from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 from evoprune.runs.journal import Journal
 from evoprune.search.execution import Execution
+from evoprune.system import terminal
 from evoprune.training.determinism import call_deterministically
 from evoprune.workers.base import Lost, Returned, Workers
 from evoprune.workers.policy import evaluate
@@ -95,11 +96,11 @@ class Session:
     def say(self, text: str) -> None:
         """Shows a line above the progress bars, if progress is shown."""
         if self.execution.progress:
-            tqdm.write(text)
+            terminal.say(text)
 
-    def bar(self, total: int, name: str, **options: Any) -> tqdm[Any]:
-        """Returns a progress bar, hidden unless progress is shown."""
-        return tqdm(total=total, desc=name, disable=not self.execution.progress, **options)
+    def bar(self, total: int, name: str, **options: Any) -> AbstractContextManager[terminal.Bar]:
+        """Shows a progress bar, if progress is shown; see :func:`evoprune.system.terminal.bar`."""
+        return terminal.bar(total, name, shown=self.execution.progress, **options)
 
     def evaluate(self, masks: Sequence[Mask], gen: int) -> list[Evaluation]:
         """Evaluates masks, gives each its fitness and evidence, and records every evaluation as soon as it is finished.
@@ -120,7 +121,7 @@ class Session:
                 self.journal.record(gen, evaluations)
                 done_by.update(evaluation.worker for evaluation in evaluations)
                 bar.set_postfix_str(describe_shares(done_by), refresh=False)
-                bar.update(min(len(evaluations), bar.total - bar.n))
+                bar.update(min(len(evaluations), len(masks) - bar.n))
 
             evaluations = evaluator.evaluate(masks, partial(evaluate, self._workers), on_result, recorded)
         if recorded:

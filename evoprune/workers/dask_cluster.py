@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import contextvars
 import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,9 +20,9 @@ from distributed.client import FutureCancelledError
 from distributed.core import Status
 from distributed.deploy.spec import close_clusters
 from distributed.utils import LoopRunner
-from tqdm import tqdm
 
 from evoprune.errors import InputError
+from evoprune.system import terminal
 from evoprune.system.devices import VISIBLE
 from evoprune.system.importing import require_importable_script
 from evoprune.system.libraries import ONE_THREAD
@@ -120,7 +120,7 @@ def join_cluster(where: str, limited: bool, resources: contextlib.ExitStack) -> 
         raise InputError(f"no scheduler answers at {where}: {error}; start one, or give another --workers.") from error
     resources.enter_context(client)
     if not workers_of(client):
-        tqdm.write(f"waiting for workers at {where}", file=sys.stderr)
+        terminal.note(f"waiting for workers at {where}")
         with contextlib.suppress(TimeoutError):
             client.wait_for_workers(1, timeout=LONELY)
     workers = workers_of(client).values()
@@ -190,6 +190,7 @@ class OneDevice(Nanny):
 def dask_setup(worker: Worker) -> None:
     """Lets a worker of a local cluster ignore Ctrl-C, which the main process handles. Called by Dask as the worker starts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    terminal.clears_bars()
 
 
 @contextlib.contextmanager
@@ -201,9 +202,9 @@ def watching(client: Client, where: str) -> Iterator[None]:
         while not over.wait(LONELY):
             with contextlib.suppress(OSError, FutureCancelledError):  # a lost scheduler is found by whoever waits for tasks
                 if not workers_of(client):
-                    tqdm.write(f"no workers at {where}; waiting for some", file=sys.stderr)
+                    terminal.note(f"no workers at {where}; waiting for some")
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=contextvars.copy_context().run, args=(watch,), daemon=True).start()
     try:
         yield
     finally:

@@ -13,6 +13,7 @@ from multiprocessing import connection
 from typing import Any
 
 from evoprune.errors import InputError, WorkersError
+from evoprune.system import terminal
 from evoprune.system.devices import check_devices, sees
 from evoprune.system.importing import require_importable_script
 from evoprune.system.libraries import children_use_one_thread
@@ -106,7 +107,7 @@ class _Process:
     def __init__(self, device: Mapping[str, str]) -> None:
         require_importable_script()
         self.device = dict(device)
-        self.executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+        self.executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin)
         before = multiprocessing.active_children()
         with without_interrupts(), children_use_one_thread(device):  # Ctrl-C is for the main process
             self.ready = self.executor.submit(os.getpid)
@@ -118,8 +119,9 @@ class _Process:
         self.executor.shutdown()
 
 
-def _end_with_parent() -> None:
-    """Ends this process when its parent does, however that ends."""
+def _begin() -> None:
+    """Lets this process end when its parent does, however that ends, and print without tearing the parent's progress."""
+    terminal.clears_bars()
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=lambda: connection.wait([parent.sentinel]) and os._exit(1), daemon=True).start()

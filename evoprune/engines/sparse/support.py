@@ -8,11 +8,11 @@ import importlib.util
 import multiprocessing
 import os
 import platform
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from evoprune.engines.sparse import kernels
 from evoprune.engines.sparse.trace import Network, trace
 from evoprune.errors import InputError
 from evoprune.problem.problem import Problem
+from evoprune.system import terminal
 
 # Processors whose vectors LLVM and numba know.
 PROCESSORS = ("x86_64", "AMD64", "aarch64", "arm64")
@@ -59,7 +60,7 @@ class Machine:
             return
         start = time.perf_counter()
         what = f"the kernels of the engine 'sparse' for {dtype}"
-        timer = threading.Timer(PATIENCE, lambda: _tell(f"compiling {what}, once for this version"))
+        timer = threading.Timer(PATIENCE, copy_context().run, (_tell, f"compiling {what}, once for this version"))
         timer.daemon = True
         timer.start()
         try:
@@ -74,7 +75,7 @@ class Machine:
 def _tell(text: str) -> None:
     """Prints a line on standard error; worker processes, which load what the main process compiled, say nothing."""
     if multiprocessing.parent_process() is None:
-        print(text, file=sys.stderr, flush=True)
+        terminal.note(text)
 
 
 def fault() -> str:

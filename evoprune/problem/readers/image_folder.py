@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from tqdm import tqdm
 
 from evoprune.errors import InputError
 from evoprune.problem.cache import Kept, Writer, cached
 from evoprune.problem.data import Data, content_digest
 from evoprune.problem.readers.listing import MOST_BYTES, Images, Layout, arrange, open_images
+from evoprune.system import terminal
 
 # Pillow reads further formats by programs outside of it, or keeps them for compatibility.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -82,7 +82,7 @@ def _write(images: Images, layout: Layout, writer: Writer, grey: bool) -> None:
     total = sum(map(len, layout.parts.values()))
     first = layout.parts["train"][0][0]
     shape = _pixels(images, first, grey, None).shape
-    with tqdm(total=total, desc=f"decoding {images.where.name}", unit=" images", disable=None, leave=False) as bar:
+    with terminal.bar(total, f"decoding {images.where.name}", unit=" images", leave=False) as bar:
         for part, entries in layout.parts.items():
             with writer.array(f"{part}-images", np.uint8, (len(entries), *shape)) as add:
                 for name, _ in entries:

@@ -37,7 +37,7 @@ def train_bests(session: Session, state: State, count: int, known: Mapping[str, 
     groups = list(split(untrained, session.evaluator.job.chunk))
     epochs = problem.recipe.epochs
     with session.bar(epochs * len(groups), "bests", unit="epoch") as bar:
-        how = Training(brief.engine, brief.seed, brief.threads, lambda: bar.update() and None, epochs=epochs)
+        how = Training(brief.engine, brief.seed, brief.threads, bar.update, epochs=epochs)
         for i, group in enumerate(groups):
 
             def train_group(group: Sequence[Mask] = group) -> tuple[dict[str, Any], dict[str, Tensor]]:

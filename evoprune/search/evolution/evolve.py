@@ -172,7 +172,8 @@ class Evolve:
         self.save()
         write_generations(self.session.journal, state.logbook, self.session.problem.shapes)
         if self.session.execution.progress:
-            self.session.say(state.logbook.stream)
+            # without the lines above the header that DEAP leaves for the names of chapters
+            self.session.say("\n".join(line for line in state.logbook.stream.splitlines() if line.strip()))
             self._bar.set_postfix_str(f"best {state.logbook[-1]['best']:.5g}")
             self._bar.update()
         for callback in self.options.callbacks:
