@@ -223,4 +223,5 @@ DATA: Registry[Loader] = Registry(
     _as_loader,
     families={IMAGE_FOLDER: lambda path: load_image_folder},
     takes_files=True,
+    meant={"emnist-balanced": "emnist", "balanced": "emnist", "fmnist": "fashion-mnist"},
 )
