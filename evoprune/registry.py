@@ -117,6 +117,11 @@ class Registry(Mapping[str, T], Generic[T]):
             return self._entry(loading.take(self.kind, value))
         if self.takes_files and value.endswith(".py"):
             raise InputError(f"{self.kind} {value!r} is a file; expected also the name of a function in it: {value}:make.")
+        if value not in self and (loading.is_in_file(value) or value.endswith(".py")):
+            raise InputError(
+                f"{self.kind} {value!r} is in a file; expected a name: register the function in the file, load it by "
+                f"--load {value.rpartition(':')[0] or value} or evoprune.system.loading.load, and give its name."
+            )
         family, colon, rest = value.partition(":")
         if colon and family in self.families and value not in self:
             return self.families[family](rest)

@@ -160,7 +160,10 @@ def find_metrics(given: Mapping[str, Any] | Iterable[Any]) -> dict[str, Metric]:
         if name in found:
             raise InputError(f"two metrics have the name {name!r}; register one under another name by ep.register.metric.")
         if column(name) in (LOSS, ACCURACY):
-            raise InputError(f"metric {name!r} has the name of a column of the records; choose another name.")
+            raise InputError(
+                f"metric {name!r} has the name of a column of the records, which have loss and accuracy anyway; leave it out, "
+                f"or give a metric of yours another name."
+            )
         found[name] = METRICS.find(thing)
     return found
 
@@ -255,7 +258,14 @@ def stopping_of(problem: Measurable) -> tuple[str, float]:
     signs = {column(name): 1.0 if metric.larger_is_better else -1.0 for name, metric in problem.metrics.items()}
     known = {LOSS: -1.0, **({ACCURACY: 1.0} if problem.is_classification else {}), **signs}
     name = problem.recipe.stop_by or LOSS
-    return name, look_up("stop_by", name, known)
+    measured = name.removeprefix(column(""))
+    if column(measured) not in known and measured in METRICS:
+        raise InputError(
+            f"unknown stop_by {name!r}: the metric {measured!r} is not measured; expected one of: {', '.join(sorted(known))}. "
+            f"Give metrics={measured!r} (--metrics {measured}), too, and stop_by={column(measured)!r}."
+        )
+    meant = {"acc": ACCURACY, **{each.removeprefix(column("")): each for each in known}}
+    return name, look_up("stop_by", name, known, meant.get(name, ""))
 
 
 def _require_kind(name: str, metric: Metric, is_classification: bool, outputs: Tensor, targets: Tensor) -> None:

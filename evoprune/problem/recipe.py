@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from evoprune.errors import InputError, look_up
-from evoprune.options import check_sizes, later_of, parameters_of
+from evoprune.options import check_sizes, choose, later_of, parameters_of
 from evoprune.problem.learning_rates import LEARNING_RATES, OfProgress, Position, factor_at
 from evoprune.problem.optimizers import OPTIMIZERS, accepts, require_optimizer, without_compiler
 from evoprune.registry import Own
@@ -106,7 +106,7 @@ class Recipe:
         if self.momentum is None and "momentum" not in self.options and "momentum" in parameters_of(self._kind):
             object.__setattr__(self, "momentum", 0.9)
         look_up("decay", self.decay, dict.fromkeys(("all", "weights")))
-        look_up("precision", self.precision, dict.fromkeys(("full", "bf16")))
+        choose("precision", self.precision, ("full", "bf16"))
         for name in ("clip_norm", "clip_value"):
             value = getattr(self, name)
             if value is not None and not (_is_finite(value) and value > 0):
