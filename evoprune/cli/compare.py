@@ -47,7 +47,7 @@ def compare(arguments: Sequence[str], prog: str | None) -> None:
     shown = {**flat(options.problem), **flat(options.recipe), **flat(chosen)}
     print("\n".join(f"{name:20} {value}" for name, value in shown.items()), end="\n\n", flush=True)
     folder = chosen.out.absolute()
-    left = course.compare(comparison, wanted, folder, chosen.workers)
+    left = course.compare(comparison, wanted, folder, chosen.workers, chosen.devices)
     if left:
         print(f"{len(left)} of {len(wanted)} cells are being done by another process; run again when it has finished")
     with FileLock(folder / ".drawing.lock"):  # one process at a time draws, each with all rows until then
