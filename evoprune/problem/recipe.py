@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -57,6 +58,9 @@ class Recipe:
         clip_value: The largest absolute value of a gradient's elements, to which they are cut before a step. None: not cut.
         precision: Precision of forward and backward passes: ``full``, or ``bf16`` for torch's autocast to bfloat16, in training
             and measurement. Weights, optimiser and loss stay in full precision. The engine sparse has full alone.
+
+    Warns:
+        UserWarning: A milestone comes after the last epoch.
 
     Raises:
         InputError: A value out of range, an unknown optimiser, or an option that it refuses.
@@ -141,6 +145,18 @@ class Recipe:
                 raise InputError(
                     f"{name} is {value}, but the schedule is {self.schedule}; give schedule='milestones', or leave it out."
                 )
+
+        self._warn_of_milestones()
+
+    def _warn_of_milestones(self) -> None:
+        """Says which milestones come after the last epoch; no error, since fewer epochs may fit a comparison's budget."""
+        late = [f"{at:g}" for at in self.milestones if at >= max(1, self.epochs)]
+        if self.schedule == "milestones" and late:
+            warnings.warn(
+                f"the milestones {', '.join(late)} are never reached in {self.epochs} epochs: expected epochs below "
+                f"{self.epochs}, or parts of all epochs below 1, such as 0.5 0.75. Give others, or more epochs.",
+                stacklevel=5,
+            )
 
     @property
     def _kind(self) -> Any:
