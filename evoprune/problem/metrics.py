@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from evoprune.errors import InputError, RunError, look_up
 from evoprune.problem.data import Inputs
 from evoprune.problem.examples import measure_batch
+from evoprune.problem.of_torchmetrics import FAMILY, OfTorchmetrics
 from evoprune.problem.recipe import Recipe
 from evoprune.registry import Registry
 from evoprune.seeds import noise
@@ -134,6 +135,8 @@ _BUILT_IN = {
 def _as_metric(given: Any) -> Metric:
     if isinstance(given, Metric):
         return given
+    if isinstance(given, OfTorchmetrics):
+        return Metric(given, "classes" if given.takes else None)
     if not (callable(given) or _collects(given)):
         raise InputError(
             f"a metric is {type(given).__name__}; expected a name, a function (outputs, targets) -> number, or an object with "
@@ -142,7 +145,7 @@ def _as_metric(given: Any) -> Metric:
     return Metric(given)
 
 
-METRICS: Registry[Metric] = Registry("metric", _BUILT_IN, _as_metric)
+METRICS: Registry[Metric] = Registry("metric", _BUILT_IN, _as_metric, {FAMILY: lambda name: _as_metric(OfTorchmetrics(name))})
 
 
 def find_metrics(given: Mapping[str, Any] | Iterable[Any]) -> dict[str, Metric]:
