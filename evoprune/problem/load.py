@@ -19,6 +19,7 @@ from torch import Tensor
 from evoprune.errors import InputError
 from evoprune.options import accepted
 from evoprune.problem.data import MOST_IN_MEMORY, Data, as_floats, content_digest, in_memory, prepare
+from evoprune.problem.examples import Examples
 from evoprune.problem.idx import load_idx, unpublished
 from evoprune.problem.options import ProblemOptions
 from evoprune.problem.readers.cifar import load_cifar
@@ -125,6 +126,12 @@ class Loaded:
     own: Data | None
     content: str
     stored: tuple[str, ...]
+
+    @property
+    def named_by(self) -> dict[str, str]:
+        """How parts of the user's data are identified, by part, where that is not the digest of their content."""
+        given = {part: x for part, (x, _) in self.own.parts().items()} if self.own is not None else {}
+        return {part: x.named_by for part, x in given.items() if isinstance(x, Examples) and x.named_by}
 
     def identity(self, options: ProblemOptions) -> list[Any]:
         """Returns the digest of the content and all that decides how it is split and normalised."""

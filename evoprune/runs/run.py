@@ -53,6 +53,7 @@ class Run:
         identity: Digests that identify the problem, see :meth:`evoprune.problem.problem.Problem.identify`; None before it is
             known.
         problem_hash: The problem's hash.
+        data_named_by: See :class:`evoprune.problem.problem.Problem`.
         device: The device on which networks are trained.
         force: Start over if the folder holds another run.
         retry_failed: See :meth:`plan`.
@@ -67,6 +68,7 @@ class Run:
     divisors: dict[str, float] = field(default_factory=dict)
     identity: dict[str, str] | None = None
     problem_hash: str = ""
+    data_named_by: dict[str, str] = field(default_factory=dict)
     device: str = "cpu"
     force: bool = False
     retry_failed: bool = False
@@ -160,6 +162,7 @@ class Run:
                 f"data, the code or the globals that it reads, choose another --out, or --force to start over."
             )
         self.identity, self.problem_hash, self.device = now, problem.hash, problem.device
+        self.data_named_by = problem.data_named_by
         return self
 
     def __enter__(self) -> Run:
@@ -295,6 +298,7 @@ class Run:
             "problem_hash": self.problem_hash,
             "identity_version": VERSION,
             "identity": self.identity,
+            **({"data_named_by": self.data_named_by} if self.data_named_by else {}),
         }
         sums.write_sealed(self.folder / "config.json", config)
 
