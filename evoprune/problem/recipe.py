@@ -57,7 +57,9 @@ class Recipe:
             population by itself; removed weights have no gradient. None: not scaled.
         clip_value: The largest absolute value of a gradient's elements, to which they are cut before a step. None: not cut.
         precision: Precision of forward and backward passes: ``full``, or ``bf16`` for torch's autocast to bfloat16, in training
-            and measurement. Weights, optimiser and loss stay in full precision. The engine sparse has full alone.
+            and measurement. Weights, optimiser and loss stay in full precision, and so do gradients by which weights are
+            chosen: those of SNIP, GraSP and SynFlow, and those by which RigL, GraNet and mutation grow. The engine sparse has
+            full alone.
 
     Warns:
         UserWarning: A milestone comes after the last epoch.
