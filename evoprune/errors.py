@@ -76,19 +76,33 @@ def is_of_the_machine(error: BaseException | None) -> bool:
     return is_such or is_of_the_machine(error.__cause__)
 
 
-def look_up(kind: str, name: str, registry: Mapping[str, T]) -> T:
+def look_up(kind: str, name: str, registry: Mapping[str, T], meant: str = "") -> T:
     """Returns ``registry[name]``.
 
     Args:
         kind: The kind of things that have the names, in the singular, for the message.
         name: The name the user gave.
         registry: The known names.
+        meant: The name that an unknown one probably means; empty for the nearest of the known ones.
 
     Raises:
         InputError: The name is unknown; the message lists the known ones and the nearest.
     """
     if isinstance(name, str) and name in registry:
         return registry[name]
-    near = difflib.get_close_matches(str(name), registry, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    near = meant or _nearest(str(name), registry)
+    hint = f" Did you mean {near!r}?" if near else ""
     raise InputError(f"unknown {kind} {name!r}; expected one of: {', '.join(sorted(registry))}.{hint}")
+
+
+def letters(name: str) -> str:
+    """Returns a name without capitals, dashes and the like, in which names that are typed differ from those that are meant."""
+    return "".join(character for character in name.casefold() if character.isalnum())
+
+
+def _nearest(name: str, known: Mapping[str, object]) -> str:
+    alike = {letters(each): each for each in known}
+    if letters(name) in alike:
+        return alike[letters(name)]
+    near = difflib.get_close_matches(name, known, n=1)
+    return near[0] if near else "".join(alike[each] for each in difflib.get_close_matches(letters(name), alike, n=1))

@@ -9,7 +9,7 @@ import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from evoprune.errors import InputError, look_up
+from evoprune.errors import InputError, letters, look_up
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -17,6 +17,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 # ``any_size`` are free, such as seeds.
 MOST_COUNT = 1_000_000
 MOST, LEAST = 1e12, 1e-100
+# Words that other programs have for some of the choices.
+_MEANT = {
+    **dict.fromkeys(("float16", "fp16", "16", "half", "bfloat16", "amp", "mixed"), "bf16"),
+    **dict.fromkeys(("float32", "fp32", "32", "single"), "full"),
+    "double": "float64",
+}
 
 
 def make(kind: type[T], given: Mapping[str, Any]) -> T:
@@ -78,7 +84,23 @@ def check_choices(options: Any) -> None:
         value = getattr(options, name)
         for word in value if isinstance(value, (tuple, list)) else (value,):
             if isinstance(word, str):
-                look_up(name, word, dict.fromkeys(choices))
+                choose(name, word, choices)
+
+
+def choose(name: str, word: str, choices: Sequence[str]) -> str:
+    """Returns a word that is one of some choices.
+
+    Args:
+        name: The option's name.
+        word: The word.
+        choices: The choices.
+
+    Raises:
+        InputError: It is none of them; the message lists them, and the one that is meant or the nearest.
+    """
+    meant = _MEANT.get(letters(str(word)), "")
+    look_up(name, word, dict.fromkeys(choices), meant if meant in choices else "")
+    return word
 
 
 def check_sizes(options: Any) -> None:

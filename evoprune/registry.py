@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from evoprune.errors import InputError, look_up
+from evoprune.errors import InputError, letters, look_up
 from evoprune.system import loading
 
 T = TypeVar("T")
@@ -41,6 +41,7 @@ class Registry(Mapping[str, T], Generic[T]):
         families: Functions that make the entry of a name such as ``image-folder:PATH`` from the part behind the colon, by the
             part before it. The mapping's own names are those without a colon.
         takes_files: Names such as ``path/to/file.py:function`` stand for things in the user's files.
+        meant: Names that users may expect, and those that they mean by them, which a message suggests.
     """
 
     def __init__(
@@ -50,10 +51,12 @@ class Registry(Mapping[str, T], Generic[T]):
         adapt: Callable[[Any], T] | None = None,
         families: Mapping[str, Callable[[str], T]] | None = None,
         takes_files: bool = False,
+        meant: Mapping[str, str] | None = None,
     ) -> None:
         self.kind = kind
         self.takes_files = takes_files
         self.families = dict(families or {})
+        self._meant = {letters(name): other for name, other in (meant or {}).items()}
         self._built_in = dict(built_in)
         self._own: dict[str, T] = {}
         self._given: dict[str, Any] = {}
@@ -114,11 +117,17 @@ class Registry(Mapping[str, T], Generic[T]):
             return self._entry(loading.take(self.kind, value))
         if self.takes_files and value.endswith(".py"):
             raise InputError(f"{self.kind} {value!r} is a file; expected also the name of a function in it: {value}:make.")
+        if value not in self and (loading.is_in_file(value) or value.endswith(".py")):
+            raise InputError(
+                f"{self.kind} {value!r} is in a file; expected a name: register the function in the file, load it by "
+                f"--load {value.rpartition(':')[0] or value} or evoprune.system.loading.load, and give its name."
+            )
         family, colon, rest = value.partition(":")
         if colon and family in self.families and value not in self:
             return self.families[family](rest)
         if value not in self:
-            look_up(self.kind, value, dict.fromkeys([*self, *(f"{name}:NAME" for name in self.families)]))
+            known = dict.fromkeys([*self, *(f"{name}:NAME" for name in self.families)])
+            look_up(self.kind, value, known, self._meant.get(letters(value), ""))
         return self[value]
 
     def is_in_file(self, name: str) -> bool:

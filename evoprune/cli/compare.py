@@ -48,7 +48,7 @@ def compare(arguments: Sequence[str], prog: str | None, output: Output = FOR_A_P
     shown = {**flat(options.problem), **flat(options.recipe), **flat(chosen)}
     output.more("\n".join(f"{name:20} {printable(value)}" for name, value in shown.items()) + "\n")
     folder = chosen.out.absolute()
-    left = course.compare(comparison, wanted, folder, chosen.workers)
+    left = course.compare(comparison, wanted, folder, chosen.workers, chosen.devices)
     with FileLock(folder / ".drawing.lock"):  # one process at a time draws, each with all rows until then
         _print_result(folder, chosen.out, len(left), len(wanted), output)
 

@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 import functools
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from evoprune.errors import InputError
+from evoprune.options import choose
 
 T = TypeVar("T")
 
@@ -37,16 +39,32 @@ def parse(kind: type[T], description: str | None, arguments: Sequence[str] | Non
     except SystemExit as end:
         if not end.code:
             raise
-        raise InputError(_in_one_line(said.getvalue())) from None
+        raise InputError(_with_cure(_in_one_line(said.getvalue()))) from None
     return options
 
 
 def _in_one_line(box: str) -> str:
     """Returns the message in a box of the parser's as one line, without the help on the argument."""
-    parts = [part for line in box.splitlines()[1:] if (part := line.strip("│╭╮╰╯─ "))]
+    parts = [part for line in box.splitlines()[1:] if (part := line.strip("│╭╮╰╯─ ")).strip("-")]
     help_begins = next((i for i, part in enumerate(parts) if part.startswith("Argument helptext")), len(parts))
     hint = [f"({part})" for part in parts[help_begins:] if part.startswith("For full helptext")]
     return " ".join([*parts[:help_begins], *hint])
+
+
+def _with_cure(message: str) -> str:
+    """Returns the parser's message on a value with the word that is meant, or with the way to give several values.
+
+    Raises:
+        InputError: The value is none of an option's words; the message is that of Python.
+    """
+    choice = re.match(r"invalid choice '(.*)' for argument '--([\w-]+)'\. Expected one of \((.*?)\)", message)
+    if choice is not None:
+        choose(choice[2].replace("-", "_"), choice[1], [word.strip(" '\"") for word in choice[3].split(",") if word.strip()])
+    several = re.search(r"Error parsing (--[\w-]+).*\['([^']*,[^']*)'\]", message)
+    if several is not None:
+        values = " ".join(several[2].replace(",", " ").split())
+        return f"{message} Give several values with blanks between them: {several[1]} {values}"
+    return message
 
 
 @functools.cache

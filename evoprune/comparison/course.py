@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from evoprune.comparison.budget import options_of
 from evoprune.comparison.cells import GIVEN, Cell, Comparison
-from evoprune.comparison.execute import check_cells, forget_problems, problem_of, with_facts
+from evoprune.comparison.execute import check_cells, forget_problems, make_problem, problem_of, with_facts
 from evoprune.comparison.methods import split_control
 from evoprune.comparison.rows import TABLES, add_rows, finished, read_rows, row_keys
 from evoprune.comparison.spread import base_of, mask_path, serial_cells, spread_cells
@@ -33,13 +33,15 @@ from evoprune.system import loading, terminal
 from evoprune.system.files import remove_made, require_own
 from evoprune.system.importing import require_main_guard
 from evoprune.workers.base import Workers
-from evoprune.workers.choose import choose_workers
+from evoprune.workers.choose import choose_workers, require_devices
 from evoprune.workers.serial import Serial
 
 SCHEMA = 2
 
 
-def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers: str = "auto") -> list[Cell]:
+def compare(
+    comparison: Comparison, cells: Sequence[Cell], folder: Path, workers: str = "auto", devices: Sequence[str] = ()
+) -> list[Cell]:
     """Does the cells that are missing, on workers if there are any, and updates the tables.
 
     Args:
@@ -48,6 +50,7 @@ def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers
         folder: Folder of the tables, and of the run folders in ``cells``.
         workers: See :func:`evoprune.workers.choose.choose_workers`. If there are at least as many
             cells as workers, each worker does whole cells; otherwise the workers share the masks of each cell.
+        devices: GPUs, such as cuda:0, one for each process of ``pool:N`` or ``dask:N``; none if they share one.
 
     Returns:
         The cells that are not done, since another process is working on them.
@@ -62,13 +65,25 @@ def compare(comparison: Comparison, cells: Sequence[Cell], folder: Path, workers
     forget_problems()
     cells = check_cells(comparison, cells)
     comparison = with_facts(comparison, cells)
-    evaluating = choose_workers(workers)
+    evaluating = choose_workers(workers, devices=_on_cuda(comparison, cells, devices))
     with _nothing_left(folder, cells):
         with _locked(folder):
             comparison, every = _keep_settings(comparison, cells, folder)
             cells = check_cells(comparison, every) if _drop_damaged_tables(folder) else cells
         with loading.unchanging():
             return _do_missing(comparison, cells, folder, evaluating)
+
+
+def _on_cuda(comparison: Comparison, cells: Sequence[Cell], devices: str | Sequence[str]) -> tuple[str, ...]:
+    """Returns the GPUs of the workers, after a check that the cells' problems go with them.
+
+    Raises:
+        InputError: They do not, or there are no such GPUs.
+    """
+    names = (devices,) if isinstance(devices, str) else tuple(devices)
+    for problem in map(functools.partial(make_problem, comparison), cells[:1] if names else ()):
+        require_devices(names, problem.device)
+    return names
 
 
 def _do_missing(comparison: Comparison, cells: Sequence[Cell], folder: Path, evaluating: Workers) -> list[Cell]:

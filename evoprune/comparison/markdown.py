@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from evoprune.comparison.frames import read_cells
+from evoprune.comparison.frames import COLUMNS, read_cells
 from evoprune.comparison.statistics import BAND, OURS, compare_pairs, dense_epoch, metric, ordered, summarise
 from evoprune.errors import InputError
 from evoprune.runs import sums
@@ -48,6 +48,36 @@ def accuracy_table(cells: pd.DataFrame) -> str:
         *_notes(cells),
     ]
     return "\n\n".join(["\n".join(caption), table])
+
+
+def metric_tables(cells: pd.DataFrame) -> list[str]:
+    """Returns a table for each metric of the problem on the test set, as Markdown, with a caption.
+
+    Raises:
+        InputError: The cells are of several (data, model, budget) groups.
+    """
+    group = _group(cells)
+    tables = []
+    for name in _metrics(cells):
+        summary = summarise(cells, name)
+        seeds = int(summary["n"].max())
+
+        def text(row: Any, seeds: int = seeds) -> str:
+            few = f" (n = {row.n})" if 0 < row.n < seeds else ""
+            return _significant(row.mean, row.half) + few if row.n else _MISSING
+
+        caption = (
+            f"{name.removeprefix('test_')} on the test set, {group}, by sparsity: mean ± half-width of the {BAND}; {seeds} "
+            f"seed{'' if seeds == 1 else 's'} unless n is given."
+        )
+        tables.append(f"{caption}\n\n{_by_sparsity(summary, text)}")
+    return tables
+
+
+def _metrics(cells: pd.DataFrame) -> list[str]:
+    """Returns the columns of the problem's metrics of which there are values."""
+    others = [str(name) for name in cells.columns if str(name).startswith("test_") and name not in COLUMNS]
+    return [name for name in others if cells[name].notna().any()]
 
 
 def cost_table(cells: pd.DataFrame, epoch: float | None = None) -> str:
@@ -129,7 +159,7 @@ def write_tables(folder: Path) -> Path:
             if part.empty:
                 continue
             lines.append("### Main table" if budget is None else f"### Equal cost: {budget:g} epochs of dense training")
-            lines += [accuracy_table(part), cost_table(part, dense_epoch(group))]
+            lines += [accuracy_table(part), *metric_tables(part), cost_table(part, dense_epoch(group))]
             pairs = compare_pairs(part, OURS, ordered(part["method"]))
             if not pairs.empty:
                 lines.append(pairs_table(pairs))

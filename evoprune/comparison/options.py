@@ -69,6 +69,9 @@ class CompareOptions:
     """The processes that do the cells: serial, scoop, auto (SCOOP under `python -m evoprune.scoop`, else serial), pool:N (N
     processes on this machine), dask:N (a local Dask cluster of N processes) or the address of a Dask scheduler. If there are
     fewer cells than workers, the workers of a pool or of Dask share the masks of each cell."""
+    devices: tuple[str, ...] = ()
+    """GPUs of this machine, such as cuda:0 cuda:1, one for each process of pool:N or dask:N; each process sees its own alone.
+    For SCOOP they are an option of its launcher. None: all processes share the default GPU."""
     out: Path = Path("runs/compare")
     """Folder of the comparison. Running again continues it; methods, sparsities, seeds and data may be added."""
 
@@ -200,7 +203,7 @@ def compare(
     rest = {name: value for name, value in options.items() if name not in defaults_of(CompareOptions)}
     comparison, wanted = _plan_by_name(chosen, rest) if problem is None else _plan_on(chosen, problem, options)
     folder = Path(chosen.out).absolute()
-    course.compare(comparison, wanted, folder, chosen.workers)
+    course.compare(comparison, wanted, folder, chosen.workers, chosen.devices)
     return read_cells(folder / "cells.csv")
 
 

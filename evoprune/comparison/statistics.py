@@ -43,8 +43,12 @@ def half_width(values: Sequence[float] | np.ndarray[Any, Any]) -> float:
     return float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
 
 
-def summarise(cells: pd.DataFrame) -> pd.DataFrame:
+def summarise(cells: pd.DataFrame, of: str | None = None) -> pd.DataFrame:
     """Summarises the cells over seeds.
+
+    Args:
+        cells: The cells.
+        of: The column; None: the one by which they are judged, see :func:`metric`.
 
     Returns:
         A row for each (data, model, budget, sparsity, method), with ``metric`` (its name), ``n`` (cells that have it),
@@ -54,7 +58,7 @@ def summarise(cells: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for _, group in cells.groupby(["data", "model"]):
-        name = metric(group)
+        name = of or metric(group)
         for _, part in group.groupby(["budget", "sparsity", "method"], dropna=False):
             values = part[name].dropna().to_numpy(dtype=float)
             row = part.iloc[0][["data", "model", "budget", "sparsity", "method"]].to_dict()

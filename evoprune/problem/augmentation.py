@@ -67,8 +67,9 @@ def _by_example(values: Tensor, batch: Tensor, at: int = 0) -> Tensor:
 
 
 def _make_crop(padding: str) -> Augmentation:
+    several = ", and several changes with blanks between them, such as crop:4 flip" if "," in padding else ""
     if not padding.isdecimal() or not 1 <= int(padding) <= 1000:
-        raise InputError(f"augment is 'crop:{padding}'; expected a number of pixels to pad with, such as crop:4.")
+        raise InputError(f"augment is 'crop:{padding}'; expected a number of pixels to pad with, such as crop:4{several}.")
     return partial(crop, padding=int(padding))
 
 
@@ -79,7 +80,13 @@ def _function(given: Any) -> Augmentation:
     return found
 
 
-AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation", {"flip": flip}, _function, {"crop": _make_crop})
+AUGMENTATIONS: Registry[Augmentation] = Registry(
+    "augmentation",
+    {"flip": flip},
+    _function,
+    {"crop": _make_crop},
+    meant={"crop": "crop:4", "crop4": "crop:4", "random-crop": "crop:4", "horizontal-flip": "flip", "random-flip": "flip"},
+)
 
 
 def find_augmentations(given: Any) -> tuple[tuple[str, ...], tuple[Augmentation, ...]]:

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,19 +96,23 @@ class Writer:
 
     def finish(self, facts: Mapping[str, Any]) -> None:
         """Writes the index of the arrays, and facts beside them."""
-        write_atomically(self._folder / _INDEX, json.dumps({"arrays": self._files, "facts": facts}).encode())
+        index = {"arrays": self._files, "facts": dict(facts)}
+        write_atomically(self._folder / _INDEX, json.dumps({**index, "sum": _sum(index)}).encode())
 
 
 def cached(kind: str, source: Any, decode: Callable[[Writer], dict[str, Any]]) -> Kept:
     """Returns arrays from the cache, and decodes them first unless they are there whole.
 
     The cache is the folder that ``EVOPRUNE_CACHE`` names, else the user's folder for caches. It may be removed at any time.
-    While one process decodes, others wait for it.
+    While one process decodes, others wait for it. Damaged arrays are decoded again.
 
     Args:
         kind: The kind of source, a plain word.
         source: The files that the arrays are decoded from, such as their names, sizes and times, as JSON values.
         decode: Writes the arrays, and returns facts to be kept with them.
+
+    Warns:
+        UserWarning: The cache holds other files than were written.
 
     Raises:
         InputError: The cache cannot be written; and whatever ``decode`` raises.
@@ -139,13 +144,18 @@ def cache_folder() -> Path:
 def _make(folder: Path, decode: Callable[[Writer], dict[str, Any]]) -> Kept:
     for left in folder.parent.glob(f".{folder.name}.*.tmp"):  # of processes that were killed: we hold the lock
         shutil.rmtree(left, ignore_errors=True)
+    if os.path.lexists(folder):
+        warnings.warn(
+            f"{folder} is damaged, or of an earlier version of evoprune: its files differ from those that were written; the "
+            f"data are decoded again.",
+            stacklevel=4,
+        )
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     temporary.mkdir()
     try:
         writer = Writer(temporary)
         writer.finish(decode(writer))
-        if folder.is_dir():  # a damaged one
-            shutil.rmtree(folder)
+        _remove(folder)  # a damaged one
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -158,7 +168,10 @@ def _make(folder: Path, decode: Callable[[Writer], dict[str, Any]]) -> Kept:
 def _open(folder: Path) -> Kept | None:
     """Returns the arrays of a folder, or None if it is missing or damaged."""
     try:
-        index = json.loads((folder / _INDEX).read_bytes())
+        with open_regular(folder / _INDEX) as file:
+            index = json.loads(file.read())
+        if index.pop("sum") != _sum(index):
+            return None
         arrays = {}
         for name, (size, digest) in index["arrays"].items():
             path = folder / f"{Path(name).name}.npy"
@@ -168,8 +181,20 @@ def _open(folder: Path) -> Kept | None:
                 return None
             arrays[name] = _open_array(path)
         return Kept(arrays, dict(index["facts"]))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _sum(index: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder, or a file or link in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _open_array(path: Path) -> NDArray[Any]:

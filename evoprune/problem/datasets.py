@@ -62,6 +62,11 @@ class Items:
                 found[place] = x
         return found
 
+    @property
+    def named_by(self) -> str:
+        """How the content is identified."""
+        return f"the name {self.name}"
+
     def identity(self) -> str:
         """Returns the name that stands for the content."""
         return f"items {self.name}"

@@ -141,6 +141,11 @@ class Examples:
         for start in range(0, len(self), PIECE):
             yield self.raw(torch.arange(start, min(start + PIECE, len(self))))
 
+    @property
+    def named_by(self) -> str:
+        """How the stored examples are identified; empty for the digest of their content."""
+        return "" if isinstance(self.store, Tensor) else self.store.named_by
+
     def identity(self) -> str:
         """Returns a digest of the stored examples, by content or by name, size and time of their file, and of their cast."""
         digest = hashlib.sha256(f"{tuple(self.shape)} {self.dtype}".encode())

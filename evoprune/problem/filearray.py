@@ -46,6 +46,11 @@ class FileArray:
         """The type of the examples."""
         return self.read(torch.arange(0)).dtype
 
+    @property
+    def named_by(self) -> str:
+        """How the content is identified; empty for its digest."""
+        return "" if self.digest else f"path, size and time of change of {self.place.path}"
+
     def identity(self) -> str:
         """Returns the digest of the content, or the place."""
         return self.digest or repr(self.place)

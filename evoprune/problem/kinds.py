@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from evoprune.errors import InputError
+from evoprune.errors import InputError, look_up
 from evoprune.registry import Registry, describe
 
 PRUNABLE_MODULES = (
@@ -59,8 +59,39 @@ class Kind:
                     if any(fnmatchcase(name, pattern) for pattern in self.weights):
                         yield parameter
 
+    def unknown_in(self, network: nn.Module) -> dict[str, tuple[str, ...]]:
+        """Returns those of the names that no module of the kind has, each with the names of the parameters that they have.
+
+        A network without such modules has nothing to say. A parameter may be None in a module, or
+        reparametrised.
+        """
+        modules = [module for module in network.modules() if isinstance(module, self.module)]
+        known = tuple(dict.fromkeys(name for module in modules for name in _names_of(module)))
+        unknown = [name for name in self.weights if not any(fnmatchcase(each, name) for each in known)]
+        return dict.fromkeys(unknown, known) if modules else {}
+
     def _place(self) -> tuple[str, str]:
         return self.module.__module__, self.module.__qualname__
+
+
+def _names_of(module: nn.Module) -> Iterator[str]:
+    """Yields the names of a module's parameters, also of those that are None."""
+    for prefix, each in module.named_modules():
+        place = f"{prefix}." if prefix else ""
+        parametrized = getattr(each, "parametrizations", ())
+        for name in (*vars(each)["_parameters"], *(parametrized if isinstance(parametrized, nn.ModuleDict) else ())):
+            yield f"{place}{name}"
+
+
+def require_weights(network: nn.Module) -> None:
+    """Checks that the weights of the kinds that a user has registered are there, in a network with such modules.
+
+    Raises:
+        InputError: No module of a kind has a weight of a name.
+    """
+    for title, kind in KINDS.own.items():
+        for name, known in kind.unknown_in(network).items():
+            look_up(f"weight of {describe(kind.module)}, which the prunable kind {title!r} names,", name, dict.fromkeys(known))
 
 
 def _as_kind(thing: object) -> Kind:

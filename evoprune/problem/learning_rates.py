@@ -123,4 +123,5 @@ LEARNING_RATES: Registry[Factor] = Registry(
         "one-cycle": one_cycle,
     },
     own_schedule,
+    meant={"step": "milestones", "multistep": "milestones", "multi-step-lr": "milestones", "none": "constant"},
 )

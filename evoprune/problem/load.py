@@ -19,6 +19,7 @@ from torch import Tensor
 from evoprune.errors import InputError
 from evoprune.options import accepted
 from evoprune.problem.data import MOST_IN_MEMORY, Data, as_floats, content_digest, in_memory, prepare
+from evoprune.problem.examples import Examples
 from evoprune.problem.idx import load_idx, unpublished
 from evoprune.problem.options import ProblemOptions
 from evoprune.problem.readers.cifar import load_cifar
@@ -86,8 +87,27 @@ def load_raw(data: str | Callable[..., Data], data_dir: str | os.PathLike[str] |
         InputError: An unknown name, or a file that is missing, truncated or of another kind.
     """
     if isinstance(data, str):
+        _require_no_path(data, data_dir)
         data, data_dir = located(data, data_dir)
     return DATA.find(data)(DATA.name_of(data), data_dir)
+
+
+def _require_no_path(name: str, data_dir: str | os.PathLike[str] | None) -> None:
+    """Checks that no path is given in the place of a name."""
+    if DATA.is_built_in(name) or name in DATA or DATA.is_in_file(name):
+        return
+    for base in (data_dir or os.environ.get("EVOPRUNE_DATA") or "", ""):
+        path = os.path.join(os.path.expanduser(base), os.path.expanduser(name))  # noqa: PTH111, PTH118 - Path's raises for odd names
+        if name and (os.path.isdir(path) or (name.endswith(".zip") and os.path.isfile(path))):  # noqa: PTH112, PTH113
+            raise InputError(
+                f"unknown data set {name!r}, which is a folder or zip; expected image-folder:{name} for one of class folders, "
+                f"or the name of a data set."
+            )
+        if name and not name.endswith(".py") and os.path.isfile(path):  # noqa: PTH113
+            raise InputError(
+                f"unknown data set {name!r}, which is a file; expected a function that reads it and returns ep.Data, by "
+                f"path/to/file.py:function, or the name of a data set."
+            )
 
 
 @dataclass(frozen=True)
@@ -106,6 +126,12 @@ class Loaded:
     own: Data | None
     content: str
     stored: tuple[str, ...]
+
+    @property
+    def named_by(self) -> dict[str, str]:
+        """How parts of the user's data are identified, by part, where that is not the digest of their content."""
+        given = {part: x for part, (x, _) in self.own.parts().items()} if self.own is not None else {}
+        return {part: x.named_by for part, x in given.items() if isinstance(x, Examples) and x.named_by}
 
     def identity(self, options: ProblemOptions) -> list[Any]:
         """Returns the digest of the content and all that decides how it is split and normalised."""
@@ -223,4 +249,5 @@ DATA: Registry[Loader] = Registry(
     _as_loader,
     families={IMAGE_FOLDER: lambda path: load_image_folder},
     takes_files=True,
+    meant={"emnist-balanced": "emnist", "balanced": "emnist", "fmnist": "fashion-mnist"},
 )

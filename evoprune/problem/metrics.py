@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from evoprune.errors import InputError, RunError, look_up
 from evoprune.problem.data import Inputs
 from evoprune.problem.examples import measure_batch
+from evoprune.problem.of_torchmetrics import FAMILY, OfTorchmetrics
 from evoprune.problem.recipe import Recipe
 from evoprune.registry import Registry
 from evoprune.seeds import noise
@@ -134,6 +135,8 @@ _BUILT_IN = {
 def _as_metric(given: Any) -> Metric:
     if isinstance(given, Metric):
         return given
+    if isinstance(given, OfTorchmetrics):
+        return Metric(given, "classes" if given.takes else None)
     if not (callable(given) or _collects(given)):
         raise InputError(
             f"a metric is {type(given).__name__}; expected a name, a function (outputs, targets) -> number, or an object with "
@@ -142,7 +145,7 @@ def _as_metric(given: Any) -> Metric:
     return Metric(given)
 
 
-METRICS: Registry[Metric] = Registry("metric", _BUILT_IN, _as_metric)
+METRICS: Registry[Metric] = Registry("metric", _BUILT_IN, _as_metric, {FAMILY: lambda name: _as_metric(OfTorchmetrics(name))})
 
 
 def find_metrics(given: Mapping[str, Any] | Iterable[Any]) -> dict[str, Metric]:
@@ -160,7 +163,10 @@ def find_metrics(given: Mapping[str, Any] | Iterable[Any]) -> dict[str, Metric]:
         if name in found:
             raise InputError(f"two metrics have the name {name!r}; register one under another name by ep.register.metric.")
         if column(name) in (LOSS, ACCURACY):
-            raise InputError(f"metric {name!r} has the name of a column of the records; choose another name.")
+            raise InputError(
+                f"metric {name!r} has the name of a column of the records, which have loss and accuracy anyway; leave it out, "
+                f"or give a metric of yours another name."
+            )
         found[name] = METRICS.find(thing)
     return found
 
@@ -255,7 +261,14 @@ def stopping_of(problem: Measurable) -> tuple[str, float]:
     signs = {column(name): 1.0 if metric.larger_is_better else -1.0 for name, metric in problem.metrics.items()}
     known = {LOSS: -1.0, **({ACCURACY: 1.0} if problem.is_classification else {}), **signs}
     name = problem.recipe.stop_by or LOSS
-    return name, look_up("stop_by", name, known)
+    measured = name.removeprefix(column(""))
+    if column(measured) not in known and measured in METRICS:
+        raise InputError(
+            f"unknown stop_by {name!r}: the metric {measured!r} is not measured; expected one of: {', '.join(sorted(known))}. "
+            f"Give metrics={measured!r} (--metrics {measured}), too, and stop_by={column(measured)!r}."
+        )
+    meant = {"acc": ACCURACY, **{each.removeprefix(column("")): each for each in known}}
+    return name, look_up("stop_by", name, known, meant.get(name, ""))
 
 
 def _require_kind(name: str, metric: Metric, is_classification: bool, outputs: Tensor, targets: Tensor) -> None:

@@ -73,7 +73,8 @@ class ProblemOptions:
     """Number format of weights and inputs."""
     metrics: tuple[str, ...] = field(default=(), metadata={"later": True})
     """Numbers to record beside loss and accuracy: top-5, balanced-accuracy, f1 (macro), ece (calibration error), mae (mean
-    absolute error), r2, or one that you registered. Only one that --stop-by names counts in the problem's hash."""
+    absolute error), r2, torchmetrics:NAME (of that package, where installed), or one that you registered. Only one that
+    --stop-by names counts in the problem's hash."""
     device: str = "cpu"
     """Where networks are trained: cpu or cuda. It does not count in the problem's hash."""
     ignore: tuple[str, ...] = field(default=(), metadata={"later": True})

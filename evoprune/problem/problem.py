@@ -66,15 +66,14 @@ class Problem:
         metrics: The metrics that are recorded beside loss and accuracy, by name.
         is_classification: Whether accuracy is defined: the targets are class labels, and the network has an output for each.
         data: The split data, on the device.
+        data_named_by: How parts of the user's data are identified, by part, where that is not the digest of their content.
         augmentations: The functions that change each training batch, in turn.
         unprunable: Shape of the matrix-like weights that are not prunable, though they were not excluded, by parameter name.
-        refusals: The reasons why engines cannot serve the problem, by the engine's name; empty for an engine that can. Kept
-            by :func:`evoprune.engines.check.require`.
+        refusals: The reasons why engines cannot serve the problem, by name, kept by :func:`evoprune.engines.check.require`.
         programs: The network as engines have compiled it, by the engine's name.
 
     Raises:
-        InputError: A value that cannot be served, or a network, data and loss that do not fit together: one training
-            step is tried on a copy.
+        InputError: A value that cannot be served, or network, data and loss that do not fit: a training step is tried.
     """
 
     @takes(ProblemOptions)
@@ -100,7 +99,7 @@ class Problem:
         self.metrics = find_metrics(given.metrics)
         self.recipe = recipe or Recipe()
         self._loaded = load_for_problem(given.data if named else data, given, entry.takes_floats)
-        self.data = self._loaded.data
+        self.data, self.data_named_by = self._loaded.data, self._loaded.named_by
         self.loss_name, self._own_loss = choose_loss(entry.loss if loss is None else loss, self.data.train[1])
         self._loss = on_device(with_options(self.loss_name, self._own_loss, given, self.data), given.device)
         self.options = replace(

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 from evoprune import seeds
 from evoprune.errors import InputError
 from evoprune.problem.fused import without_fast_path
-from evoprune.problem.kinds import KINDS
+from evoprune.problem.kinds import KINDS, require_weights
 from evoprune.problem.kinds import PRUNABLE_MODULES as PRUNABLE_MODULES
 
 # A weight of more than one dimension in them scales, and mixes nothing.
@@ -33,8 +33,10 @@ def prunable(network: nn.Module, exclude: Sequence[str] = (), include: Sequence[
         include: Names of parameters, or of modules (all matrix-like weights in it), that are prunable, too, such as embeddings.
 
     Raises:
-        InputError: An excluded or included name matches nothing that can be, or nothing is left to prune.
+        InputError: An excluded or included name matches nothing that can be, nothing is left to prune, or a kind that a user
+            has registered names a weight that its modules do not have.
     """
+    require_weights(network)
     candidates = _candidates(network, include)
     others = _matrices(network, include)
     if not candidates:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from evoprune.errors import InputError, look_up
-from evoprune.options import check_sizes, later_of, parameters_of
+from evoprune.options import check_sizes, choose, later_of, parameters_of
 from evoprune.problem.learning_rates import LEARNING_RATES, OfProgress, Position, factor_at
 from evoprune.problem.optimizers import OPTIMIZERS, accepts, require_optimizer, without_compiler
 from evoprune.registry import Own
@@ -56,7 +57,12 @@ class Recipe:
             population by itself; removed weights have no gradient. None: not scaled.
         clip_value: The largest absolute value of a gradient's elements, to which they are cut before a step. None: not cut.
         precision: Precision of forward and backward passes: ``full``, or ``bf16`` for torch's autocast to bfloat16, in training
-            and measurement. Weights, optimiser and loss stay in full precision. The engine sparse has full alone.
+            and measurement. Weights, optimiser and loss stay in full precision, and so do gradients by which weights are
+            chosen: those of SNIP, GraSP and SynFlow, and those by which RigL, GraNet and mutation grow. The engine sparse has
+            full alone.
+
+    Warns:
+        UserWarning: A milestone comes after the last epoch.
 
     Raises:
         InputError: A value out of range, an unknown optimiser, or an option that it refuses.
@@ -106,7 +112,7 @@ class Recipe:
         if self.momentum is None and "momentum" not in self.options and "momentum" in parameters_of(self._kind):
             object.__setattr__(self, "momentum", 0.9)
         look_up("decay", self.decay, dict.fromkeys(("all", "weights")))
-        look_up("precision", self.precision, dict.fromkeys(("full", "bf16")))
+        choose("precision", self.precision, ("full", "bf16"))
         for name in ("clip_norm", "clip_value"):
             value = getattr(self, name)
             if value is not None and not (_is_finite(value) and value > 0):
@@ -141,6 +147,18 @@ class Recipe:
                 raise InputError(
                     f"{name} is {value}, but the schedule is {self.schedule}; give schedule='milestones', or leave it out."
                 )
+
+        self._warn_of_milestones()
+
+    def _warn_of_milestones(self) -> None:
+        """Says which milestones come after the last epoch; no error, since fewer epochs may fit a comparison's budget."""
+        late = [f"{at:g}" for at in self.milestones if at >= max(1, self.epochs)]
+        if self.schedule == "milestones" and late:
+            warnings.warn(
+                f"the milestones {', '.join(late)} are never reached in {self.epochs} epochs: expected epochs below "
+                f"{self.epochs}, or parts of all epochs below 1, such as 0.5 0.75. Give others, or more epochs.",
+                stacklevel=5,
+            )
 
     @property
     def _kind(self) -> Any:

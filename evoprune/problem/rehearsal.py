@@ -58,7 +58,6 @@ def rehearse(problem: Rehearsed, given: Data) -> bool:
     """
     _check_values(problem, given)
     _require_precision(problem)
-    _warn_of_milestones(problem.recipe)
     network = problem.network()
     is_classification = False
     for part in ("train", "validation", "test"):
@@ -101,16 +100,6 @@ def rehearse_recipe(problem: Rehearsed) -> None:
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     _step(problem, network)
-
-
-def _warn_of_milestones(recipe: Recipe) -> None:
-    late = [at for at in recipe.milestones if at >= recipe.epochs and at >= 1]
-    if recipe.schedule == "milestones" and late:
-        warnings.warn(
-            f"the milestones {', '.join(f'{at:g}' for at in late)} are never reached in {recipe.epochs} epochs: numbers below "
-            f"1 are parts of all epochs.",
-            stacklevel=4,
-        )
 
 
 def _require_precision(problem: Rehearsed) -> None:

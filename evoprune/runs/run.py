@@ -53,6 +53,8 @@ class Run:
         identity: Digests that identify the problem, see :meth:`evoprune.problem.problem.Problem.identify`; None before it is
             known.
         problem_hash: The problem's hash.
+        data_named_by: See :class:`evoprune.problem.problem.Problem`.
+        precision: The recipe's; gradients by which weights are chosen are in full precision with any.
         device: The device on which networks are trained.
         force: Start over if the folder holds another run.
         retry_failed: See :meth:`plan`.
@@ -67,6 +69,8 @@ class Run:
     divisors: dict[str, float] = field(default_factory=dict)
     identity: dict[str, str] | None = None
     problem_hash: str = ""
+    data_named_by: dict[str, str] = field(default_factory=dict)
+    precision: str = "full"
     device: str = "cpu"
     force: bool = False
     retry_failed: bool = False
@@ -160,6 +164,7 @@ class Run:
                 f"data, the code or the globals that it reads, choose another --out, or --force to start over."
             )
         self.identity, self.problem_hash, self.device = now, problem.hash, problem.device
+        self.data_named_by, self.precision = problem.data_named_by, problem.recipe.precision
         return self
 
     def __enter__(self) -> Run:
@@ -295,6 +300,8 @@ class Run:
             "problem_hash": self.problem_hash,
             "identity_version": VERSION,
             "identity": self.identity,
+            **({} if self.precision == "full" else {"gradients_of_choice": "full"}),
+            **({"data_named_by": self.data_named_by} if self.data_named_by else {}),
         }
         sums.write_sealed(self.folder / "config.json", config)
 

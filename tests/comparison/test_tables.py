@@ -9,12 +9,15 @@ import pytest
 from scipy import stats
 from support import comparison
 
+import evoprune as ep
 from evoprune.comparison import markdown as tables
 from evoprune.comparison.frames import COLUMNS, read_cells, read_frame
 from evoprune.comparison.statistics import compare_pairs, dense_epoch, metric, ordered, summarise
 from evoprune.errors import InputError
 from evoprune.masks.overlap import expected_iou
 from evoprune.runs import records
+
+SMALL = {"model": "mlp", "widths": (4,), "epochs": 1, "engine": "module"}
 
 
 def frame(accuracies: dict[str, list[float]], sparsity: float = 0.9, budget: float = math.nan) -> pd.DataFrame:
@@ -95,6 +98,31 @@ def test_losses_where_there_is_no_accuracy() -> None:
     pairs = compare_pairs(cells, ["erk"], ["snip"])
     assert pairs["difference"].tolist() == [pytest.approx(0.01)]
     assert "negative: a is better" in tables.pairs_table(pairs)
+
+
+def test_each_metric_has_a_table() -> None:
+    cells = frame({"dense": [0.9, 0.9], "snip": [0.8, 0.8], "erk": [0.7, 0.7]})
+    cells["test_f1"] = [0.5, 0.7, 0.25, math.nan, math.nan, math.nan]
+    cells["test_own.worst"] = math.nan  # never finite
+    (table,) = tables.metric_tables(cells)
+    assert table.startswith("f1 on the test set, digits, mlp, by sparsity: mean ± half-width of the 95 % t-interval")
+    rows = {line.split("|")[1].strip(): line.split("|")[2:4] for line in table.splitlines() if line.startswith("|")}
+    half = stats.t.ppf(0.975, 1) * math.sqrt(0.02) / math.sqrt(2)  # the variance of 0.5 and 0.7 is 0.02
+    assert [text.strip() for text in rows["dense"]] == [f"0.6000 ± {half:.4f}", "—"]
+    assert [text.strip() for text in rows["snip"]] == ["—", "0.2500 (n = 1)"]
+    assert [text.strip() for text in rows["erk"]] == ["—", "—"]
+    assert tables.metric_tables(cells.drop(columns=["test_f1"])) == []
+
+
+def test_the_file_of_tables_has_those_of_metrics(tmp_path: Path) -> None:
+    assert len(ep.compare(methods=("erk",), sparsities=(0.5,), seeds=2, **SMALL, metrics=("f1", "ece"), out=tmp_path)) == 2
+    text = tables.write_tables(tmp_path).read_text()
+    cells = read_cells(tmp_path / "cells.csv")
+    for name in ("f1", "ece"):
+        table = text.partition(f"{name} on the test set")[2]
+        row = next(line for line in table.splitlines() if line.startswith("| erk"))
+        assert float(row.split("|")[2].partition("±")[0]) == pytest.approx(cells[f"test_{name}"].mean(), abs=1e-4)
+    assert text.index("Test accuracy") < text.index("f1 on") < text.index("ece on") < text.index("Costs,")
 
 
 def test_pairs_use_the_seeds_that_both_have() -> None:

@@ -1,5 +1,8 @@
 """Training and measurement in bfloat16."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import evoprune as ep
+from evoprune.baselines.registry import BASELINES
 from evoprune.engines import auto
 from evoprune.engines.check import require
 from evoprune.engines.dense import DensePopulation
@@ -16,6 +20,7 @@ from evoprune.engines.population import Engine
 from evoprune.engines.registry import ENGINES
 from evoprune.engines.stacked import StackedPopulation
 from evoprune.errors import InputError
+from evoprune.training.gradient import dense_gradient
 from evoprune.training.loop import train
 from evoprune.training.measure import measure
 
@@ -95,6 +100,20 @@ def test_engines_that_compute_in_full_precision_are_refused(monkeypatch: pytest.
     finally:
         ENGINES.forget("full")
     assert DensePopulation.precision == "full"
+
+
+@pytest.mark.parametrize("baseline", ["snip", "grasp", "synflow"])
+def test_weights_are_chosen_in_full_precision_which_is_recorded(tmp_path: Path, baseline: str) -> None:
+    half, full = problem(name="sequential"), problem("full", "sequential")
+    masks = [BASELINES[baseline].prune(each, sparsity=0.5, seed=0) for each in (half, full)]
+    assert masks[0] == masks[1]
+    state = half.network().state_dict()
+    assert np.array_equal(dense_gradient(half, state, 0), dense_gradient(full, state, 0))
+    if baseline == "snip":
+        for each, recorded in ((half, "full"), (full, None)):
+            folder = tmp_path / each.recipe.precision
+            ep.prune(each, "snip", sparsity=0.5, engine="module", out=folder)
+            assert json.loads((folder / "config.json").read_text()).get("gradients_of_choice") == recorded
 
 
 def test_it_is_for_float32_and_recorded() -> None:

@@ -82,6 +82,32 @@ def test_they_are_found_where_they_lie(tmp_path, monkeypatch, sub, form):
     assert len(load_raw("emnist-digits")[0].test[0]) == 20
 
 
+@pytest.mark.parametrize("name", EMNIST)
+@pytest.mark.parametrize("form", ["plain", "zip"])
+def test_they_may_lie_in_a_folder_called_after_the_selection(tmp_path, name, form):
+    write(tmp_path / name, name, form)
+    assert len(load_raw(name, tmp_path)[0].test[0]) == 20
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("emnist-balanced", "emnist"),
+        ("EMNIST_Balanced", "emnist"),
+        ("balanced", "emnist"),
+        ("EMNIST", "emnist"),
+        ("letters", "emnist-letters"),
+        ("emnist:letters", "emnist-letters"),
+        ("emnist/by_class", "emnist-byclass"),
+        ("ByMerge", "emnist-bymerge"),
+        ("emnist digits", "emnist-digits"),
+        ("EMNIST-MNIST", "emnist-mnist"),
+    ],
+)
+def test_each_selection_has_one_name_which_others_are_led_to(tmp_path, typed, meant):
+    refused(typed, tmp_path, f"unknown data set '{typed}'; expected one of: .*. Did you mean '{meant}'")
+
+
 def test_the_published_zip_is_taken_without_a_word(tmp_path, monkeypatch, recwarn):
     path = write(tmp_path, "emnist", "zip") / "gzip.zip"
     monkeypatch.setattr(emnist, "_MD5", hashlib.md5(path.read_bytes()).hexdigest())

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import cloudpickle
 import pytest
@@ -314,6 +315,34 @@ def test_a_kind_that_is_defined_again_replaces_itself() -> None:
             ep.register.prunable("linear", Own)
     finally:
         kinds.KINDS.forget("local")
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ("lefft", "weight of Own, which the prunable kind 'low-rank' names, 'lefft'; expected one of: left.* mean 'left'"),
+        (("left", "Right"), "'Right'; expected one of: .*Did you mean 'right'"),
+        (("left", "w*"), r"'w\*'; expected one of: left, right, shift"),
+    ],
+)
+def test_a_weight_that_no_module_of_a_kind_has_is_refused(own_kind: None, weights: Any, said: str) -> None:
+    ep.register.prunable("low-rank", Own, weights=weights)
+    with pytest.raises(InputError, match=said):
+        ep.Problem(network_of(Own), ep.Data(train=(sequences(), torch.arange(60) % 2)))
+    assert list(prunable(nn.Sequential(nn.Linear(2, 2)))) == ["0.weight"]  # a network without such modules
+
+
+def test_a_weight_that_some_modules_of_a_kind_have_is_enough(own_kind: None) -> None:
+    class Wider(Own):
+        def __init__(self) -> None:
+            super().__init__()
+            self.more = nn.Parameter(torch.ones(2, 2))
+            self.register_parameter("none", None)
+
+    ep.register.prunable("low-rank", Own, weights=("left", "more", "none"))
+    assert list(prunable(nn.Sequential(Own(), Wider()))) == ["0.left", "1.left", "1.more"]
+    parametrized = nn.utils.parametrizations.weight_norm(Wider(), "left")
+    assert list(prunable(nn.Sequential(Own(), parametrized))) == ["0.left", "1.more"]
 
 
 def test_a_kind_that_cannot_be_is_refused(own_kind: None) -> None:

@@ -287,6 +287,14 @@ def test_another_recipe_has_to_suit_the_problem() -> None:
         problem.with_recipe(ep.Recipe(stop_patience=2, stop_by="validation_nope"))
 
 
+def test_milestones_after_the_last_epoch_are_said_where_they_are_given(recwarn: pytest.WarningsRecorder) -> None:
+    with pytest.warns(UserWarning, match="the milestones 80, 120 are never reached in 80 epochs.*Give others, or more epochs"):
+        ep.Recipe(epochs=80, schedule="milestones", milestones=(79.5, 80, 120))
+    for epochs, milestones in ((1, (0.5, 0.75)), (81, (0.5, 80)), (80, (79.5,))):
+        ep.Recipe(epochs=epochs, schedule="milestones", milestones=milestones)
+    assert not recwarn.list
+
+
 def test_milestones_that_are_never_reached_are_said() -> None:
     with pytest.warns(UserWarning, match="the milestones 5, 10 are never reached in 2 epochs"):
         ep.Problem("mlp", "digits", ep.Recipe(epochs=2, schedule="milestones", milestones=(1, 5, 10)), widths=(4,))

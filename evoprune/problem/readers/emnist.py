@@ -51,7 +51,7 @@ def load_emnist(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Dat
     Args:
         name: One of :data:`EMNIST`; ``emnist`` alone is the balanced one.
         data_dir: The folder with the IDX files or with the published ``gzip.zip``, or one that holds it as ``emnist``, ``gzip``
-            or ``EMNIST/raw``. None: the one that ``EVOPRUNE_DATA`` names, else the zip is downloaded (536 MB).
+            or ``EMNIST/raw``, or as ``name``. None: the one that ``EVOPRUNE_DATA`` names, else the zip is downloaded (536 MB).
 
     Returns:
         The data, uint8 [n, 1, 28, 28] and int64 [n], as memory maps; and 255.
@@ -85,7 +85,7 @@ def _find(name: str, stems: dict[str, str], data_dir: str | os.PathLike[str] | N
     top = given_folder(data_dir)
     if top is None:
         return download("emnist", _URL, {_ARCHIVE: _MD5})[0]
-    folders = [top / sub for sub in ("emnist", "emnist/gzip", "EMNIST/raw", "gzip", ".")]
+    folders = [top / sub for sub in ("emnist", "emnist/gzip", "EMNIST/raw", "gzip", name, ".")]
     for place in (*(folder / _ARCHIVE for folder in folders), top):
         if place.name == _ARCHIVE and os.path.isfile(place):  # noqa: PTH113 - Path's raises for odd names
             return place
@@ -94,8 +94,8 @@ def _find(name: str, stems: dict[str, str], data_dir: str | os.PathLike[str] | N
             return folder
     raise InputError(
         f"no files of {name} in {top} ({'which exists' if os.path.isdir(top) else 'no such folder'}); "  # noqa: PTH112
-        f"expected {_ARCHIVE}, or {', '.join(stems.values())} (each plain or .gz), there, in emnist/, gzip/ or EMNIST/raw/. "
-        f"Leave out --data-dir and EVOPRUNE_DATA to download them (536 MB)."
+        f"expected {_ARCHIVE}, or {', '.join(stems.values())} (each plain or .gz), there, in emnist/, {name}/, gzip/ or "
+        f"EMNIST/raw/. Leave out --data-dir and EVOPRUNE_DATA to download them (536 MB)."
     )
 
 
