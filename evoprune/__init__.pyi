@@ -2,6 +2,7 @@ from . import baselines, loggers, operators, register, workers
 from ._version import __version__
 from .comparison.options import compare
 from .errors import CollapseWarning, EvopruneError, InputError, RunError, SurvivorsWarning, UnprunableWarning
+from .estimators import SparseClassifier, SparseRegressor
 from .evaluation.evaluation import Evaluation
 from .evaluation.evaluator import Evaluator
 from .evaluation.fitness import register_fitness
@@ -47,6 +48,8 @@ __all__ = [
     "Run",
     "RunError",
     "Search",
+    "SparseClassifier",
+    "SparseRegressor",
     "SurvivorsWarning",
     "TensorBoard",
     "UnprunableWarning",
