@@ -1,10 +1,12 @@
-from . import baselines, export, operators, register, workers
+from . import baselines, export, loggers, operators, register, workers
 from ._version import __version__
 from .comparison.options import compare
 from .errors import CollapseWarning, EvopruneError, InputError, RunError, SurvivorsWarning, UnprunableWarning
+from .estimators import SparseClassifier, SparseRegressor
 from .evaluation.evaluation import Evaluation
 from .evaluation.evaluator import Evaluator
 from .evaluation.fitness import register_fitness
+from .loggers.tensorboard import TensorBoard
 from .masks.collapse import Collapse
 from .masks.mask import Fitness, Mask
 from .masks.random import layer_survivors, random_mask
@@ -17,7 +19,7 @@ from .search.ask import Search
 from .search.baseline import baseline
 from .search.combine import combine
 from .search.dissipate import dissipate
-from .search.evolution.callbacks import Callback, TensorBoard
+from .search.evolution.callbacks import Callback
 from .search.evolution.evolve import evolve
 from .search.evolution.options import Evolution
 from .search.kstarts import k_starts
@@ -46,6 +48,8 @@ __all__ = [
     "Run",
     "RunError",
     "Search",
+    "SparseClassifier",
+    "SparseRegressor",
     "SurvivorsWarning",
     "TensorBoard",
     "UnprunableWarning",
@@ -59,6 +63,7 @@ __all__ = [
     "export",
     "k_starts",
     "layer_survivors",
+    "loggers",
     "make_statistics",
     "make_toolbox",
     "operators",

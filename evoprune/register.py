@@ -177,6 +177,14 @@ def workers() -> Callable[[str, Any], object]:
     return WORKERS.register
 
 
+@_kind
+def logger() -> Callable[[str, Any], object]:
+    """Registers a logger: a class, or a function without arguments, that makes a :class:`evoprune.loggers.Logger`."""
+    from evoprune.loggers.registry import LOGGERS
+
+    return LOGGERS.register
+
+
 def figure(name: str, function: Any = None, *, suits: Callable[[Path], bool] | None = None) -> Any:
     """Registers a figure of runs: ``function(folder)``, which returns a matplotlib figure of a run folder.
 

@@ -24,6 +24,7 @@ COMMANDS = {
     "optimizer": (*FEW, "--optimizer", "signed", "--lr", "0.001"),
     "method": ("climb", "--steps", "2"),
     "figure": ("snip",),
+    "logger": (*FEW, "--log", "terse", "jsonl"),
     "engine": (*FEW, "--engine", "looped"),
     "model": (*FEW, "--model", "residual"),
     "data": (*FEW, "--data", "quadrants"),
@@ -69,6 +70,9 @@ def test_the_command_line_finds_it(kind: str, alone: Alone) -> None:
         assert result["winner_fitness"] < 0
     if kind == "figure":
         assert (folder / "bars.png").stat().st_size > 1000
+    if kind == "logger":
+        lines = [json.loads(line)["event"] for line in (folder / "log.jsonl").read_text().splitlines()]
+        assert lines == ["start", *["evaluation"] * 4, "generation", "end"]
     if kind == "learning_rate":
         assert json.loads((folder / "config.json").read_text())["settings"]["problem"]["recipe"]["schedule"] == "restarts"
     if kind == "schedule":

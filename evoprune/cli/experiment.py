@@ -60,7 +60,7 @@ def run_method(name: str, arguments: Sequence[str] | None, prog: str | None, out
         problem = make_problem(values)
         given = {**flat(getattr(options, _group(name))), **flat(options.execution), "out": shown_folder, "progress": True}
         if values.get("tensorboard") is not None:
-            from evoprune.search.evolution.callbacks import TensorBoard
+            from evoprune.loggers.tensorboard import TensorBoard
 
             given["callbacks"] = (TensorBoard(values["tensorboard"]),)
     if values["dry_run"]:

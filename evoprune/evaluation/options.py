@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from evoprune import seeds
@@ -35,7 +35,7 @@ class EvaluatorOptions:
     """Threads that torch uses in every evaluating process. Results may differ in their last bits between numbers of threads."""
     chunk_size: int = 8
     """Masks that are evaluated together; never depends on the number of workers."""
-    seed: int | None = None
+    seed: int | None = field(default=None, metadata={"any_size": True})
     """The run's seed; None takes the problem's."""
     dissipation: Dissipation | None = None
     """How survivors are removed during the brief training; None for not at all."""

@@ -12,9 +12,11 @@ from evoprune.system.files import open_regular
 
 # Written into each figure, as PNG calls it, by which a run knows its own figures.
 SOFTWARE = {"Software": "evoprune"}
+# Of loggers: the JSON lines, the folder of TensorBoard, and the events that each was told.
+LOG_FILE, BOARD, LOGGERS_FILE = "log.jsonl", "tensorboard", "loggers.json"
 # result.json first: it says that the run is finished
-_FILES = ("result.json", *RESULT_FILES, "environment.json", sums.FILE)
-_FOLDERS = ("checkpoint", "hall_of_fame")
+_FILES = ("result.json", *RESULT_FILES, "environment.json", sums.FILE, LOG_FILE, LOGGERS_FILE)
+_FOLDERS = ("checkpoint", "hall_of_fame", BOARD)
 
 
 def clear(folder: Path) -> None:

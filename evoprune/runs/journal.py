@@ -83,6 +83,9 @@ class Journal(Protocol):
     def arrivals(self, gen: int) -> list[Evaluation]:
         """Returns the recorded evaluations from a generation on, in the order in which they arrived, with their evidence."""
 
+    def evaluated(self) -> list[tuple[int, Evaluation]]:
+        """Returns all recorded evaluations, each with its generation, in the order in which they were recorded."""
+
     def known_before(self, gen: int) -> dict[str, Evaluation]:
         """Returns the recorded evaluations of the generations before one, by mask hash."""
 
@@ -159,6 +162,10 @@ class Memory:
         return {}
 
     def arrivals(self, gen: int) -> list[Evaluation]:
+        """Returns no evaluations."""
+        return []
+
+    def evaluated(self) -> list[tuple[int, Evaluation]]:
         """Returns no evaluations."""
         return []
 

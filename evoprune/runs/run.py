@@ -242,6 +242,10 @@ class Run:
         gens = sorted({g for g in self.generations.values() if g >= gen})
         return [evaluation for g in gens for evaluation in self.recorded(g).values()]
 
+    def evaluated(self) -> list[tuple[int, Evaluation]]:
+        """Returns all evaluations that are on disk, each with its generation, in the order in which they were recorded."""
+        return [(self.generations[mask], evaluation) for mask, evaluation in self.evaluations.items()]
+
     def known_before(self, gen: int) -> dict[str, Evaluation]:
         """Returns the evaluations of the generations before one, by mask hash."""
         return {h: e for h, e in self.evaluations.items() if self.generations[h] < gen}

@@ -14,10 +14,11 @@ from evoprune.errors import InputError
 from evoprune.evaluation.evaluation import FAILURE, OK, Evaluation, worker_name
 from evoprune.evaluation.evaluator import Evaluator
 from evoprune.evaluation.terms import TERMS, FitnessFunction
+from evoprune.loggers.registry import make_loggers
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 from evoprune.runs.journal import open_journal
-from evoprune.search.course import settings_of
+from evoprune.search.course import settings_of, start_of
 from evoprune.search.method import Method, identify_own, make_options, require
 from evoprune.search.registry import METHODS, find_method
 from evoprune.search.session import Evaluating, Session
@@ -32,8 +33,8 @@ class Search:
         problem: The problem.
         method: Name of a method that evaluates masks (kstarts, combine, evolve, or your own), or a method itself.
         objectives: Number of fitness values of each mask.
-        **options: Fields of the method's options; ``seed``; and ``out``, the folder in which to record the fitness that is told
-            and, if it holds this search already, to resume from.
+        **options: Fields of the method's options; ``seed``; ``log``; and ``out``, the folder in which to record the
+            fitness that is told and, if it holds this search already, to resume from.
 
     Raises:
         InputError: An unknown name, a value out of range, or an ``out`` that holds another run or cannot be written.
@@ -51,6 +52,7 @@ class Search:
         if hasattr(found, "find"):
             raise InputError(f"{method!r} finds its mask without evaluating any; expected a search such as kstarts or evolve.")
         chosen, execution = make_options(found, options)
+        loggers = make_loggers(execution.log)
         require(found, problem, chosen)
         if hasattr(found, "evaluator") and found.evaluator(problem, chosen).get("inherit"):
             raise InputError("inherit is given, but whoever tells fitness has the trained weights; expected ep.evolve for it.")
@@ -61,7 +63,9 @@ class Search:
         journal = open_journal(execution, f"ask-{METHODS.name_of(method)}", settings, execution.recorded("module"))
         self._resources = ExitStack()
         self._resources.enter_context(journal.of(problem, identify_own(found, chosen, problem)))
-        self._names, self._session = names, Session(problem, journal, seed, execution, Evaluating(evaluator, None))
+        start = start_of(f"ask-{METHODS.name_of(method)}", settings, journal, problem)
+        self._resources.enter_context(loggers.running(start, journal))
+        self._names, self._session = names, Session(problem, journal, seed, execution, Evaluating(evaluator, None), loggers)
         self._search = found(self._session, chosen)
         self._asked: list[Mask] | None = None
         self._best: list[Mask] = []
@@ -113,12 +117,14 @@ class Search:
             raise InputError(f"the fitness {wrong[0]} is told; expected {len(self._names)} numbers a mask.")
         told = {mask.hash: self._evaluation(mask, row) for mask, row in zip(masks, rows, strict=True)}
         told |= {mask: e for mask, e in self._session.evaluator.known.items() if mask in told}  # the first fitness counts
-        self._session.journal.record(self._gen, list(told.values()))
+        self._session.record(self._gen, list(told.values()))
         self._take(told)
         self._replay()  # a generation of masks whose fitness is known needs no telling
 
     def close(self) -> None:
-        """Leaves the folder to other processes."""
+        """Ends the loggers, and leaves the folder to other processes."""
+        if self.finished:
+            self._session.loggers.finish(None)
         self._resources.close()
 
     def __enter__(self) -> Search:

@@ -18,14 +18,18 @@ from evoprune import seeds
 from evoprune.baselines.random_masks import dense
 from evoprune.engines import auto
 from evoprune.evaluation.evaluator import Evaluator
+from evoprune.loggers.protocol import Start
+from evoprune.loggers.registry import make_loggers
+from evoprune.loggers.running import Loggers
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 from evoprune.runs.checkpoints import pack_snapshot, unpack_snapshot
-from evoprune.runs.journal import open_journal
+from evoprune.runs.journal import Journal, open_journal
+from evoprune.runs.records import as_json
 from evoprune.runs.result import Result, describe_problem, describe_training, trained_model
 from evoprune.search.execution import Execution
 from evoprune.search.final import train_chosen
-from evoprune.search.generations import log_generation, write_generations
+from evoprune.search.generations import log_generation
 from evoprune.search.history import History
 from evoprune.search.method import AskTell, Method, identify_own, make_options, plan_of, require
 from evoprune.search.report import describe_cost, describe_failures, describe_search
@@ -69,16 +73,18 @@ def carry_out(name: str, method: Method, problem: Problem, options: Any, executi
         RunError: Every evaluation failed, or the winner's final training diverged.
     """
     require_main_guard()
+    loggers = make_loggers(execution.log)
     seed = problem.seed if execution.seed is None else seeds.check_seed(execution.seed)
     require(method, problem, options)
     name = method.name_of(options) if hasattr(method, "name_of") else name
     course = _find_and_train if hasattr(method, "find") else _search_and_train
     with (
-        _session(name, method, problem, seed, options, execution) as session,
+        _session(name, method, problem, seed, options, execution, loggers) as session,
         deterministic(problem.device, session.deterministic),
     ):
         result = _with_cost(problem, course(name, method, session, options))
         session.journal.save(result)
+        session.loggers.finish(result)
     return result
 
 
@@ -89,8 +95,10 @@ def _with_cost(problem: Problem, result: Result) -> Result:
 
 
 @contextmanager
-def _session(name: str, method: Method, problem: Problem, seed: int, options: Any, execution: Execution) -> Iterator[Session]:
-    """Opens the journal, and the workers if masks are evaluated."""
+def _session(
+    name: str, method: Method, problem: Problem, seed: int, options: Any, execution: Execution, loggers: Loggers
+) -> Iterator[Session]:
+    """Opens the journal, the workers if masks are evaluated, and the loggers."""
     settings = {**settings_of(method, problem, options), "problem": problem.config(), "seed": seed, "engine": execution.engine}
     own = identify_own(method, options, problem)
     if hasattr(method, "find"):
@@ -98,8 +106,8 @@ def _session(name: str, method: Method, problem: Problem, seed: int, options: An
         recorded = {**execution.recorded(execution.engine, problem.device), "workers": "serial"}
         journal = open_journal(execution, name, settings, recorded)
         require_deterministic(problem, journal.execution.get("deterministic", True))
-        with journal.of(problem, own):
-            yield Session(problem, journal, seed, execution)
+        with journal.of(problem, own), loggers.running(start_of(name, settings, journal, problem), journal):
+            yield Session(problem, journal, seed, execution, loggers=loggers)
         return
     evaluator = prepare_evaluator(method, problem, seed, options, execution)
     require_devices(execution.devices, problem.device)
@@ -112,7 +120,14 @@ def _session(name: str, method: Method, problem: Problem, seed: int, options: An
     with journal.of(problem, {**evaluator.job.identify_terms(), **own}), closing(workers, execution.workers):
         kept = journal.execution
         evaluator.resume({}, journal.divisors, kept["threads"], kept["engine"], kept.get("deterministic"))
-        yield Session(problem, journal, seed, execution, Evaluating(evaluator, workers))
+        with loggers.running(start_of(name, settings, journal, problem), journal):
+            yield Session(problem, journal, seed, execution, Evaluating(evaluator, workers), loggers)
+
+
+def start_of(name: str, settings: Mapping[str, Any], journal: Journal, problem: Problem) -> Start:
+    """Returns the event that loggers are told when a session begins; a problem that is not recorded needs no hash."""
+    problem_hash = "" if journal.folder is None else problem.hash
+    return Start(name, as_json(settings), dict(journal.execution), problem_hash, journal.folder)
 
 
 @contextmanager
@@ -237,7 +252,7 @@ def drive(session: Session, search: AskTell) -> History:
         evaluations = session.evaluate(masks, gen)
         fittest = history.enter(masks)
         log_generation(history.logbook, gen, masks, fittest, known, set(known) - earlier)
-        write_generations(session.journal, history.logbook, session.problem.shapes)
+        session.record_generations(history.logbook)
         if not gen:
             session.require_a_survivor(evaluations)
         search.tell(masks)

@@ -47,6 +47,10 @@ class Execution:
     settings; in Python nothing is recorded."""
     force: bool = False
     """Start over if --out holds a run with other settings."""
+    log: tuple[str, ...] = ()
+    """Loggers of the run, one or several: jsonl (a line for each event, in log.jsonl of the run folder), tensorboard, mlflow,
+    wandb (Weights & Biases), or one that you registered. jsonl:FILE, tensorboard:FOLDER, mlflow:EXPERIMENT and wandb:PROJECT
+    name the place. Only mlflow and wandb may send anything. In Python also an object; see the manual."""
     seed: int | None = field(default=None, metadata={"flag": False, "any_size": True})
     """Seed of the run. None: the problem's."""
     progress: bool = field(default=False, metadata={"flag": False})
@@ -57,6 +61,8 @@ class Execution:
         if isinstance(self.threads, bool) or not isinstance(self.threads, int) or self.threads < 1:
             raise InputError(f"threads is {self.threads!r}; expected a positive integer.")
         object.__setattr__(self, "devices", (self.devices,) if isinstance(self.devices, str) else tuple(self.devices))
+        several = isinstance(self.log, (tuple, list))
+        object.__setattr__(self, "log", tuple(self.log) if several else () if self.log is None else (self.log,))
         if self.out is not None:
             object.__setattr__(self, "out", Path(self.out).absolute())  # the user's code may change the folder later
 

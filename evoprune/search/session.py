@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
+from deap import tools
 
 from evoprune import seeds
 from evoprune.errors import RunError
 from evoprune.evaluation.chunks import Chunk
 from evoprune.evaluation.evaluation import MACHINE_FAILURE, Evaluation
 from evoprune.evaluation.evaluator import Evaluator
+from evoprune.loggers.running import Loggers
 from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 from evoprune.runs.journal import Journal
 from evoprune.search.execution import Execution
+from evoprune.search.generations import write_generations
 from evoprune.system import terminal
 from evoprune.training.determinism import call_deterministically
 from evoprune.workers.base import Lost, Returned, Workers
@@ -55,6 +58,7 @@ class Session:
         seed: Seed of the run.
         execution: How the search is carried out.
         evaluating: The means by which masks are evaluated; None for a method that evaluates none.
+        loggers: Are told of evaluations and generations.
     """
 
     problem: Problem
@@ -62,6 +66,7 @@ class Session:
     seed: int
     execution: Execution
     evaluating: Evaluating | None = None
+    loggers: Loggers = field(default_factory=Loggers)
 
     @property
     def evaluator(self) -> Evaluator:
@@ -118,7 +123,7 @@ class Session:
             bar.update(sum(key in recorded or key in evaluator.known for key in (mask.key for mask in masks)))
 
             def on_result(evaluations: list[Evaluation]) -> None:
-                self.journal.record(gen, evaluations)
+                self.record(gen, evaluations)
                 done_by.update(evaluation.worker for evaluation in evaluations)
                 bar.set_postfix_str(describe_shares(done_by), refresh=False)
                 bar.update(min(len(evaluations), len(masks) - bar.n))
@@ -132,6 +137,16 @@ class Session:
             mask.evidence = evaluation.evidence
             mask.snapshot = evaluation.snapshot
         return evaluations
+
+    def record(self, gen: int, evaluations: Sequence[Evaluation]) -> None:
+        """Records evaluations of a generation, unless they are recorded already, and tells the loggers of them."""
+        self.journal.record(gen, evaluations)
+        self.loggers.evaluated(gen, evaluations)
+
+    def record_generations(self, logbook: tools.Logbook) -> None:
+        """Writes the tables of the generations so far, and tells the loggers of those that are new."""
+        write_generations(self.journal, logbook, self.problem.shapes)
+        self.loggers.generation(logbook, self.problem.prunable_count)
 
     def run_chunks(self, chunks: Iterable[Chunk], *, slots: int | None = None) -> Iterable[list[Evaluation]]:
         """Evaluates chunks of masks on the workers; see :func:`evoprune.workers.policy.evaluate`."""

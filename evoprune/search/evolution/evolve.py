@@ -31,7 +31,7 @@ from evoprune.search.evolution.steady import Steady
 from evoprune.search.evolution.survival import improve, make_hall_of_fame, reason_to_stop, replace
 from evoprune.search.evolution.variation import register_operators, vary
 from evoprune.search.final import Plan
-from evoprune.search.generations import log_generation, write_generations
+from evoprune.search.generations import log_generation
 from evoprune.search.history import History
 from evoprune.search.method import Cost
 from evoprune.search.options import SearchOptions
@@ -95,7 +95,7 @@ class Evolve:
         self._saving = False
         self._children: list[Mask] = []
         self.state = self._last_state()
-        write_generations(session.journal, self.state.logbook, problem.shapes)  # a kill may have come before they were written
+        session.record_generations(self.state.logbook)  # a kill may have come before they were written
 
     @property
     def finished(self) -> bool:
@@ -170,7 +170,7 @@ class Evolve:
         """Lets a state take the place of the one before: saved, written, shown, and passed to the callbacks."""
         self.state = state
         self.save()
-        write_generations(self.session.journal, state.logbook, self.session.problem.shapes)
+        self.session.record_generations(state.logbook)
         if self.session.execution.progress:
             # without the lines above the header that DEAP leaves for the names of chapters
             self.session.say("\n".join(line for line in state.logbook.stream.splitlines() if line.strip()))

@@ -91,7 +91,7 @@ class Steady:
         while new:
             room = self.evolution.children - len(self.arrived)
             competing, new = new[:room], new[room:]  # a chunk may reach into the next generation
-            self.session.journal.record(self.state.gen, competing)
+            self.session.record(self.state.gen, competing)
             for evaluation in competing:
                 self._arrive(evaluation)
             if self._is_generation():
