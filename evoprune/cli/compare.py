@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from evoprune.cli.forms import flat, parse, script
+from evoprune.cli.report import write_report
 from evoprune.system import signals
 
 
@@ -16,6 +17,8 @@ class LoadOptions:
 
     load: tuple[Path, ...] = ()
     """Your Python files, which register methods, baselines, networks and so on; see the manual."""
+    report: bool = True
+    """Write the page report.html at the end."""
 
 
 # options of the comparison take their place
@@ -53,7 +56,8 @@ def compare(arguments: Sequence[str], prog: str | None) -> None:
     with FileLock(folder / ".drawing.lock"):  # one process at a time draws, each with all rows until then
         table = markdown.write_tables(folder)
         print(table.read_text(encoding="utf-8"))
-        print(f"written to {chosen.out}: {', '.join(['cells.csv', table.name, *_draw_figures(folder)])}")
+        pages = write_report(folder, anew=True) if options.command.report else []
+        print(f"written to {chosen.out}: {', '.join(['cells.csv', table.name, *_draw_figures(folder), *pages])}")
 
 
 def _draw_figures(folder: Path) -> list[str]:

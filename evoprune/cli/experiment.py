@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evoprune.cli.forms import flat, parse, script
+from evoprune.cli.report import write_report
 from evoprune.system import signals
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class CommandOptions:
     """Your Python files, which register fitness terms, operators, methods, networks and so on; see the manual."""
     dry_run: bool = False
     """Print an estimate of evaluations, cost, memory, disk and time, and start nothing."""
+    report: bool = True
+    """Write the page report.html at the end."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def run_method(name: str, arguments: Sequence[str] | None, prog: str | None) -> 
         print_estimate(problem, method, given)
         return
     _print_settings(name, problem, {**values, "out": shown_folder})
-    _run_and_draw(name, problem, given, shown_folder)
+    _run_and_draw(name, problem, given, shown_folder, values["report"])
 
 
 def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -> str:
@@ -93,6 +96,7 @@ def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -
         "data_dir",
         "tensorboard",
         "dry_run",
+        "report",
     }
     settings = {key: value for key, value in values.items() if key not in apart and later.get(key, ...) != value}
     settings["initialization"] = settings["initialization"] or usual_initialization(values.get("model", ""))
@@ -120,11 +124,12 @@ def _print_settings(name: str, problem: Problem, values: dict[str, Any]) -> None
     config = problem.config()
     resolved = {**config, **config["recipe"]}
     facts = {key: resolved[key] for key in values if key in resolved}
-    shown = {"method": name, **{key: value for key, value in values.items() if key != "dry_run"}, **facts, "out": values["out"]}
+    rest = {key: value for key, value in values.items() if key not in ("dry_run", "report")}
+    shown = {"method": name, **rest, **facts, "out": values["out"]}
     print("\n".join(f"{key:20} {value}" for key, value in shown.items()), end="\n\n", flush=True)
 
 
-def _run_and_draw(name: str, problem: Problem, given: dict[str, Any], shown_folder: Path) -> None:
+def _run_and_draw(name: str, problem: Problem, given: dict[str, Any], shown_folder: Path, report: bool) -> None:
     from evoprune.runs import records
     from evoprune.search.registry import prune
 
@@ -136,6 +141,7 @@ def _run_and_draw(name: str, problem: Problem, given: dict[str, Any], shown_fold
     with records.as_written(folder / "result.json"):
         _print_result(records.read_json(folder / "result.json") or result.summary)
     files = ["result.json", "mask.npz", "model.safetensors", *_draw_figures(folder, anew=not finished)]
+    files += write_report(folder, anew=not finished) if report else []
     print(f"written to {shown_folder}: {', '.join(files)}")
 
 

@@ -21,7 +21,7 @@ def main(command: str, arguments: Sequence[str] | None = None) -> None:
     """Runs one command, as the scripts in ``experiments`` do; see :func:`run`.
 
     Args:
-        command: ``compare``, ``migrate``, ``calibrate``, or the name of a method.
+        command: ``compare``, ``report``, ``migrate``, ``calibrate``, or the name of a method.
         arguments: Its options; None takes the process's.
     """
     guard(lambda: _run(command, sys.argv[1:] if arguments is None else list(arguments), None))
@@ -52,6 +52,10 @@ def _run(command: str, arguments: list[str], prog: str | None) -> None:
         from evoprune.cli.plot import plot
 
         plot(arguments, prog)
+    elif command == "report":
+        from evoprune.cli.report import report
+
+        report(arguments, prog)
     elif command == "migrate":
         from evoprune.cli.migrate import migrate
 
@@ -88,6 +92,7 @@ def _overview(arguments: Sequence[str]) -> str:
     lines += [
         f"  {'compare':16} Compare methods over sparsities, seeds and data sets.",
         f"  {'plot':16} Draw a figure of a run or of a comparison.",
+        f"  {'report':16} Write runs and comparisons as one page, or serve it while they continue.",
         f"  {'migrate':16} Bring the folder of an earlier version to this one.",
         f"  {'calibrate':16} Measure the engines on this machine, for --engine auto.",
     ]
