@@ -67,10 +67,10 @@ def form(kind: type[Any], hidden: tuple[str, ...] = ()) -> type[Any]:
             fields.append(
                 (each.name, Annotated[Any, tyro.conf.Suppress, tyro.conf.Fixed], field(**default, metadata={"flag": False}))
             )
+        elif each.metadata.get("positional") and each.default == ():
+            fields.append((each.name, tyro.conf.Positional[tuple[Path, ...]], field(default=())))
         elif each.metadata.get("positional"):
-            several = each.default == ()
-            place: Any = tuple[Path, ...] if several else Path
-            fields.append((each.name, tyro.conf.Positional[place], field(default=() if several else tyro.MISSING)))
+            fields.append((each.name, tyro.conf.Positional[Path], field(default=tyro.MISSING)))
         elif dataclasses.is_dataclass(each.default_factory):
             inner = form(each.default_factory)
             fields.append((each.name, inner, field(default_factory=inner)))

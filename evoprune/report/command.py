@@ -20,11 +20,12 @@ from evoprune.search.registry import find_method
 _COMMANDS = {"random-dropout": "dissipate"}
 
 
-def command_of(config: Mapping[str, Any], out: str) -> str:
+def command_of(config: Mapping[str, Any], folder: str, out: str) -> str:
     """Returns the command that does a run again in a new folder; empty where no command line says it.
 
     Args:
         config: The content of ``config.json``.
+        folder: The folder of the run.
         out: The new folder.
     """
     settings, name = config["settings"], _COMMANDS.get(config["method"], config["method"])
@@ -37,10 +38,23 @@ def command_of(config: Mapping[str, Any], out: str) -> str:
     is_said = settings["seed"] == problem["seed"] and not recipe.get("options") and not settings.get("given")
     if not is_said or not _is_plain(problem):
         return ""
-    values = {**settings, **recipe, **problem, "engine": settings.get("engine", "auto")}
+    values = {**_options_of(name, settings), **recipe, **problem, "engine": settings.get("engine", "auto")}
     flags = {**_fields(ProblemOptions), **_fields(Recipe), **_fields(method.Options), "engine": "auto"}
     given = {flag: values[flag] for flag, default in flags.items() if flag in values and not _same(values[flag], default)}
-    return _line(f"evoprune {name}", {**given, "out": out})
+    given.pop("mask", None)
+    mask = f" {shlex.quote(f'{folder}/mask.npz')}" if name == "train" else ""  # the mask is not changed by its training
+    return _line(f"evoprune {name}{mask}", {**given, "out": out})
+
+
+def _options_of(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a method's options by their names on the command line, where records have removals otherwise."""
+    if name not in ("dissipate", "combine"):
+        schedule = settings.get("schedule", {})  # options of a schedule of masks
+        return {**settings, **(schedule if isinstance(schedule, Mapping) else {})}
+    removals = settings.get("dissipation", settings)
+    first = {"first_sparsity": settings["sparsity"]} if name == "combine" else {}
+    named = {key: removals[key] for key in ("sparsity", "fraction", "movement", "scope", "course") if key in removals}
+    return {**settings, **named, **first, "dissipate_epochs": removals["epochs"]}
 
 
 def comparison_command(settings: Mapping[str, Any], out: str) -> str:

@@ -338,7 +338,7 @@ def _environment(source: Source) -> Iterator[Block]:
 
 
 def _again(source: Source) -> Iterator[Block]:
-    found = command.command_of(source.config, f"{source.folder.name}-again")
+    found = command.command_of(source.config, source.folder.name, f"{source.folder.name}-again")
     if found:
         yield Code(found)
     else:
