@@ -50,7 +50,7 @@ class Table:
     """A table that readers can sort.
 
     Attributes:
-        caption: What it shows.
+        caption: A sentence on its content.
         head: Titles of the columns.
         rows: The cells.
         summary: Where it is long: the line behind which it is folded; empty to show it at once.
