@@ -10,6 +10,7 @@ from typing import Any
 
 from evoprune.cli.forms import flat, parse, script
 from evoprune.cli.output import FOR_A_PERSON, Output, OutputOptions, printable
+from evoprune.cli.report import write_report
 from evoprune.system import signals
 
 
@@ -19,6 +20,8 @@ class LoadOptions(OutputOptions):
 
     load: tuple[Path, ...] = ()
     """Your Python files, which register methods, baselines, networks and so on; see the manual."""
+    report: bool = True
+    """Write the page report.html at the end."""
 
 
 # options of the comparison take their place
@@ -51,6 +54,8 @@ def compare(arguments: Sequence[str], prog: str | None, output: Output = FOR_A_P
     left = course.compare(comparison, wanted, folder, chosen.workers, chosen.devices)
     with FileLock(folder / ".drawing.lock"):  # one process at a time draws, each with all rows until then
         _print_result(folder, chosen.out, len(left), len(wanted), output)
+        pages = write_report(folder, anew=True) if options.command.report else []
+        output.more(f"written to {chosen.out}: {', '.join(['cells.csv', 'table.md', *_draw_figures(folder), *pages])}")
 
 
 def command_line() -> type[Any]:
@@ -76,7 +81,6 @@ def _print_result(folder: Path, shown_folder: Path, left: int, count: int, outpu
     document = {"folder": str(shown_folder), "left": left, "cells": json.loads(cells.to_json(orient="records"))}
     output.result(document, printable(sentence), warnings)
     output.more("\n" + table.read_text(encoding="utf-8"))
-    output.more(f"written to {shown_folder}: {', '.join(['cells.csv', table.name, *_draw_figures(folder)])}")
 
 
 def _draw_figures(folder: Path) -> list[str]:

@@ -50,12 +50,14 @@ def _forms() -> dict[str, tuple[str, type[Any]]]:
     from evoprune.cli.listing import ListOptions
     from evoprune.cli.migrate import MigrateOptions
     from evoprune.cli.plot import PlotOptions
+    from evoprune.cli.report import ReportOptions
     from evoprune.search.method import summary_of
     from evoprune.search.registry import find_method, method_names
 
     kinds = {
         "list": ListOptions,
         "plot": PlotOptions,
+        "report": ReportOptions,
         "export": ExportOptions,
         "migrate": MigrateOptions,
         "calibrate": CalibrateOptions,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from evoprune.cli.commands import COMMANDS
 from evoprune.cli.forms import flat, parse, script
 from evoprune.cli.output import FOR_A_PERSON, Output, OutputOptions, printable
+from evoprune.cli.report import write_report
 from evoprune.system import signals
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class CommandOptions(OutputOptions):
     """Your Python files, which register fitness terms, operators, methods, networks and so on; see the manual."""
     dry_run: bool = False
     """Print an estimate of evaluations, cost, memory, disk and time, and start nothing."""
+    report: bool = True
+    """Write the page report.html at the end."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def run_method(name: str, arguments: Sequence[str] | None, prog: str | None, out
         print_estimate(problem, method, given, output)
         return
     output.more(_settings_text(name, problem, {**values, "out": shown_folder}) + "\n")
-    _run_and_draw(name, problem, given, shown_folder, output)
+    _run_and_draw(name, problem, given, shown_folder, values["report"], output)
 
 
 def parts_of(name: str, method: Method) -> dict[str, type[Any]]:
@@ -106,6 +109,7 @@ def folder_name(name: str, values: dict[str, Any], execution: type[Execution]) -
         "data_dir",
         "tensorboard",
         "dry_run",
+        "report",
         *(field.name for field in dataclasses.fields(OutputOptions)),
     }
     settings = {key: value for key, value in values.items() if key not in apart and later.get(key, ...) != value}
@@ -134,12 +138,14 @@ def _settings_text(name: str, problem: Problem, values: dict[str, Any]) -> str:
     config = problem.config()
     resolved = {**config, **config["recipe"]}
     facts = {key: resolved[key] for key in values if key in resolved}
-    apart = {"dry_run", *(field.name for field in dataclasses.fields(OutputOptions))}
+    apart = {"dry_run", "report", *(field.name for field in dataclasses.fields(OutputOptions))}
     shown = {"method": name, **{key: value for key, value in values.items() if key not in apart}, **facts, "out": values["out"]}
     return "\n".join(f"{key:20} {printable(value)}" for key, value in shown.items())
 
 
-def _run_and_draw(name: str, problem: Problem, given: dict[str, Any], shown_folder: Path, output: Output) -> None:
+def _run_and_draw(
+    name: str, problem: Problem, given: dict[str, Any], shown_folder: Path, report: bool, output: Output
+) -> None:
     from evoprune.cli import summary
     from evoprune.runs import records
     from evoprune.search.registry import prune
@@ -154,7 +160,8 @@ def _run_and_draw(name: str, problem: Problem, given: dict[str, Any], shown_fold
     if finished:
         output.more(f"{shown_folder} is finished already")
     figures = _draw_figures(folder, anew=not finished)
-    output.more(f"written to {shown_folder}: {', '.join(['result.json', 'mask.npz', 'model.safetensors', *figures])}")
+    pages = write_report(folder, anew=not finished) if report else []
+    output.more(f"written to {shown_folder}: {', '.join(['result.json', 'mask.npz', 'model.safetensors', *figures, *pages])}")
     names = [figure.removesuffix(".png") for figure in figures]
     for suggestion in summary.suggestions(shown_folder, names, COMMANDS):
         output.more(f"next: {suggestion}")

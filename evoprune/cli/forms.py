@@ -85,6 +85,8 @@ def form(kind: type[Any], hidden: tuple[str, ...] = ()) -> type[Any]:
             fields.append(
                 (each.name, Annotated[Any, tyro.conf.Suppress, tyro.conf.Fixed], field(**default, metadata={"flag": False}))
             )
+        elif each.metadata.get("positional") and each.default == ():
+            fields.append((each.name, tyro.conf.Positional[tuple[Path, ...]], field(default=())))
         elif each.metadata.get("positional"):
             several = isinstance(each.default, tuple)  # they need not be given
             positional: Any = tyro.conf.Positional[tuple[Path, ...]] if several else tyro.conf.Positional[Path]

@@ -13,7 +13,20 @@ from evoprune.registry import Registry
 from evoprune.system.files import plain_name, require_own, write_atomically
 
 with drawing.importing_matplotlib():
-    from evoprune.figures.of_run import dissipation, diversity, finals, fitness, fronts, layers, starts, survivors, training
+    from evoprune.figures.of_run import (
+        confusion,
+        dissipation,
+        diversity,
+        finals,
+        fitness,
+        fronts,
+        inputs,
+        layers,
+        lineage,
+        starts,
+        survivors,
+        training,
+    )
     from evoprune.figures.of_run.reading import is_finished
 
 if TYPE_CHECKING:
@@ -59,6 +72,9 @@ FIGURES = Registry(
         "diversity": RunFigure(diversity.diversity_figure, diversity.suits),
         "survivors": RunFigure(survivors.survivors_figure, survivors.suits),
         "fronts": RunFigure(fronts.fronts_figure, fronts.suits),
+        "lineage": RunFigure(lineage.lineage_figure, lineage.suits),
+        "inputs": RunFigure(inputs.inputs_figure, inputs.suits),
+        "confusion": RunFigure(confusion.confusion_figure, confusion.suits),
     },
     _entry,
 )

@@ -14,6 +14,8 @@ from evoprune.system.files import open_regular
 SOFTWARE = {"Software": "evoprune"}
 # Of loggers: the JSON lines, the folder of TensorBoard, and the events that each was told.
 LOG_FILE, BOARD, LOGGERS_FILE = "log.jsonl", "tensorboard", "loggers.json"
+# Written into each page, as HTML calls it, by which evoprune knows its own pages.
+GENERATOR = "evoprune"
 # result.json first: it says that the run is finished
 _FILES = ("result.json", *RESULT_FILES, "environment.json", sums.FILE, LOG_FILE, LOGGERS_FILE)
 _FOLDERS = ("checkpoint", "hall_of_fame", BOARD)
@@ -26,12 +28,22 @@ def clear(folder: Path) -> None:
     for path in folder.glob("*.png"):
         if _is_figure(path):
             path.unlink()
+    for path in folder.glob("*.html"):
+        if is_page(path):
+            path.unlink()
     for place in (folder / name for name in _FOLDERS):
         if place.is_symlink():
             place.unlink()
         elif place.exists():
             shutil.rmtree(place)
     (folder / "config.json").unlink(missing_ok=True)
+
+
+def is_page(path: Path) -> bool:
+    """Tells whether a file is a page that evoprune wrote."""
+    with contextlib.suppress(OSError), open_regular(path) as file:
+        return f'<meta name="generator" content="{GENERATOR}">'.encode() in file.read(1000)
+    return False
 
 
 def _is_figure(path: Path) -> bool:

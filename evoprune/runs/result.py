@@ -23,6 +23,7 @@ from evoprune.runs import records, sums
 from evoprune.runs.ranks import spearman
 from evoprune.runs.tensors import save_tensors
 from evoprune.system.files import read_bytes, write_atomically
+from evoprune.training.cost import multiply_adds
 from evoprune.training.final import FinalTraining
 from evoprune.training.history import HISTORY_COLUMNS, metric_columns
 
@@ -31,8 +32,8 @@ STOPPING = ("best_epoch", "stopped_epoch")
 BEST_COLUMNS = ("gen", "mask", "fitness", *MEASURED)
 # The files of a finished run beside its hall of fame and result.json.
 RESULT_FILES = (
-    "evaluations.csv", "generations.csv", "layers.csv", "bests.csv", "history.csv", "removals.json", "mask.npz",
-    "model.safetensors",
+    "evaluations.csv", "generations.csv", "layers.csv", "lineage.csv", "bests.csv", "history.csv", "confusion.csv",
+    "removals.json", "mask.npz", "model.safetensors",
 )  # fmt: skip
 
 
@@ -77,6 +78,8 @@ def describe_problem(problem: Problem, seed: int) -> dict[str, Any]:
         "data": config["data"],
         "model": config["model"],
         "seed": seed,
+        "input_shape": list(data.train[0].shape[1:]),
+        "dense_multiply_adds": multiply_adds(problem, Mask(np.ones(problem.prunable_count, bool), problem.shapes)),
         # absent if they say nothing
         **({"classes": list(data.classes)} if data.classes is not None else {}),
         **({"data_digest": data.digest} if data.digest is not None else {}),
@@ -146,6 +149,10 @@ def write_result(folder: Path, result: Result) -> None:
     rows = [{"role": role, **row} for role, training in result.trainings.items() for row in training.history]
     metrics = metric_columns(result.trainings["winner"].history[-1])
     records.write_table(folder / "history.csv", ["role", *HISTORY_COLUMNS, *metrics], rows)
+    if counts := result.trainings["winner"].confusion:
+        classes = [str(i) for i in range(len(counts))]
+        pairs = [{"class": i, **dict(zip(classes, row, strict=True))} for i, row in enumerate(counts)]
+        records.write_table(folder / "confusion.csv", ["class", *classes], pairs)
     removals = {role: training.removals for role, training in result.trainings.items() if training.removals}
     if removals:
         records.write_json(folder / "removals.json", removals)

@@ -49,6 +49,8 @@ class FinalTraining:
         test_metrics: The problem's metrics on the test set by name; None where they are not finite.
         best_epoch: With early stopping, the epoch whose network this is; None for the last epoch's.
         stopped_epoch: The epoch after which training stopped early; None if it did not.
+        confusion: Number of test examples of each class (rows) with each prediction (columns); empty where the targets are no
+            classes, or too many.
     """
 
     mask: Mask
@@ -63,6 +65,7 @@ class FinalTraining:
     test_metrics: dict[str, float | None] = field(default_factory=dict)
     best_epoch: int | None = None
     stopped_epoch: int | None = None
+    confusion: list[list[int]] = field(default_factory=list)
 
     @property
     def row(self) -> Row:
@@ -108,7 +111,7 @@ class FinalTraining:
     def to_facts(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Returns JSON values and tensors for a checkpoint."""
         names = ("history", "removals", "engines", "test_loss", "test_accuracy", "seconds", "search_cost")
-        later = ("test_metrics", "best_epoch", "stopped_epoch")  # left out where they say nothing
+        later = ("test_metrics", "best_epoch", "stopped_epoch", "confusion")  # left out where they say nothing
         bits = torch.from_numpy(np.packbits(self.mask.bits))
         facts = {name: value for name in (*names, *later) if (value := getattr(self, name)) or name in names}
         return facts, {**self.state, _BITS: bits}
@@ -194,6 +197,7 @@ def train_together(problem: Problem, masks: Sequence[Mask], training: Training) 
             search_cost=0.0,
             state=kept.state(k),
             test_metrics={} if test is None else {name: finite(values[k]) for name, values in test.metrics.items()},
+            confusion=[] if test is None or test.confusion is None else test.confusion[k].tolist(),
             **keeper.epochs_of(k),
         )
         for k in range(len(masks))

@@ -16,17 +16,22 @@ from evoprune.problem.metrics import measure_metrics
 from evoprune.problem.problem import Problem
 from evoprune.seeds import noise
 
+# With more classes their pairs are not counted.
+MOST_CLASSES = 256
+
 
 @dataclass(frozen=True)
 class Measured:
     """Mean loss [K], accuracy [K] from 0 to 1 (NaN if the targets are not classes), and the problem's metrics [K] by name.
 
-    Accuracy and metrics are NaN where the loss is not finite.
+    Accuracy and metrics are NaN where the loss is not finite. On the test set ``confusion`` [K, classes, classes] counts the
+    examples of each class (rows) with each prediction (columns); None elsewhere, without classes, or with too many.
     """
 
     loss: NDArray[np.float64]
     accuracy: NDArray[np.float64]
     metrics: dict[str, NDArray[np.float64]] = field(default_factory=dict)
+    confusion: NDArray[np.int64] | None = None
 
 
 def measure(population: Population, problem: Problem, part: str) -> Measured:
@@ -37,6 +42,7 @@ def measure(population: Population, problem: Problem, part: str) -> Measured:
     x, target = problem.part(part)
     losses = torch.zeros(population.size, dtype=torch.float64, device=x.device)
     correct = torch.zeros_like(losses)
+    confusion: Tensor | int = 0
     kept: list[Tensor] = []
     total: Tensor | int = 0
     population.train(False)
@@ -51,6 +57,8 @@ def measure(population: Population, problem: Problem, part: str) -> Measured:
             total = total + weight
             if problem.is_classification:
                 correct += _count_correct(outputs, wanted)
+            if problem.is_classification and part == "test" and outputs.shape[2] <= MOST_CLASSES:
+                confusion = confusion + _count_pairs(outputs, wanted)
             kept += [outputs] if problem.metrics else []
         metrics = {}
         if kept:
@@ -59,8 +67,18 @@ def measure(population: Population, problem: Problem, part: str) -> Measured:
     if not problem.is_classification:
         correct.fill_(torch.nan)
     correct.masked_fill_(~losses.isfinite(), torch.nan)  # the largest of several NaN is no prediction
-    return Measured((losses / total).cpu().numpy(), (correct / target.numel()).cpu().numpy(), metrics)
+    counted = confusion.cpu().numpy() if isinstance(confusion, Tensor) else None
+    return Measured((losses / total).cpu().numpy(), (correct / target.numel()).cpu().numpy(), metrics, counted)
 
 
 def _count_correct(outputs: Tensor, target: Tensor) -> Tensor:
     return (outputs.argmax(dim=2) == target).flatten(1).sum(dim=1)
+
+
+def _count_pairs(outputs: Tensor, target: Tensor) -> Tensor:
+    """Returns the number of examples of each class (rows) with each prediction (columns) [K, classes, classes]."""
+    classes = outputs.shape[2]
+    predicted, labels = outputs.argmax(dim=2).flatten(1), target.flatten()
+    known = (labels >= 0) & (labels < classes)  # an index that the loss ignores is no class
+    places = labels[known] * classes + predicted[:, known]
+    return torch.stack([torch.bincount(each, minlength=classes**2).view(classes, classes) for each in places])

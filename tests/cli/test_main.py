@@ -14,7 +14,7 @@ from evoprune.cli.main import run
 from evoprune.search.execution import Execution
 from evoprune.search.registry import method_names
 
-SMALL = ("--model", "mlp", "--widths", "8", "--epochs", "1")
+SMALL = ("--model", "mlp", "--widths", "8", "--epochs", "1", "--no-report")
 
 
 @pytest.fixture

@@ -71,6 +71,7 @@ def pack(state: State) -> Content:
         "variation": state.variation.bit_generator.state,
         "selection": state.selection.getstate(),
         "exhausted": state.exhausted,
+        "lineage": state.lineage,
         "improved": state.improved,
         "seconds": state.seconds,
     }
@@ -124,6 +125,7 @@ def unpack(facts: Mapping[str, Any], tensors: Mapping[str, Tensor], shapes: Shap
         seconds=facts["seconds"],
         pending=[[mask_of(i) for i in chunk] for chunk in facts["pending"]],
         exhausted=facts["exhausted"],
+        lineage=facts.get("lineage", {}),
     )
 
 

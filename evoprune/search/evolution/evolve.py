@@ -24,6 +24,7 @@ from evoprune.search.evolution import checkpoint
 from evoprune.search.evolution.bests import train_bests
 from evoprune.search.evolution.check import require
 from evoprune.search.evolution.cost import cost_of
+from evoprune.search.evolution.lineage import enter, write_lineage
 from evoprune.search.evolution.options import Evolution
 from evoprune.search.evolution.starts import first_masks, given_masks, own_starts
 from evoprune.search.evolution.state import State
@@ -95,7 +96,7 @@ class Evolve:
         self._saving = False
         self._children: list[Mask] = []
         self.state = self._last_state()
-        session.record_generations(self.state.logbook)  # a kill may have come before they were written
+        self._write_tables()  # a kill may have come before they were written
 
     @property
     def finished(self) -> bool:
@@ -137,6 +138,8 @@ class Evolve:
         log_generation(state.logbook, gen, state.population, state.bests[-1][1], evaluator.known, new)
         # a resumed run does not have the evidence of evaluations before it, so only the living keep theirs
         evaluator.known |= {key: replace_fields(evaluator.known[key], evidence=None, snapshot=None) for key in new}
+        enter(state.lineage, gen, self._children)
+        state.forget_the_dead()
         state.gen += 1
         state.seconds += time.perf_counter() - self._began
         self._enter(state)
@@ -170,7 +173,7 @@ class Evolve:
         """Lets a state take the place of the one before: saved, written, shown, and passed to the callbacks."""
         self.state = state
         self.save()
-        self.session.record_generations(state.logbook)
+        self._write_tables()
         if self.session.execution.progress:
             # without the lines above the header that DEAP leaves for the names of chapters
             self.session.say("\n".join(line for line in state.logbook.stream.splitlines() if line.strip()))
@@ -178,6 +181,10 @@ class Evolve:
             self._bar.update()
         for callback in self.options.callbacks:
             callback.on_generation(state)
+
+    def _write_tables(self) -> None:
+        self.session.record_generations(self.state.logbook)
+        write_lineage(self.session.journal, self.state.lineage)
 
     def save(self) -> None:
         """Saves the state. Does nothing while it is being saved, as when a signal comes just then."""

@@ -28,6 +28,7 @@ from evoprune.problem.problem import Problem
 from evoprune.runs.checkpoints import Content
 from evoprune.search.evolution.check import require_count
 from evoprune.search.evolution.courses import Course, breed, make_operators, train_course
+from evoprune.search.evolution.lineage import Lineage, Traced, enter, write_lineage
 from evoprune.search.final import Plan
 from evoprune.search.history import History
 from evoprune.search.method import Cost
@@ -91,6 +92,8 @@ class EvolveGmp:
     def __init__(self, session: Session, options: EvolveGmpOptions) -> None:
         self.session, self.options = session, options
         self.operators = make_operators(options.step)
+        for name in ("mate", "mutate"):
+            self.operators.register(name, Traced(name, getattr(self.operators, name), mask_of))
         self.stream = random.Random(seeds.integer(session.seed, "selection"))
         self.masks = session.generator("masks")
         self.population: list[Course] = []
@@ -99,6 +102,7 @@ class EvolveGmp:
         self._first_mask: Mask | None = None
         self._trained: dict[str, Content] = {}
         self._rows: list[dict[str, Any]] = []
+        self._lineage: Lineage = {}
 
     @property
     def finished(self) -> bool:
@@ -176,6 +180,8 @@ class EvolveGmp:
             named = {f"factor {name}": factor for name, factor in layers}
             of = "" if mask is None else mask.hash
             self._rows.append({"gen": self.gen, "mask": of, "fitness": course.fitness.values[0], **genes, **named})
+        enter(self._lineage, self.gen, (course for course in self._children if course.mask is not None), mask_of)
+        write_lineage(self.session.journal, self._lineage)
         factors = [f"factor {name}" for name in self.session.problem.shapes]
         self.session.journal.write_table("genes.csv", [*GENE_COLUMNS, *factors], self._rows)
         self.population = tools.selBest([*self.population, *self._children], self.options.k)
@@ -259,6 +265,11 @@ class EvolveGmp:
             return count * (whole(epochs) - rest * density) + ((count - (not options.restart)) * brief + epochs) * density
 
         return cost
+
+
+def mask_of(course: Course) -> str:
+    """Returns the hash of the mask that a course ends with; empty if training diverged."""
+    return "" if course.mask is None else course.mask.hash
 
 
 def _content(task: tuple[Any, ...]) -> Content:

@@ -10,6 +10,7 @@ import numpy as np
 from deap import tools
 
 from evoprune.masks.mask import Mask
+from evoprune.search.evolution.lineage import Lineage, ancestors, key_of
 
 
 @dataclass
@@ -28,6 +29,7 @@ class State:
         seconds: Time spent so far, in all sessions.
         pending: The chunks that are being evaluated, in a steady-state evolution.
         exhausted: Whether no new child was found, in a steady-state evolution.
+        lineage: The births of the masks above and of their ancestors.
     """
 
     population: list[Mask]
@@ -41,8 +43,15 @@ class State:
     seconds: float = 0.0
     pending: list[list[Mask]] = field(default_factory=list)
     exhausted: bool = False
+    lineage: Lineage = field(default_factory=dict)
 
     def copy(self) -> State:
         """Returns a copy that stays as it is while a search goes on; masks with fitness are shared, for they stay the same."""
         masks = (*self.population, *self.hall_of_fame, *(mask for _, mask in self.bests))
         return copy.deepcopy(self, {id(mask): mask for mask in masks})
+
+    def forget_the_dead(self) -> None:
+        """Removes the births of masks that are neither alive, among the fittest or pending, nor ancestors of such masks."""
+        pending = (mask for chunk in self.pending for mask in chunk)
+        alive = (*self.population, *self.hall_of_fame, *(mask for _, mask in self.bests), *pending)
+        self.lineage = ancestors(self.lineage, map(key_of, alive))

@@ -16,6 +16,7 @@ from deap import base
 from evoprune.evaluation.chunks import Chunk
 from evoprune.evaluation.evaluation import Evaluation
 from evoprune.masks.mask import Mask
+from evoprune.search.evolution.lineage import enter
 from evoprune.search.evolution.options import Evolution
 from evoprune.search.evolution.state import State
 from evoprune.search.evolution.survival import improve, reason_to_stop, replace
@@ -122,6 +123,7 @@ class Steady:
             return []
         children = list(found.values())
         self.state.pending.append(children)
+        enter(self.state.lineage, self.state.gen, children)
         self.waiting |= {mask_hash: (child, children) for mask_hash, child in found.items()}
         self.to_breed -= len(children)
         return [children]
@@ -155,6 +157,7 @@ class Steady:
         """Logs the arrivals as a generation, and returns a copy of the state after it."""
         state, now = self.state, time.perf_counter()
         log_generation(state.logbook, state.gen, state.population, state.bests[-1][1], self.evaluator.known, set(self.arrived))
+        state.forget_the_dead()
         state.gen += 1
         state.seconds += now - self.began
         self.began, self.arrived = now, []

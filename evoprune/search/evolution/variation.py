@@ -12,7 +12,9 @@ from deap import algorithms, base, tools
 from evoprune import seeds
 from evoprune.masks.mask import Mask
 from evoprune.operators.binding import bind_crossover, bind_mutation
-from evoprune.operators.mutation import shrink
+from evoprune.operators.crossover import CROSSOVERS
+from evoprune.operators.mutation import MUTATIONS, shrink
+from evoprune.search.evolution.lineage import CONTINUED, Traced, note
 from evoprune.search.evolution.options import Evolution
 from evoprune.search.evolution.state import State
 
@@ -41,8 +43,9 @@ def register_operators(
         "scope": evolution.scope, "grow": evolution.grow, "among": evolution.among, "missing": "silent",
         "low": low, "high": high,
     }  # fmt: skip
-    toolbox.register("mate", bind_crossover(evolution.crossover, options), rng=rng)
-    mutations = [bind_mutation(mutation, options) for mutation in evolution.mutation]
+    mate = Traced(CROSSOVERS.name_of(evolution.crossover), bind_crossover(evolution.crossover, options))
+    toolbox.register("mate", mate, rng=rng)
+    mutations = [Traced(MUTATIONS.name_of(mutation), bind_mutation(mutation, options)) for mutation in evolution.mutation]
     toolbox.register("mutate", mutate, mutations=mutations, fraction=evolution.fraction, rng=rng)
 
 
@@ -72,8 +75,9 @@ def _raise(state: State, toolbox: base.Toolbox, evolution: Evolution, survivors:
     """Returns children that continue from their parents: for each parent one that is not varied, and others that are bred."""
     children: list[Mask] = [toolbox.clone(parent) for parent in state.population]
     for child in children:
+        note(child, CONTINUED, child.key)
         if survivors is not None:
-            shrink(child, rng=state.variation, survivors=survivors, missing="silent")
+            Traced("shrink", shrink)(child, rng=state.variation, survivors=survivors, missing="silent")
     rest = evolution.children - len(children)
     children += _breed(state, toolbox, evolution, survivors, rest) if rest > 0 else []
     for child in children:
@@ -106,7 +110,7 @@ def _breed(state: State, toolbox: base.Toolbox, evolution: Evolution, survivors:
     if survivors is not None:
         more = {"fraction": evolution.fraction_at(state.gen), "grow": evolution.grow} if evolution.inherit else {}
         options = {"survivors": survivors, "among": evolution.among, "missing": "silent", **more}
-        bound.register("mutate", shrink, rng=state.variation, **options)
+        bound.register("mutate", Traced("shrink", shrink), rng=state.variation, **options)
         _let_inherit(bound, evolution)
         with seeds.global_random(state.selection):
             return list(algorithms.varOr(state.population, bound, count, 0.0, 1.0))
