@@ -34,9 +34,7 @@ COMMANDS = {
     "compare": Command("Compare methods over sparsities, seeds and data sets.", "evoprune.cli.compare:compare", prints=True),
     "list": Command("List the runs and comparisons in folders.", "evoprune.cli.listing:list_folders", prints=True),
     "plot": Command("Draw a figure of a run or of a comparison.", "evoprune.cli.plot:plot"),
-    "report": Command(
-        "Write runs and comparisons as one page, or serve it while they continue.", "evoprune.cli.report:report"
-    ),
+    "report": Command("Write runs and comparisons as one page, or serve it while they continue.", "evoprune.cli.report:report"),
     "export": Command("Write the trained network of a run for other programs.", "evoprune.cli.export:export"),
     "migrate": Command("Bring the folder of an earlier version to this one.", "evoprune.cli.migrate:migrate"),
     "calibrate": Command("Measure the engines on this machine, for --engine auto.", "evoprune.cli.calibrate:calibrate"),

@@ -143,9 +143,7 @@ def _settings_text(name: str, problem: Problem, values: dict[str, Any]) -> str:
     return "\n".join(f"{key:20} {printable(value)}" for key, value in shown.items())
 
 
-def _run_and_draw(
-    name: str, problem: Problem, given: dict[str, Any], shown_folder: Path, report: bool, output: Output
-) -> None:
+def _run_and_draw(name: str, problem: Problem, given: dict[str, Any], shown_folder: Path, report: bool, output: Output) -> None:
     from evoprune.cli import summary
     from evoprune.runs import records
     from evoprune.search.registry import prune

@@ -90,7 +90,9 @@ def suggestions(folder: object, figures: Sequence[str], commands: Collection[str
 
     place = shlex.quote(str(folder))
     found = [f"evoprune plot {figures[0]} {place}"] if figures else []
-    found += [f"evoprune {name} {place}{rest}" for name, rest in (("report", ""), ("export", " --to torch")) if name in commands]
+    found += [
+        f"evoprune {name} {place}{rest}" for name, rest in (("report", ""), ("export", " --to torch")) if name in commands
+    ]
     return [printable(text) for text in found]
 
 
