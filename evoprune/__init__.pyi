@@ -5,6 +5,8 @@ from .errors import CollapseWarning, EvopruneError, InputError, RunError, Surviv
 from .evaluation.evaluation import Evaluation
 from .evaluation.evaluator import Evaluator
 from .evaluation.fitness import register_fitness
+from .export.layers import SparseConv2d, SparseLinear
+from .export.sparse import sparse
 from .masks.collapse import Collapse
 from .masks.mask import Fitness, Mask
 from .masks.random import layer_survivors, random_mask
@@ -46,6 +48,8 @@ __all__ = [
     "Run",
     "RunError",
     "Search",
+    "SparseConv2d",
+    "SparseLinear",
     "SurvivorsWarning",
     "TensorBoard",
     "UnprunableWarning",
@@ -65,6 +69,7 @@ __all__ = [
     "random_mask",
     "register",
     "register_fitness",
+    "sparse",
     "train_mask",
     "workers",
 ]

@@ -1,1 +1,1 @@
-"""What leaves a run: into one's own code, and faster."""
+"""Masks and trained networks in other code: sparse layers and networks for inference and training."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypedDict, Unpack
@@ -58,10 +59,9 @@ class SparseLayer(nn.Module):
         self.weight_shape = tuple(weight_shape)
         self.register_buffer("positions", survivors.to(device))
         self.values = nn.Parameter(torch.empty(len(survivors), device=device, dtype=kind))
-        self.register_parameter(
-            "bias", nn.Parameter(torch.empty(weight_shape[0], device=device, dtype=kind)) if bias else None
-        )
-        self._forget()
+        self.register_parameter("bias", nn.Parameter(torch.empty(weight_shape[0], device=device, dtype=kind)) if bias else None)
+        self._plans: dict[tuple[tuple[int, ...], bool], Plan] = {}
+        self._seen: tuple[Tensor | None, int] = (None, 0)
         self.reset_parameters()
 
     @property
@@ -85,8 +85,9 @@ class SparseLayer(nn.Module):
             if self.bias is not None:
                 self.bias.uniform_(-1, 1).mul_(1 / math.sqrt(max(fan, 1)))
 
-    def dense_weight(self) -> Tensor:
-        """Returns the dense weight; autograd takes its gradient back to the values."""
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight, computed from the values, to which autograd takes its gradient back. It cannot be set."""
         flat = self.values.new_zeros(math.prod(self.weight_shape))
         return flat.index_copy(0, self.positions, self.values).view(self.weight_shape)
 
@@ -98,7 +99,7 @@ class SparseLayer(nn.Module):
         """Returns the dense layer of torch with the same outputs; removed weights are zero."""
         layer: Any = self._dense(self.values.device)
         with torch.no_grad():
-            layer.weight.copy_(self.dense_weight())
+            layer.weight.copy_(self.weight)
             if self.bias is not None:
                 layer.bias.copy_(self.bias)
         for mine, other in ((self.values, layer.weight), (self.bias, layer.bias)):
@@ -121,27 +122,21 @@ class SparseLayer(nn.Module):
     def kernels_serve(self, x: Tensor) -> bool:
         """Tells whether the compiled kernels can compute the outputs of some inputs."""
         kind = self.values.dtype
-        is_plain = type(x) in (Tensor, nn.Parameter) and kind in DTYPES and x.dtype == kind
-        return is_plain and x.device.type == self.values.device.type == "cpu" and not fault() and not _is_transformed()
+        is_plain = type(x) in (Tensor, nn.Parameter) and x.dtype == kind and x.is_cpu and self.values.is_cpu
+        return is_plain and kind in DTYPES and _has_kernels() and not torch.compiler.is_compiling()
 
     def _apply_kernels(self, x: Tensor) -> Tensor:
         """Returns the outputs [n, ...] of inputs [n, ...]."""
-        if self._seen is not self.positions or self._version != self.positions._version:
-            self._forget()
+        seen = (self.positions, self.positions._version)
+        if self._seen[0] is not seen[0] or self._seen[1] != seen[1]:
+            self._plans, self._seen = {}, seen
         wants_input = x.requires_grad and torch.is_grad_enabled()
         key = (tuple(x.shape[1:]), wants_input)
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = Plan(self.skeleton(), x.shape[1:], {"weight": self.survivors()}, wants_input)
-            self._seen, self._version = self.positions, self.positions._version
         parameters = [self.values] if self.bias is None else [self.values, self.bias]
         return run(plan, x, parameters, (), False)
-
-    def _forget(self) -> None:
-        """Forgets how the survivors lie."""
-        self._plans: dict[tuple[tuple[int, ...], bool], Plan] = {}
-        self._seen: Tensor | None = None
-        self._version = 0
 
     def _dense(self, device: torch.device | str) -> nn.Module:
         raise NotImplementedError
@@ -162,15 +157,15 @@ class SparseLayer(nn.Module):
         return f"survivors={len(self.values)} of {n} ({len(self.values) / max(n, 1):.1%}), bias={self.bias is not None}"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_plans": {}, "_seen": None}
+        return {**self.__dict__, "_plans": {}, "_seen": (None, 0)}
 
 
 class SparseLinear(SparseLayer):
     """A linear layer of which only the surviving weights exist.
 
     On the CPU, forward and backward passes run in the compiled kernels of the engine ``sparse``, and their work grows with the
-    survivors. On other devices, for other types than float32 and float64, and under ``torch.func``, the layer computes with its
-    dense weight: the same function, without the gain. The gradient cannot be differentiated again.
+    survivors. On other devices, and for other types than float32 and float64, the layer computes with its dense weight: the
+    same function, without the gain. The gradient of the kernels cannot be differentiated again.
 
     Args:
         in_features: Length of the inputs' last dimension.
@@ -222,7 +217,7 @@ class SparseLinear(SparseLayer):
             raise InputError(f"inputs have the shape {tuple(x.shape)}; expected [..., {self.in_features}].")
         _require_type(x, self.values)
         if x.numel() == 0 or not self.kernels_serve(x):
-            return F.linear(x, self.dense_weight(), self.bias)
+            return F.linear(x, self.weight, self.bias)
         outputs = self._apply_kernels(x if x.ndim == 2 else x.reshape(-1, self.in_features))
         return outputs if x.ndim == 2 else outputs.view(*x.shape[:-1], self.out_features)
 
@@ -281,11 +276,11 @@ class SparseConv2d(SparseLayer):
         weight = _plain_weight(layer, nn.Conv2d)
         if layer.padding_mode != "zeros":
             raise InputError(f"padding_mode is {layer.padding_mode!r}; expected 'zeros', which alone the kernels know.")
+        options: Any = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
+        size: Any = layer.kernel_size
         made = cls(
-            layer.in_channels, layer.out_channels, layer.kernel_size,  # type: ignore[arg-type]
-            weight != 0 if mask is None else mask, bias=layer.bias is not None, device=weight.device, dtype=weight.dtype,
-            stride=layer.stride, padding=layer.padding, dilation=layer.dilation,  # type: ignore[typeddict-item]
-            groups=layer.groups,
+            layer.in_channels, layer.out_channels, size, weight != 0 if mask is None else mask, bias=layer.bias is not None,
+            device=weight.device, dtype=weight.dtype, **options,
         )  # fmt: skip
         return made._take(layer)
 
@@ -295,7 +290,7 @@ class SparseConv2d(SparseLayer):
             raise InputError(f"inputs have the shape {tuple(x.shape)}; expected [n, {self.in_channels}, height, width].")
         _require_type(x, self.values)
         if x.numel() == 0 or not self.kernels_serve(x):
-            weight = self.dense_weight()
+            weight = self.weight
             return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
         return self._apply_kernels(x) if x.ndim == 4 else self._apply_kernels(x.unsqueeze(0)).squeeze(0)
 
@@ -357,12 +352,15 @@ def _require_sizes(**sizes: int) -> None:
 
 def _require_type(x: Tensor, values: Tensor) -> None:
     if x.dtype != values.dtype and not torch.is_autocast_enabled(x.device.type):
-        raise InputError(f"inputs are {x.dtype}, and the layer's values {values.dtype}; expected the same. Convert one of them.")
+        raise InputError(
+            f"inputs are {x.dtype}, and the layer's values {values.dtype}; expected the same. Convert one of them."
+        )
 
 
-def _is_transformed() -> bool:
-    """Tells whether ``torch.func`` or ``torch.compile`` looks at the computation, which does not see compiled kernels."""
-    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+@functools.cache
+def _has_kernels() -> bool:
+    """Tells whether the kernels can be compiled here."""
+    return not fault()
 
 
 def _plain_weight(layer: nn.Module, kind: type[nn.Module]) -> Tensor:
@@ -374,7 +372,7 @@ def _plain_weight(layer: nn.Module, kind: type[nn.Module]) -> Tensor:
     weight: Mapping[str, Any] = layer._parameters
     if type(layer) is not kind or weight.get("weight") is None:
         raise InputError(
-            f"the layer is {type(layer).__name__} with the parameters {list(weight)}; expected a plain nn.{kind.__name__}. After "
-            f"torch.nn.utils.prune, call prune.remove first."
+            f"the layer is {type(layer).__name__} with the parameters {list(weight)}; expected a plain nn.{kind.__name__}. "
+            f"After torch.nn.utils.prune, call prune.remove first."
         )
     return weight["weight"].detach()  # type: ignore[no-any-return]

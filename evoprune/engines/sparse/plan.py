@@ -18,6 +18,7 @@ from evoprune.engines.sparse.individual import lay_out
 from evoprune.engines.sparse.kernels import codes
 from evoprune.engines.sparse.support import DTYPES, machine
 from evoprune.engines.sparse.trace import TRIAL, block_of, trace
+from evoprune.errors import InputError
 
 # The kernels compute no loss here.
 _LOSS = codes.Loss(codes.GIVEN, np.ones(1), 0.0)
@@ -77,60 +78,55 @@ class Plan:
         self._nothing = np.zeros(0, self._dtype)
         self._no_noise = np.zeros((0, 0), self._dtype)
         self._whole = any(module.running_mean is None for module in self.network.batch_norms)
-        # the columns of `codes.VALUES` and the following: what changes is set before each call
+        # the columns of `codes.VALUES` and the following: the addresses that change are set before each call
         arrays = (self._columns, self._starts, self._pointers)
-        self._people = np.array(
-            [[0, 0, 0, 0, *(array.ctypes.data for array in arrays), 0, 0, len(self._columns)]], np.int64
-        )
+        self._people = np.array([[0, 0, 0, 0, *(array.ctypes.data for array in arrays), 0, 0, len(self._columns)]], np.int64)
 
     def evaluate(self, x: Tensor, state: State) -> Tensor:
         """Returns the outputs [n, ...] in evaluation mode; a block of examples at a time, so that it stays in the cache."""
-        program = self._program(len(x))
-        mode = codes.FORWARD if self._whole else codes.EVALUATE
-        room = self._take(program, len(x), mode)
-        outputs = np.empty((1, len(x), len(program.outputs)), self._dtype)
-        self._call(mode, program, room, self._data(x, program), state, outputs, self._nothing, False)
-        self._give(program, len(x), mode, room)
-        return torch.from_numpy(outputs).view(len(x), *self.network.outputs)
+        return self._forward(codes.FORWARD if self._whole else codes.EVALUATE, x, state, False)[0]
 
     def forward(self, x: Tensor, state: State, training: bool) -> tuple[Tensor, Pass]:
-        """Returns the outputs [n, ...], and the forward pass that :meth:`Pass.backward` continues from."""
-        program = self._program(len(x))
-        room = self._take(program, len(x), codes.FORWARD)
-        noisy = training and bool(self.network.noises)
-        data = self._noisy_data(x) if noisy else self._data(x, program)
-        outputs = np.empty((1, len(x), len(program.outputs)), self._dtype)
-        self._call(codes.FORWARD, program, room, data, state, outputs, self._nothing, training)
-        found = torch.from_numpy(outputs).view(len(x), *self.network.outputs)
-        return found, Pass(self, program, room, data, state, training)
+        """Returns the outputs [n, ...], and the forward pass that :meth:`backward` continues from."""
+        return self._forward(codes.FORWARD, x, state, training)
 
     def backward(self, one: Pass, slope: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the gradients of the vector, and of the inputs if they are wanted."""
-        n, room = int(one.data.sizes[0]), one.room
+        n, slopes = int(one.data.sizes[0]), one.room.slopes
         given = np.ascontiguousarray(slope.numpy()).reshape(1, n, -1)
-        wanted = one.program.in_shift >= 0
-        slopes = np.empty(n * len(one.program.in_table) if wanted else 0, self._dtype)
-        room.slopes[:] = 0
-        self._call(codes.BACKWARD, one.program, room, one.data, one.state, given, slopes, one.training)
-        gradient = torch.from_numpy(room.slopes[: len(self._columns)].copy())
-        return gradient, torch.from_numpy(slopes).view(n, *self._shape) if wanted else None
+        of_inputs = None
+        if one.program.in_shift >= 0:
+            of_inputs = torch.empty((n, *self._shape), dtype=slope.dtype)
+        slopes[:] = 0
+        self._call(codes.BACKWARD, one, given, None if of_inputs is None else of_inputs.numpy().reshape(-1))
+        return torch.from_numpy(slopes[: len(self._columns)].copy()), of_inputs
 
     def release(self, one: Pass) -> None:
-        """Takes the room of a pass back."""
-        self._give(one.program, int(one.data.sizes[0]), codes.FORWARD, one.room)
+        """Takes the room of a pass back for the next one; rooms for other numbers of examples make way."""
+        if len(self._rooms) > 4:
+            self._rooms = {one.key: self._rooms.get(one.key, [])}
+        self._rooms.setdefault(one.key, []).append(one.room)
 
-    def _call(
-        self, mode: int, program: codes.Program, room: codes.Room, data: codes.Data, state: State, outputs: NDArray[Any],
-        slopes: NDArray[Any], training: bool,
-    ) -> None:  # fmt: skip
+    def _forward(self, mode: int, x: Tensor, state: State, training: bool) -> tuple[Tensor, Pass]:
+        n, program = len(x), self._program(len(x))
+        free = self._rooms.get((n, mode))
+        room = free.pop() if free else self._new_room(program, n, mode)
+        data = self._noisy_data(x) if training and self.network.noises else self._data(x, program)
+        outputs = np.empty((1, n, len(program.outputs)), self._dtype)
+        one = Pass(self, (n, mode), program, room, data, state, training)
+        self._call(mode, one, outputs)
+        return torch.from_numpy(outputs).view(n, *self.network.outputs), one
+
+    def _call(self, mode: int, one: Pass, outputs: NDArray[Any], slopes: NDArray[Any] | None = None) -> None:
         """Calls the kernels; see :func:`evoprune.engines.sparse.kernels.steps.run`."""
+        state = one.state
         people = self._people.copy()
         people[0, codes.VALUES] = state.vector.data_ptr()
         people[0, codes.BUFFERS] = state.buffers.__array_interface__["data"][0]
         people[0, codes.COUNTS] = state.counts.__array_interface__["data"][0]
         self.machine.call(
-            self._dtype, mode, program, people, room, data, _LOSS, NO_UPDATE, _LOSS.weights, 0, False, outputs, np.zeros(1),
-            slopes, training,
+            self._dtype, mode, one.program, people, one.room, one.data, _LOSS, NO_UPDATE, _LOSS.weights, 0, False, outputs,
+            np.zeros(1), self._nothing if slopes is None else slopes, one.training,
         )  # fmt: skip
 
     def _program(self, n: int) -> codes.Program:
@@ -152,20 +148,10 @@ class Plan:
     def _noisy_data(self, x: Tensor) -> codes.Data:
         return gather(self.network, x, [torch.arange(len(x))], None, codes.GIVEN, True)
 
-    def _take(self, program: codes.Program, n: int, mode: int) -> codes.Room:
-        """Returns a free room, or a new one."""
-        free = self._rooms.setdefault((n, mode), [])
-        if free:
-            return free.pop()
+    def _new_room(self, program: codes.Program, n: int, mode: int) -> codes.Room:
         blocks = -(-n // program.batch)
         sized: Any = _Sized(program, program, self.network.saved)
         return make_room(sized, 1 if mode == codes.EVALUATE else blocks, blocks, len(self._columns), self._dtype)
-
-    def _give(self, program: codes.Program, n: int, mode: int, room: codes.Room) -> None:
-        """Keeps a room for the next call; those for other numbers of examples, if none of them is in use, make way."""
-        if len(self._rooms) > 4:
-            self._rooms = {key: free for key, free in self._rooms.items() if key == (n, mode)}
-        self._rooms.setdefault((n, mode), []).append(room)
 
 
 @dataclass(frozen=True)
@@ -179,9 +165,15 @@ class _Sized:
 
 @dataclass(frozen=True)
 class Pass:
-    """A forward pass, whose values stay in a room until it is forgotten."""
+    """A forward pass, whose values stay in its room until it is forgotten.
+
+    Attributes:
+        plan: The plan that lends the room.
+        key: Number of examples, and mode: passes that agree in both can use the same room.
+    """
 
     plan: Plan
+    key: tuple[int, int]
     program: codes.Program
     room: codes.Room
     data: codes.Data
@@ -223,10 +215,15 @@ def run(plan: Plan, x: Tensor, parameters: Sequence[Tensor], norms: Sequence[nn.
         parameters: The parameters in the order of the plan's names; of a pruned weight its survivors [m].
         norms: The modules with running statistics, in the order of the plan's names; they move in training.
         training: Batches are normalised by their moments, and dropout draws.
+
+    Raises:
+        InputError: Inputs, parameters and statistics are of different types.
     """
     x = x.contiguous()
     vector = torch.cat([p.detach().reshape(-1) for p in parameters])
     state = State(vector, *_read_statistics(norms, vector))
+    if not vector.dtype == torch.from_numpy(state.buffers).dtype == x.dtype:
+        raise InputError(f"inputs are {x.dtype}, and parameters or running statistics are not; expected one type for all.")
     if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters)):
         outputs: Tensor = _Run.apply(plan, state, training, x, *parameters)  # type: ignore[no-untyped-call]
     elif training:

@@ -9,7 +9,7 @@ from evoprune.engines.sparse.kernels.vectors import load, peek, store, transpose
 
 
 @compiled
-def stage(rows: Any, n: int, source: Any, places: Any, target: Any, batch: int, block_size: int, eight: Any) -> None:
+def stage(rows: Any, n: int, source: Any, places: Any, target: Any, base: int, batch: int, block_size: int, eight: Any) -> None:
     """Copies examples to blocks of the batch, whose examples lie side by side; the last one fills the rest.
 
     Args:
@@ -18,13 +18,14 @@ def stage(rows: Any, n: int, source: Any, places: Any, target: Any, batch: int, 
         source: All examples [n, features], one after another.
         places: The place of each feature.
         target: The blocks.
+        base: Where they begin, less the first place.
         batch: Examples of a block.
         block_size: Numbers of a block.
         eight: Lanes of a tile, in both directions.
     """
     features = len(places)
     for first in range(0, (n + batch - 1) // batch * batch, 8):
-        to = first // batch * block_size + first % batch
+        to = base + first // batch * block_size + first % batch
         r0, r1 = rows[min(first, n - 1)] * features, rows[min(first + 1, n - 1)] * features
         r2, r3 = rows[min(first + 2, n - 1)] * features, rows[min(first + 3, n - 1)] * features
         r4, r5 = rows[min(first + 4, n - 1)] * features, rows[min(first + 5, n - 1)] * features
@@ -96,10 +97,10 @@ def unstage(places: Any, source: Any, base: int, first: int, n: int, target: Any
 
 
 @compiled
-def clear_padded(places: Any, n: int, target: Any, batch: int, block_size: int) -> None:
+def clear_padded(places: Any, n: int, target: Any, base: int, batch: int, block_size: int) -> None:
     """Sets the lanes of the last block that hold no examples to zero, at some places."""
     last = (n - 1) // batch
     for f in range(len(places)):
-        at = last * block_size + places[f] * batch
+        at = base + last * block_size + places[f] * batch
         for lane in range(n - last * batch, batch):
             target[at + lane] = 0

@@ -137,9 +137,7 @@ def backward(program: Any, one: Any, room: Any, block: int, blocks: int, trainin
             elif op[KIND] == ADDITION:
                 other_base = (block + b) * in_block if op[SECOND_INPUT] else y_base
                 to_other = other_shift + b * g_block - other_base
-                addition_backward(
-                    op, tables, x_base, other_base, dy, to_dx, to_other, y, dy, to_dy, y_base, batch, width, unit
-                )
+                addition_backward(op, tables, x_base, other_base, dy, to_dx, to_other, y, dy, to_dy, y_base, batch, width, unit)
             elif op[KIND] == NOISE:
                 noise_backward(
                     op, tables, room.noise, (block + b) * noise_block, training, x_base, dy, to_dx, dy, to_dy, y_base, batch,
@@ -187,10 +185,10 @@ def _weight(loss: Any, room: Any, n: int) -> float:
 def _prepare(program: Any, room: Any, data: Any, s: int, loss: Any, eight: Any) -> None:
     """Puts a step's examples into the room."""
     n, batch, rows = data.sizes[s], program.batch, data.rows[s]
-    stage(rows, n, data.inputs, program.in_table, room.inputs, batch, program.in_places * batch, eight)
+    stage(rows, n, data.inputs, program.in_table, room.inputs, 0, batch, program.in_places * batch, eight)
     if len(data.targets) > 0:
         outputs = len(program.outputs)
-        stage(rows, n, data.targets, program.counting[:outputs], room.targets, batch, outputs * batch, eight)
+        stage(rows, n, data.targets, program.counting[:outputs], room.targets, 0, batch, outputs * batch, eight)
     if len(data.noise) > 0:
         stage(
             program.counting,
@@ -198,6 +196,7 @@ def _prepare(program: Any, room: Any, data: Any, s: int, loss: Any, eight: Any) 
             data.noise[s],
             program.counting[: program.noise_places],
             room.noise,
+            0,
             batch,
             program.noise_places * batch,
             eight,
@@ -260,8 +259,8 @@ def run(
     """
     for s in range(len(data.sizes)):
         _prepare(program, room, data, s, loss, eight)
-        n = data.sizes[s]
-        blocks = (n + program.batch - 1) // program.batch
+        n, batch = data.sizes[s], program.batch
+        blocks = (n + batch - 1) // batch
         weight = _weight(loss, room, n)
         # all blocks where they depend on each other or are wanted later, else one at a time, so that it stays in the cache
         whole = mode in (FORWARD, BACKWARD) or (mode == TRAIN and program.whole_batch)
@@ -273,24 +272,21 @@ def run(
                 if mode != BACKWARD:
                     forward(program, one, room, b, some, training, unit)
                 if mode == BACKWARD:
-                    target, size = room.gradients[program.out_shift * program.batch :], program.slope_places * program.batch
-                    stage(np.arange(n), n, outputs[k].reshape(-1), program.outputs, target, program.batch, size, eight)
-                    clear_padded(program.outputs, n, target, program.batch, size)
+                    given, size, base = outputs[k].reshape(-1), program.slope_places * batch, program.out_shift * batch
+                    stage(np.arange(n), n, given, program.outputs, room.gradients, base, batch, size, eight)
+                    clear_padded(program.outputs, n, room.gradients, base, batch, size)
                 for slot in range(some):
                     if mode in (TRAIN, GRADIENTS):
                         losses[k] += _loss(program, room, loss, n, b + slot, slot, weight, unit)
                     elif mode != BACKWARD:
-                        base, first_one = slot * program.places * program.batch, (b + slot) * program.batch
-                        unstage(
-                            program.outputs, room.values, base, first_one, n, outputs[k].reshape(-1), program.batch, eight
-                        )
+                        base, done_before = slot * program.places * batch, (b + slot) * batch
+                        target = outputs[k].reshape(-1)
+                        unstage(program.outputs, room.values, base, done_before, n, target, batch, eight)
                 if mode not in (FORWARD, EVALUATE):
                     backward(program, one, room, b, some, training, unit, four)
                 for slot in range(some if mode == BACKWARD and program.in_shift >= 0 else 0):
-                    base = (slot * program.slope_places + program.in_shift) * program.batch
-                    unstage(
-                        program.in_table, room.gradients, base, (b + slot) * program.batch, n, slopes, program.batch, eight
-                    )
+                    base = (slot * program.slope_places + program.in_shift) * batch
+                    unstage(program.in_table, room.gradients, base, (b + slot) * batch, n, slopes, batch, eight)
             if mode == TRAIN:
                 if summed:
                     sum_gradients(one)
