@@ -60,7 +60,7 @@ class SparseLayer(nn.Module):
         self.register_buffer("positions", survivors.to(device))
         self.values = nn.Parameter(torch.empty(len(survivors), device=device, dtype=kind))
         self.register_parameter("bias", nn.Parameter(torch.empty(weight_shape[0], device=device, dtype=kind)) if bias else None)
-        self._plans: dict[tuple[tuple[int, ...], bool], Plan] = {}
+        self._plans: dict[Any, Plan] = {}
         self._seen: tuple[Tensor | None, int] = (None, 0)
         self.reset_parameters()
 
@@ -131,7 +131,7 @@ class SparseLayer(nn.Module):
         if self._seen[0] is not seen[0] or self._seen[1] != seen[1]:
             self._plans, self._seen = {}, seen
         wants_input = x.requires_grad and torch.is_grad_enabled()
-        key = (tuple(x.shape[1:]), wants_input)
+        key = (x.shape[1:], x.dtype, wants_input)
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = Plan(self.skeleton(), x.shape[1:], {"weight": self.survivors()}, wants_input)

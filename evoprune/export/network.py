@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from evoprune.engines.sparse.plan import Plan, run
+from evoprune.engines.sparse.support import DTYPES
 from evoprune.errors import InputError
 from evoprune.export.layers import SparseConv2d, SparseLayer, SparseLinear
 
@@ -47,15 +48,13 @@ class SparseNetwork(nn.Module):
         for i, name in enumerate(self._masked):
             self.register_buffer(f"mask_{i}", masks[name])
         self.training = model.training
-        self._plans: dict[Any, _Fused | str] = {}
-        self._look: _Look | None = None
-        self._reason = ""
+        self._whole = _Whole(self.network, bool(self._masked))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Returns what the dense network returns."""
-        fused = self._fused_for(args[0]) if len(args) == 1 and not kwargs else None
+        fused = self._whole.find(args[0], self.training) if len(args) == 1 and not kwargs else None
         if fused is not None:
-            return fused(args[0], self.training)
+            return run(fused.plan, args[0], fused.parameters(), fused.norms, self.training)
         if not self._masked:
             return self.network(*args, **kwargs)
         weights = {name: self.network.get_parameter(name) * mask for name, mask in self._left_masks().items()}
@@ -71,7 +70,7 @@ class SparseNetwork(nn.Module):
 
     def reason(self, x: Tensor) -> str:
         """Returns why a forward pass of some inputs is not one call of the kernels; empty if it is."""
-        return "" if self._fused_for(x) is not None else self._reason
+        return "" if self._whole.find(x, self.training) is not None else self._whole.reason
 
     def extra_repr(self) -> str:
         """Returns the number of survivors."""
@@ -83,34 +82,58 @@ class SparseNetwork(nn.Module):
         """Returns the masks of weights of other layers, which stay dense."""
         return {name: self.get_buffer(f"mask_{i}") for i, name in enumerate(self._masked)}
 
-    def _fused_for(self, x: Any) -> _Fused | None:
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_whole": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._whole = _Whole(self.network, bool(self._masked))
+
+
+class _Whole:
+    """Finds out whether a network can be one call of the kernels, and remembers how.
+
+    Args:
+        network: The network with sparse layers.
+        is_masked: Masks of other layers are beside it.
+
+    Attributes:
+        reason: Why the last inputs could not be served; empty if they could.
+    """
+
+    def __init__(self, network: nn.Module, is_masked: bool) -> None:
+        self._network, self._is_masked = network, is_masked
+        self._plans: dict[Any, _Fused | str] = {}
+        self._look = _Look(network)
+        self.reason = ""
+
+    def find(self, x: Any, training: bool) -> _Fused | None:
         """Returns the network as one call for some inputs, made when they are first seen; None where layers run one by one."""
-        self._reason = self._refusal(x)
-        if self._reason:
+        self.reason = self._refusal(x)
+        if self.reason:
             return None
-        if self._look is None or not self._look.is_current():
-            self._plans, self._look = {}, _Look(self.network)
+        if not self._look.is_current():
+            self._plans, self._look = {}, _Look(self._network)
         wants_input = x.requires_grad and torch.is_grad_enabled()
-        key = (x.shape[1:], wants_input, self.training, self._look.settings())
+        key = (x.shape[1:], x.dtype, wants_input, training, self._look.settings())
         fused = self._plans.get(key)
         if fused is None:
             try:
-                fused = _Fused(self.network, tuple(x.shape[1:]), wants_input)
+                fused = _Fused(self._network, tuple(x.shape[1:]), wants_input)
             except _UNTRACEABLE as error:
                 fused = str(error)
             self._plans[key] = fused
-        self._reason = fused if isinstance(fused, str) else self._look.refusal(x, self.training)
-        return None if self._reason or isinstance(fused, str) else fused
+        self.reason = fused if isinstance(fused, str) else fused.refusal(x) or self._look.refusal(training)
+        return None if self.reason or isinstance(fused, str) else fused
 
     def _refusal(self, x: Any) -> str:
-        if self._masked:
-            return f"{self._masked[0]} is masked, and belongs to no plain linear layer or convolution of two dimensions"
+        if self._is_masked:
+            return "a masked weight belongs to no plain linear layer or convolution of two dimensions"
         if type(x) is not Tensor or x.ndim < 2 or x.numel() == 0:
             return "the inputs are no batch of examples"
-        return ""
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_plans": {}, "_look": None}
+        if x.dtype not in DTYPES or not x.is_cpu:
+            return f"the kernels serve float32 and float64 on the CPU; the inputs are {x.dtype} on {x.device}"
+        return "torch.compile traces the layers" if torch.compiler.is_compiling() else ""
 
 
 class _Look:
@@ -118,10 +141,13 @@ class _Look:
 
     def __init__(self, network: nn.Module) -> None:
         self.modules = list(network.modules())
-        self.layers = [module for module in self.modules if isinstance(module, SparseLayer)]
         self.modal: list[Any] = [module for module in self.modules if isinstance(module, _MODAL)]
         self.children = [(module._modules, tuple(module._modules.values())) for module in self.modules if module._modules]
-        buffers: list[Any] = [layer._buffers for layer in self.layers]
+        self.hooks = [
+            each for m in self.modules
+            for each in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)
+        ]  # fmt: skip
+        buffers: list[Any] = [module._buffers for module in self.modules if isinstance(module, SparseLayer)]
         self.positions: list[Any] = [(each, each["positions"], each["positions"]._version) for each in buffers]
 
     def is_current(self) -> bool:
@@ -134,13 +160,11 @@ class _Look:
         """Returns the numbers that a program takes from modules."""
         return tuple((getattr(m, "p", 0), getattr(m, "eps", 0), getattr(m, "momentum", 0)) for m in self.modal)
 
-    def refusal(self, x: Tensor, training: bool) -> str:
+    def refusal(self, training: bool) -> str:
         """Returns why the layers have to run one by one; empty if they need not."""
-        if not all(layer.kernels_serve(x) for layer in self.layers) or not self.layers:
-            return f"the kernels serve float32 and float64 on the CPU; the inputs are {x.dtype} on {x.device}"
         if any(m.training != training for m in self.modal):
             return "some modules are in training mode, and others are not"
-        if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in self.modules):
+        if any(self.hooks):
             return "a module has hooks"
         return ""
 
@@ -154,16 +178,23 @@ class _Fused:
             if isinstance(module, SparseLayer):
                 indices[f"{name}.weight" if name else "weight"] = module.survivors()
         self.plan = Plan(skeleton_of(network), shape, indices, wants_input)
-        self.norms = [network.get_submodule(name) for name in self.plan.norms]
-        self.holders = []
+        self.norms: list[Any] = [network.get_submodule(name) for name in self.plan.norms]
+        self.holders: list[tuple[dict[str, Any], str]] = []
         for name in self.plan.parameters:
             path, _, leaf = name.rpartition(".")
             holder = network.get_submodule(path)
             self.holders.append((holder._parameters, "values" if name in indices else leaf))
 
-    def __call__(self, x: Tensor, training: bool) -> Tensor:
-        parameters: list[Any] = [holder[name] for holder, name in self.holders]
-        return run(self.plan, x, parameters, self.norms, training)
+    def parameters(self) -> list[Tensor]:
+        """Returns the parameters in the order of the plan's names."""
+        return [holder[name] for holder, name in self.holders]
+
+    def refusal(self, x: Tensor) -> str:
+        """Returns why the kernels do not serve inputs, parameters and buffers as they now are; empty if they do."""
+        statistics = [each for norm in self.norms for each in (norm.running_mean, norm.running_var)]
+        if self.plan.serves([x, *self.parameters(), *statistics]):
+            return ""
+        return f"the inputs, of {x.dtype}, and all parameters have to be of one type, and on the CPU"
 
 
 def skeleton_of(network: nn.Module) -> nn.Module:

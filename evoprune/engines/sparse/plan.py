@@ -18,27 +18,56 @@ from evoprune.engines.sparse.individual import lay_out
 from evoprune.engines.sparse.kernels import codes
 from evoprune.engines.sparse.support import DTYPES, machine
 from evoprune.engines.sparse.trace import TRIAL, block_of, trace
-from evoprune.errors import InputError
 
 # The kernels compute no loss here.
 _LOSS = codes.Loss(codes.GIVEN, np.ones(1), 0.0)
 # Examples for which a network is traced; its blocks are chosen anew for each batch.
 _BATCH = 64
+# Numbers of examples for which memory is kept.
+MOST_SIZES = 4
 
 
-@dataclass(frozen=True)
-class State:
-    """The numbers of a network at one time, as the kernels take them.
+class Seat:
+    """The memory of one pass through a network, which the next one takes over.
+
+    Args:
+        room: Room for the values.
+        sizes: Numbers of parameters, running statistics, and counters.
+        layout: The arrays that say how the parameters lie; see :func:`lay_out`.
 
     Attributes:
         vector: The parameters one after another; of a pruned weight the survivors.
         buffers: Running means and variances, module by module.
         counts: The counters of batch normalisation.
+        people: The table of individuals, with these arrays' addresses.
     """
 
-    vector: Tensor
-    buffers: NDArray[Any]
-    counts: NDArray[np.int64]
+    def __init__(self, room: codes.Room, sizes: tuple[int, int, int], layout: Sequence[NDArray[Any]]) -> None:
+        self.room = room
+        self._values, self.buffers = (np.zeros(size, room.values.dtype) for size in sizes[:2])
+        self.vector, self.statistics = torch.from_numpy(self._values), torch.from_numpy(self.buffers)
+        self.counts = np.zeros(sizes[2], np.int64)
+        starts, columns, pointers = layout
+        arrays = (columns, starts, pointers, self.buffers, self.counts)
+        self.people = np.array(
+            [[self._values.ctypes.data, 0, 0, 0, *(array.ctypes.data for array in arrays), len(columns)]], np.int64
+        )
+
+    def fill(self, parameters: Sequence[Tensor], norms: Sequence[Any]) -> None:
+        """Takes parameters and running statistics, none of which autograd follows now."""
+        torch.cat([p if p.ndim == 1 else p.reshape(-1) for p in parameters], out=self.vector)
+        if norms:
+            torch.cat([each for norm in norms for each in (norm.running_mean, norm.running_var)], out=self.statistics)
+            self.counts[:] = [int(norm.num_batches_tracked) for norm in norms]
+
+    def give(self, norms: Sequence[Any]) -> None:
+        """Sets running statistics and counters of modules."""
+        start = 0
+        for norm, count in zip(norms, self.counts.tolist(), strict=True):
+            for each in (norm.running_mean, norm.running_var):
+                each.copy_(self.statistics[start : start + len(each)])
+                start += len(each)
+            norm.num_batches_tracked.fill_(count)
 
 
 class Plan:
@@ -51,6 +80,7 @@ class Plan:
         wants_input: The gradient of the inputs is wanted, too.
 
     Attributes:
+        dtype: The type of the parameters.
         parameters: The names of the dense network's parameters, in the order in which their numbers lie.
         norms: The names of the modules with running statistics.
 
@@ -64,94 +94,98 @@ class Plan:
         self.machine = machine()
         parameters = dict(skeleton.named_parameters())
         kind = next((p.dtype for p in parameters.values()), torch.get_default_dtype())
-        self._dtype = DTYPES[kind]
-        self._width = 64 // self._dtype.itemsize
+        self.dtype, self._nothing = kind, np.zeros(0, DTYPES[kind])
+        self._width = 64 // self._nothing.itemsize
         example = torch.empty((TRIAL, *shape), dtype=kind, device="meta")
         self.network = trace(skeleton, example, _BATCH, wants_input)
         shapes = {name: p.shape for name, p in parameters.items()}
-        self._starts, self._columns, self._pointers = lay_out(self.network, shapes, indices)
+        self._layout = lay_out(self.network, shapes, indices)
         self._skeleton, self._shape = skeleton, tuple(shape)
         self.parameters = tuple(parameters)
         self.norms = tuple(name for name, _ in self.network.norms)
-        self._programs: dict[int, codes.Program] = {}
-        self._rooms: dict[tuple[int, int], list[codes.Room]] = {}
-        self._nothing = np.zeros(0, self._dtype)
-        self._no_noise = np.zeros((0, 0), self._dtype)
-        self._whole = any(module.running_mean is None for module in self.network.batch_norms)
-        # the columns of `codes.VALUES` and the following: the addresses that change are set before each call
-        arrays = (self._columns, self._starts, self._pointers)
-        self._people = np.array([[0, 0, 0, 0, *(array.ctypes.data for array in arrays), 0, 0, len(self._columns)]], np.int64)
+        self._prepared: dict[int, tuple[codes.Program, tuple[Any, ...]]] = {}
+        self._seats: dict[tuple[int, int], list[Seat]] = {}
+        whole = any(module.running_mean is None for module in self.network.batch_norms)
+        self._mode = codes.FORWARD if whole else codes.EVALUATE  # a block at a time, unless blocks depend on each other
+        self._sizes = (len(self._layout[1]), self.network.running, len(self.norms))
+        self._losses = np.zeros(1)
 
-    def evaluate(self, x: Tensor, state: State) -> Tensor:
+    def serves(self, tensors: Sequence[Tensor]) -> bool:
+        """Tells whether inputs, parameters and running statistics are of the type that the plan is for, on the CPU."""
+        return all(each.dtype is self.dtype and each.is_cpu for each in tensors)
+
+    def evaluate(self, x: Tensor, parameters: Sequence[Tensor], norms: Sequence[nn.Module]) -> Tensor:
         """Returns the outputs [n, ...] in evaluation mode; a block of examples at a time, so that it stays in the cache."""
-        return self._forward(codes.FORWARD if self._whole else codes.EVALUATE, x, state, False)[0]
+        n, mode = x.shape[0], self._mode
+        program, data = self._prepared.get(n) or self._prepare(n)
+        free = self._seats.get((n, mode)) or self._free(n, mode)
+        seat = free.pop() if free else self._new_seat(program, n, mode)
+        seat.fill(parameters, norms)
+        outputs = np.empty((1, n, len(program.outputs)), self._nothing.dtype)
+        self._call(mode, program, seat, codes.Data(x.numpy().reshape(-1), *data), outputs, self._nothing, False)
+        free.append(seat)
+        return torch.from_numpy(outputs).view(n, *self.network.outputs)
 
-    def forward(self, x: Tensor, state: State, training: bool) -> tuple[Tensor, Pass]:
+    def forward(
+        self, x: Tensor, parameters: Sequence[Tensor], norms: Sequence[nn.Module], training: bool
+    ) -> tuple[Tensor, Pass]:
         """Returns the outputs [n, ...], and the forward pass that :meth:`backward` continues from."""
-        return self._forward(codes.FORWARD, x, state, training)
+        n = x.shape[0]
+        program, data = self._prepared.get(n) or self._prepare(n)
+        free = self._free(n, codes.FORWARD)
+        seat = free.pop() if free else self._new_seat(program, n, codes.FORWARD)
+        if training and self.network.noises:
+            given = gather(self.network, x, [torch.arange(n)], None, codes.GIVEN, True)
+        else:
+            given = codes.Data(x.numpy().reshape(-1), *data)
+        one = Pass(free, seat, program, given, training)
+        seat.fill(parameters, norms)
+        outputs = np.empty((1, n, len(program.outputs)), self._nothing.dtype)
+        self._call(codes.FORWARD, program, seat, given, outputs, self._nothing, training)
+        if training:
+            seat.give(norms)
+        return torch.from_numpy(outputs).view(n, *self.network.outputs), one
 
     def backward(self, one: Pass, slope: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the gradients of the vector, and of the inputs if they are wanted."""
-        n, slopes = int(one.data.sizes[0]), one.room.slopes
-        given = np.ascontiguousarray(slope.numpy()).reshape(1, n, -1)
-        of_inputs = None
-        if one.program.in_shift >= 0:
-            of_inputs = torch.empty((n, *self._shape), dtype=slope.dtype)
+        slopes = one.seat.room.slopes
+        of_inputs = torch.empty((one.n, *self._shape), dtype=slope.dtype) if one.program.in_shift >= 0 else None
         slopes[:] = 0
-        self._call(codes.BACKWARD, one, given, None if of_inputs is None else of_inputs.numpy().reshape(-1))
-        return torch.from_numpy(slopes[: len(self._columns)].copy()), of_inputs
+        given = np.ascontiguousarray(slope.numpy()).reshape(1, one.n, -1)
+        into = self._nothing if of_inputs is None else of_inputs.numpy().reshape(-1)
+        self._call(codes.BACKWARD, one.program, one.seat, one.data, given, into, one.training)
+        return torch.from_numpy(slopes[: self._sizes[0]].copy()), of_inputs
 
-    def release(self, one: Pass) -> None:
-        """Takes the room of a pass back for the next one; rooms for other numbers of examples make way."""
-        if len(self._rooms) > 4:
-            self._rooms = {one.key: self._rooms.get(one.key, [])}
-        self._rooms.setdefault(one.key, []).append(one.room)
-
-    def _forward(self, mode: int, x: Tensor, state: State, training: bool) -> tuple[Tensor, Pass]:
-        n, program = len(x), self._program(len(x))
-        free = self._rooms.get((n, mode))
-        room = free.pop() if free else self._new_room(program, n, mode)
-        data = self._noisy_data(x) if training and self.network.noises else self._data(x, program)
-        outputs = np.empty((1, n, len(program.outputs)), self._dtype)
-        one = Pass(self, (n, mode), program, room, data, state, training)
-        self._call(mode, one, outputs)
-        return torch.from_numpy(outputs).view(n, *self.network.outputs), one
-
-    def _call(self, mode: int, one: Pass, outputs: NDArray[Any], slopes: NDArray[Any] | None = None) -> None:
-        """Calls the kernels; see :func:`evoprune.engines.sparse.kernels.steps.run`."""
-        state = one.state
-        people = self._people.copy()
-        people[0, codes.VALUES] = state.vector.data_ptr()
-        people[0, codes.BUFFERS] = state.buffers.__array_interface__["data"][0]
-        people[0, codes.COUNTS] = state.counts.__array_interface__["data"][0]
-        self.machine.call(
-            self._dtype, mode, one.program, people, one.room, one.data, _LOSS, NO_UPDATE, _LOSS.weights, 0, False, outputs,
-            np.zeros(1), self._nothing if slopes is None else slopes, one.training,
-        )  # fmt: skip
-
-    def _program(self, n: int) -> codes.Program:
-        """Returns the program with blocks that suit so many examples."""
-        found = self._programs.get(n)
-        if found is None:
-            block = block_of(self._skeleton, n, self._width)
-            counting = np.arange(max(len(self.network.program.counting), n))
-            found = self._programs[n] = self.network.program._replace(batch=block, counting=counting)
+    def _prepare(self, n: int) -> tuple[codes.Program, tuple[Any, ...]]:
+        """Returns the program with blocks that suit so many examples, and the examples without their inputs."""
+        counting = np.arange(max(len(self.network.program.counting), n))
+        program = self.network.program._replace(batch=block_of(self._skeleton, n, self._width), counting=counting)
+        no_noise = np.zeros((0, 0), self._nothing.dtype)
+        found = program, (self._nothing, counting[:0], no_noise, counting[None, :n], np.array([n]))
+        self._prepared[n] = found
         return found
 
-    def _data(self, x: Tensor, program: codes.Program) -> codes.Data:
-        n = len(x)
-        return codes.Data(
-            x.detach().numpy().reshape(-1), self._nothing, program.counting[:0], self._no_noise, program.counting[None, :n],
-            np.array([n]),
-        )  # fmt: skip
+    def _free(self, n: int, mode: int) -> list[Seat]:
+        """Returns the free seats for so many examples and a mode; those for others make way if there are many."""
+        free = self._seats.setdefault((n, mode), [])
+        if len(self._seats) > MOST_SIZES:
+            self._seats = {(n, mode): free}
+        return free
 
-    def _noisy_data(self, x: Tensor) -> codes.Data:
-        return gather(self.network, x, [torch.arange(len(x))], None, codes.GIVEN, True)
-
-    def _new_room(self, program: codes.Program, n: int, mode: int) -> codes.Room:
+    def _new_seat(self, program: codes.Program, n: int, mode: int) -> Seat:
         blocks = -(-n // program.batch)
         sized: Any = _Sized(program, program, self.network.saved)
-        return make_room(sized, 1 if mode == codes.EVALUATE else blocks, blocks, len(self._columns), self._dtype)
+        rooms = 1 if mode == codes.EVALUATE else blocks
+        room = make_room(sized, rooms, blocks, self._sizes[0], self._nothing.dtype)
+        return Seat(room, self._sizes, self._layout)
+
+    def _call(self, mode: int, program: codes.Program, seat: Seat, data: codes.Data, *given: Any) -> None:
+        """Calls the kernels with outputs, gradients of inputs, and mode of training; see their ``run``."""
+        outputs, slopes, training = given
+        self.machine.call(
+            self._nothing.dtype, mode, program, seat.people, seat.room, data, _LOSS, NO_UPDATE, _LOSS.weights, 0, False,
+            outputs, self._losses, slopes, training,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -163,34 +197,27 @@ class _Sized:
     saved: int
 
 
-@dataclass(frozen=True)
 class Pass:
-    """A forward pass, whose values stay in its room until it is forgotten.
+    """A pass through a network, whose values stay at its seat until it is forgotten."""
 
-    Attributes:
-        plan: The plan that lends the room.
-        key: Number of examples, and mode: passes that agree in both can use the same room.
-    """
+    __slots__ = ("_free", "data", "n", "program", "seat", "training")
 
-    plan: Plan
-    key: tuple[int, int]
-    program: codes.Program
-    room: codes.Room
-    data: codes.Data
-    state: State
-    training: bool
+    def __init__(self, free: list[Seat], seat: Seat, program: codes.Program, data: codes.Data, training: bool) -> None:
+        self._free, self.seat, self.program, self.data, self.training = free, seat, program, data, training
+        self.n = int(data.sizes[0])
 
     def __del__(self) -> None:
-        self.plan.release(self)
+        self._free.append(self.seat)
 
 
 class _Run(torch.autograd.Function):
     """The outputs of a plan as a function of inputs and parameters."""
 
     @staticmethod
-    def forward(ctx: Any, plan: Plan, state: State, training: bool, x: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, plan: Plan, norms: Sequence[nn.Module], training: bool, x: Tensor, *parameters: Tensor) -> Tensor:
         """Returns the outputs [n, ...]."""
-        outputs, ctx.one = plan.forward(x, state, training)
+        outputs, ctx.one = plan.forward(x.detach(), parameters, norms, training)
+        ctx.plan = plan
         ctx.save_for_backward(x, *parameters)  # torch then refuses to go back if they have changed in place
         return outputs
 
@@ -199,7 +226,7 @@ class _Run(torch.autograd.Function):
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         """Returns the gradients of inputs and parameters."""
         _, *parameters = ctx.saved_tensors
-        gradient, of_x = ctx.one.plan.backward(ctx.one, slope)
+        gradient, of_x = ctx.plan.backward(ctx.one, slope)
         parts = gradient.split([p.numel() for p in parameters])
         wanted = ctx.needs_input_grad[4:]
         found = [g.view(p.shape) if w else None for g, p, w in zip(parts, parameters, wanted, strict=True)]
@@ -209,48 +236,19 @@ class _Run(torch.autograd.Function):
 def run(plan: Plan, x: Tensor, parameters: Sequence[Tensor], norms: Sequence[nn.Module], training: bool) -> Tensor:
     """Returns the outputs [n, ...] of a network, which autograd differentiates.
 
+    All tensors are of the plan's type and on the CPU; see :meth:`Plan.serves`.
+
     Args:
         plan: The plan, made for the gradient of the inputs if they require one.
-        x: Inputs [n, ...], n at least 1, of the type of the parameters.
+        x: Inputs [n, ...], n at least 1.
         parameters: The parameters in the order of the plan's names; of a pruned weight its survivors [m].
         norms: The modules with running statistics, in the order of the plan's names; they move in training.
         training: Batches are normalised by their moments, and dropout draws.
-
-    Raises:
-        InputError: Inputs, parameters and statistics are of different types.
     """
     x = x.contiguous()
-    vector = torch.cat([p.detach().reshape(-1) for p in parameters])
-    state = State(vector, *_read_statistics(norms, vector))
-    if not vector.dtype == torch.from_numpy(state.buffers).dtype == x.dtype:
-        raise InputError(f"inputs are {x.dtype}, and parameters or running statistics are not; expected one type for all.")
     if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters)):
-        outputs: Tensor = _Run.apply(plan, state, training, x, *parameters)  # type: ignore[no-untyped-call]
-    elif training:
-        outputs, _ = plan.forward(x.detach(), state, training)
-    else:
-        return plan.evaluate(x.detach(), state)
-    if training and norms:
-        _write_statistics(norms, state)
-    return outputs
-
-
-_NO_COUNTS = np.zeros(0, np.int64)
-
-
-def _read_statistics(norms: Sequence[Any], like: Tensor) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Returns running means and variances, and the counters."""
-    if not norms:
-        return like[:0].numpy(), _NO_COUNTS
-    values = torch.cat([each for norm in norms for each in (norm.running_mean, norm.running_var)])
-    return values.numpy(), np.array([int(norm.num_batches_tracked) for norm in norms], np.int64)
-
-
-def _write_statistics(norms: Sequence[Any], state: State) -> None:
-    """Sets running means and variances, and the counters."""
-    buffers, start = torch.from_numpy(state.buffers), 0
-    for norm, count in zip(norms, state.counts.tolist(), strict=True):
-        for each in (norm.running_mean, norm.running_var):
-            each.copy_(buffers[start : start + len(each)])
-            start += len(each)
-        norm.num_batches_tracked.fill_(count)
+        outputs: Tensor = _Run.apply(plan, norms, training, x, *parameters)  # type: ignore[no-untyped-call]
+        return outputs
+    if training:
+        return plan.forward(x.detach(), parameters, norms, True)[0]
+    return plan.evaluate(x.detach(), parameters, norms)
