@@ -2,7 +2,7 @@
 
 All candidates of a network and batch size, at all sparsities, take turns within each repeat, on one thread; the medians count.
 Weights and inputs are invented, since the speed does not depend on them. CSR serves linear layers alone, and onnxruntime, which
-runs the dense network, has to be installed with `pip install 'evoprune[onnx]'`.
+runs the dense network, is left out if it is not installed.
 """
 
 from evoprune.cli.forms import parse

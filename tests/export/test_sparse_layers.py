@@ -43,7 +43,7 @@ def assert_equals_dense(layer: Any, x: Tensor) -> None:
         torch.testing.assert_close(layer(x), theirs, **CLOSE)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(
     sizes=st.tuples(st.integers(1, 20), st.integers(1, 20)),
     leading=st.lists(st.integers(0, 5), max_size=3),
@@ -60,7 +60,7 @@ def test_linear_layers_of_all_shapes(
     assert_equals_dense(layer, torch.randn(*leading, sizes[0], dtype=torch.float64))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     stride=st.integers(1, 2),
