@@ -1,8 +1,8 @@
 """Inference and training of one sparse network: `ep.sparse` against the dense network, CSR matrices of torch, and onnxruntime.
 
-All candidates of a network and batch size, at all sparsities, take turns within each repeat, on one thread; the medians count.
-Weights and inputs are invented, since the speed does not depend on them. CSR serves linear layers alone, and onnxruntime, which
-runs the dense network, is left out if it is not installed.
+All candidates of a network and batch size, at all sparsities, take turns within each repeat, on one thread. The medians of the
+processor's time count, in which waiting for other programs has no part. Weights and inputs are invented, since the speed does not
+depend on them. CSR serves linear layers alone, and onnxruntime, which runs the dense network, is left out if not installed.
 """
 
 from evoprune.cli.forms import parse
@@ -162,7 +162,7 @@ def take_step(network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y
 
 
 def measure(functions: Mapping[Key, Callable[[], Any]], options: InferenceOptions) -> dict[Key, float]:
-    """Returns the medians of interleaved repeats, in seconds."""
+    """Returns the medians of interleaved repeats, in seconds of the processor."""
     for function in functions.values():
         function()
     times: dict[Key, list[float]] = {key: [] for key in functions}
@@ -171,9 +171,9 @@ def measure(functions: Mapping[Key, Callable[[], Any]], options: InferenceOption
         if i >= LEAST and time.perf_counter() - start > options.seconds:
             break
         for key, function in functions.items():
-            before = time.perf_counter()
+            before = time.process_time()
             function()
-            times[key].append(time.perf_counter() - before)
+            times[key].append(time.process_time() - before)
     return {key: statistics.median(each) for key, each in times.items()}
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -188,6 +189,17 @@ def test_inputs_that_the_kernels_do_not_serve() -> None:
     assert sparse(torch.zeros(0, 1, 16, 16, dtype=torch.float64)).shape == (0, 10)
     x = torch.randn(2, 1, 16, 16)
     torch.testing.assert_close(sparse.bfloat16()(x.bfloat16()), dense.bfloat16()(x.bfloat16()), atol=0.02, rtol=0.02)
+
+
+def test_inference_mode_and_threads() -> None:
+    dense, masks = masked(NETWORKS["perceptron"][0]())
+    sparse = ep.sparse(dense, masks)
+    batches = torch.randn(40, 8, 4, 5, dtype=torch.float64)
+    with torch.inference_mode():
+        sparse(batches[0])
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda x: sparse(x).detach(), batches))
+    torch.testing.assert_close(torch.stack(found), torch.stack([dense(x) for x in batches]), **CLOSE)
 
 
 def test_the_result_of_a_method() -> None:

@@ -45,7 +45,8 @@ class Seat:
     def __init__(self, room: codes.Room, sizes: tuple[int, int, int], layout: Sequence[NDArray[Any]]) -> None:
         self.room = room
         self._values, self.buffers = (np.zeros(size, room.values.dtype) for size in sizes[:2])
-        self.vector, self.statistics = torch.from_numpy(self._values), torch.from_numpy(self.buffers)
+        with torch.inference_mode(False):  # they are set again outside of that mode
+            self.vector, self.statistics = torch.from_numpy(self._values), torch.from_numpy(self.buffers)
         self.counts = np.zeros(sizes[2], np.int64)
         starts, columns, pointers = layout
         arrays = (columns, starts, pointers, self.buffers, self.counts)
@@ -118,8 +119,7 @@ class Plan:
         """Returns the outputs [n, ...] in evaluation mode; a block of examples at a time, so that it stays in the cache."""
         n, mode = x.shape[0], self._mode
         program, data = self._prepared.get(n) or self._prepare(n)
-        free = self._seats.get((n, mode)) or self._free(n, mode)
-        seat = free.pop() if free else self._new_seat(program, n, mode)
+        free, seat = self._take(program, n, mode)
         seat.fill(parameters, norms)
         outputs = np.empty((1, n, len(program.outputs)), self._nothing.dtype)
         self._call(mode, program, seat, codes.Data(x.numpy().reshape(-1), *data), outputs, self._nothing, False)
@@ -132,8 +132,7 @@ class Plan:
         """Returns the outputs [n, ...], and the forward pass that :meth:`backward` continues from."""
         n = x.shape[0]
         program, data = self._prepared.get(n) or self._prepare(n)
-        free = self._free(n, codes.FORWARD)
-        seat = free.pop() if free else self._new_seat(program, n, codes.FORWARD)
+        free, seat = self._take(program, n, codes.FORWARD)
         if training and self.network.noises:
             given = gather(self.network, x, [torch.arange(n)], None, codes.GIVEN, True)
         else:
@@ -165,12 +164,17 @@ class Plan:
         self._prepared[n] = found
         return found
 
-    def _free(self, n: int, mode: int) -> list[Seat]:
-        """Returns the free seats for so many examples and a mode; those for others make way if there are many."""
-        free = self._seats.setdefault((n, mode), [])
-        if len(self._seats) > MOST_SIZES:
-            self._seats = {(n, mode): free}
-        return free
+    def _take(self, program: codes.Program, n: int, mode: int) -> tuple[list[Seat], Seat]:
+        """Returns a seat, and the list of free ones that it goes back to; those for other sizes make way if there are many."""
+        free = self._seats.get((n, mode))
+        if free is None:
+            free = self._seats[n, mode] = []
+            if len(self._seats) > MOST_SIZES:
+                self._seats = {(n, mode): free}
+        try:
+            return free, free.pop()
+        except IndexError:  # none is free, maybe because another thread was faster
+            return free, self._new_seat(program, n, mode)
 
     def _new_seat(self, program: codes.Program, n: int, mode: int) -> Seat:
         blocks = -(-n // program.batch)
