@@ -6,6 +6,8 @@ from .estimators import SparseClassifier, SparseRegressor
 from .evaluation.evaluation import Evaluation
 from .evaluation.evaluator import Evaluator
 from .evaluation.fitness import register_fitness
+from .export.layers import SparseConv2d, SparseLinear
+from .export.sparse import sparse
 from .loggers.tensorboard import TensorBoard
 from .masks.collapse import Collapse
 from .masks.mask import Fitness, Mask
@@ -49,6 +51,8 @@ __all__ = [
     "RunError",
     "Search",
     "SparseClassifier",
+    "SparseConv2d",
+    "SparseLinear",
     "SparseRegressor",
     "SurvivorsWarning",
     "TensorBoard",
@@ -71,6 +75,7 @@ __all__ = [
     "random_mask",
     "register",
     "register_fitness",
+    "sparse",
     "train_mask",
     "workers",
 ]

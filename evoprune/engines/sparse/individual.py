@@ -38,20 +38,7 @@ class Individual:
     def _set_mask(self, mask: Mask) -> None:
         """Sets indices, and the places that the kernels read, from a mask."""
         self.indices = {name: np.flatnonzero(layer) for name, layer in mask.layers.items()}
-        lengths = [len(self.indices[name]) if name in self.indices else shape.numel() for name, shape in self.shapes.items()]
-        self.starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        self.columns = np.zeros(self.starts[-1], np.int32)
-        products = self.network.products.values()
-        self.pointers = np.zeros(sum(len(product.shift) + 1 for product in products), np.int32)
-        for product in products:
-            name, start = self.network.names[product.parameter], self.starts[product.parameter]
-            fan, rows = len(product.columns), len(product.shift)
-            flat = self.indices.get(name)
-            flat = np.arange(fan * rows) if flat is None else flat
-            row = flat // fan
-            self.columns[start : start + len(flat)] = product.columns[flat % fan] + product.shift[row]
-            ends = np.searchsorted(row, np.arange(rows + 1))
-            self.pointers[product.pointers : product.pointers + rows + 1] = start + ends
+        self.starts, self.columns, self.pointers = lay_out(self.network, self.shapes, self.indices)
 
     @property
     def work(self) -> int:
@@ -113,6 +100,36 @@ class Individual:
         self.vector.data = rearranged(self.vector.data, source)
         self.vector.grad = None
         return source
+
+
+def lay_out(
+    network: Network, shapes: Mapping[str, torch.Size], indices: Mapping[str, NDArray[np.int64]]
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+    """Returns how a vector of parameters lies, as the kernels read it.
+
+    Args:
+        network: The network as a program.
+        shapes: Shape of each parameter, by name.
+        indices: The flat indices of the survivors of each pruned weight, ascending.
+
+    Returns:
+        Where each parameter begins; for each weight of a product its input's place; and where each row of a product begins.
+    """
+    lengths = [len(indices[name]) if name in indices else shape.numel() for name, shape in shapes.items()]
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    columns = np.zeros(starts[-1], np.int32)
+    products = network.products.values()
+    pointers = np.zeros(sum(len(product.shift) + 1 for product in products), np.int32)
+    for product in products:
+        name, start = network.names[product.parameter], starts[product.parameter]
+        fan, rows = len(product.columns), len(product.shift)
+        flat = indices.get(name)
+        flat = np.arange(fan * rows) if flat is None else flat
+        row = flat // fan
+        columns[start : start + len(flat)] = product.columns[flat % fan] + product.shift[row]
+        ends = np.searchsorted(row, np.arange(rows + 1))
+        pointers[product.pointers : product.pointers + rows + 1] = start + ends
+    return starts, columns, pointers
 
 
 def rearranged(tensor: Tensor, source: Tensor) -> Tensor:

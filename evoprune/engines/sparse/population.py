@@ -256,8 +256,8 @@ class SparsePopulation(nn.Module):
                 self._loss or codes.Loss(codes.GIVEN, np.ones(1), 0.0),
                 given.get("optimizer", fused.NO_UPDATE), given.get("rates", np.zeros(1)),
                 given.get("done", 0), bool(sums), given.get("outputs", np.zeros((len(ks), 0, 0), self._dtype)),
-                given.get("losses", np.zeros(len(ks))), given.get("training", True), self.machine.lanes[self._dtype],
-                self.machine.four, self.machine.eight,
+                given.get("losses", np.zeros(len(ks))), np.zeros(0, self._dtype), given.get("training", True),
+                self.machine.lanes[self._dtype], self.machine.four, self.machine.eight,
             )  # fmt: skip
 
     def _blocks(self, examples: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ class Builder:
         parameters: The number of each parameter, by the identity of its tensor.
         batch: Examples of a block.
         width: Lanes of a vector.
+        wants_input: The gradient of the input is wanted.
         ops: The operations so far, each with the values that it reads and writes.
         size: Number of places of the workspace.
         in_size: Number of places of the input.
@@ -70,6 +71,7 @@ class Builder:
     names: dict[nn.Module, str]
     batch: int
     width: int
+    wants_input: bool = False
     ops: list[tuple[list[int], list[float], tuple[Value, ...], Value]] = field(default_factory=list)
     tables: list[int] = field(default_factory=list)
     size: int = 0
@@ -87,7 +89,7 @@ class Builder:
         """Returns the network's input."""
         value = allocate(shape, halo, self.in_size, from_input=True)
         self.in_size = value.high
-        return Value(value.places, value.low, value.high, value.halo, from_input=True, is_wanted=False)
+        return replace(value, is_wanted=self.wants_input)
 
     def allocate(self, shape: Sequence[int], halo: Sequence[int]) -> Value:
         """Returns a new value of the workspace."""
@@ -229,7 +231,7 @@ class Builder:
         """
         if outputs.from_input or not self.ops:
             raise InputError("the network computes nothing that the engine 'sparse' could train. Use the engine 'module'.")
-        slopes, out_shift = self._place_gradients(outputs, shared)
+        slopes, out_shift, in_shift = self._place_gradients(inputs, outputs, shared)
         return codes.Program(
             ops=np.array([op for op, *_ in self.ops], np.int64),
             numbers=np.array([numbers for _, numbers, *_ in self.ops]),
@@ -240,6 +242,7 @@ class Builder:
             places=self.size,
             slope_places=slopes,
             out_shift=out_shift,
+            in_shift=in_shift,
             in_places=self.in_size,
             noise_places=self.noise_size,
             batch=self.batch,
@@ -247,18 +250,19 @@ class Builder:
             whole_batch=any(op[codes.KIND] == codes.BATCH_NORM for op, *_ in self.ops),
         )
 
-    def _place_gradients(self, outputs: Value, shared: bool) -> tuple[int, int]:
+    def _place_gradients(self, inputs: Value, outputs: Value, shared: bool) -> tuple[int, int, int]:
         """Gives the gradients of values their places, and marks the first operation that writes each.
 
         Returns:
-            The number of places, and the shift from the outputs to their gradients.
+            The number of places, and the shifts from the outputs and from the input to their gradients; -1 for an input whose
+            gradient is not wanted.
         """
         pool = _Pool(shared)
-        starts = {outputs.low: pool.take(outputs.high - outputs.low)}
+        starts = {_key(outputs): pool.take(outputs.high - outputs.low)}
         for op, _, terms, y in reversed(self.ops):
-            if y.low not in starts:
-                starts[y.low] = pool.take(y.high - y.low)  # its gradient is zero: nothing reads it
-            mine = starts[y.low]
+            if _key(y) not in starts:
+                starts[_key(y)] = pool.take(y.high - y.low)  # its gradient is zero: nothing reads it
+            mine = starts[_key(y)]
             op[codes.Y_SHIFT] = mine - y.low
             is_free, fields = (
                 True,
@@ -267,15 +271,20 @@ class Builder:
             for term, (wanted, fresh, shift) in zip(terms, fields, strict=False):
                 if not op[wanted]:
                     continue
-                op[fresh] = int(term.low not in starts)
+                op[fresh] = int(_key(term) not in starts)
                 if op[fresh]:
                     in_place = shared and is_free and op[codes.KIND] in _IN_PLACE and _congruent(term, y)
-                    starts[term.low] = mine if in_place else pool.take(term.high - term.low)
+                    starts[_key(term)] = mine if in_place else pool.take(term.high - term.low)
                     is_free = is_free and not in_place
-                op[shift] = starts[term.low] - term.low
+                op[shift] = starts[_key(term)] - term.low
             if is_free:
                 pool.give(mine, y.high - y.low)
-        return pool.size, starts[outputs.low] - outputs.low
+        return pool.size, starts[_key(outputs)] - outputs.low, starts.get(_key(inputs), -1)
+
+
+def _key(value: Value) -> tuple[bool, int]:
+    """Returns the memory in which a value lies, and its first place there."""
+    return value.from_input, value.low
 
 
 # Operations that read the gradient of their output at a place, before they write that of their input there.

@@ -44,6 +44,7 @@ class Machine:
         four: Four lanes.
         eight: Eight lanes.
         ready: The types of numbers that they are compiled for, in this process.
+        direct: For each type of numbers the machine code, after the first call.
     """
 
     run: Callable[..., float]
@@ -51,6 +52,24 @@ class Machine:
     four: Any
     eight: Any
     ready: set[np.dtype[Any]] = field(default_factory=set)
+    direct: dict[np.dtype[Any], Callable[..., None]] = field(default_factory=dict)
+
+    def call(self, dtype: np.dtype[Any], *args: Any) -> None:
+        """Calls ``run`` with all arguments but the last three, which it adds.
+
+        From the second call on, without numba's look at the types of all arguments, which takes longer than a small network.
+        """
+        given = (*args, self.lanes[dtype], self.four, self.eight)
+        known = self.direct.get(dtype)
+        if known is not None:
+            known(*given)
+            return
+        with self.told(dtype):
+            self.run(*given)
+        run: Any = self.run
+        compiled = run.overloads.get(tuple(map(run.typeof_pyval, given)))
+        if compiled is not None:
+            self.direct[dtype] = compiled.entry_point
 
     @contextmanager
     def told(self, dtype: np.dtype[Any]) -> Iterator[None]:

@@ -56,13 +56,14 @@ class Network:
     saved: int
 
 
-def trace(network: nn.Module, x: Tensor, batch_size: int) -> Network:
+def trace(network: nn.Module, x: Tensor, batch_size: int, wants_input: bool = False) -> Network:
     """Returns a network as a program.
 
     Args:
         network: The network.
         x: A few examples.
         batch_size: Examples of a batch.
+        wants_input: The gradient of the input is wanted, too.
 
     Raises:
         InputError: The network has parts that the kernels do not know, or ``torch.fx`` cannot follow it.
@@ -76,7 +77,7 @@ def trace(network: nn.Module, x: Tensor, batch_size: int) -> Network:
     width = 64 // x.element_size()
     names = {module: name for name, module in reversed(list(network.named_modules(remove_duplicate=False)))}
     parameters = {id(p): i for i, (_, p) in enumerate(network.named_parameters())}
-    builder = Builder(parameters, names, _block(graph, batch_size, width), width)
+    builder = Builder(parameters, names, block_of(graph, batch_size, width), width, wants_input)
     found = _Translation(graph, shapes, builder, x)
     (output,) = (node for node in graph.graph.nodes if node.op == "output")
     value = found.value(output, output.args[0])
@@ -107,9 +108,9 @@ def _require_plain(network: nn.Module) -> None:
             raise InputError(f"{name} is frozen; the engine 'sparse' trains all parameters. {CURE}")
 
 
-def _block(graph: fx.GraphModule, batch_size: int, width: int) -> int:
+def block_of(network: nn.Module, batch_size: int, width: int) -> int:
     """Returns the examples of a block: few where an example has many values, so that they stay in the cache."""
-    if any(isinstance(module, known.CONVOLUTIONS) for module in graph.modules()):
+    if any(isinstance(module, known.CONVOLUTIONS) for module in network.modules()):
         return width
 
     def cost(block: int) -> float:

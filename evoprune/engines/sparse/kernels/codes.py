@@ -61,6 +61,7 @@ class Program(NamedTuple):
         places: Number of places of all values; a place holds a block's examples side by side.
         slope_places: Number of places of their gradients, which share places as soon as they can.
         out_shift: From the places of the outputs to those of their gradients.
+        in_shift: From the places of the input to those of its gradient; -1 if the gradient is not wanted.
         in_places: Number of places of the input.
         noise_places: Number of places of dropout's noise.
         batch: Examples of a block, a multiple of the width.
@@ -77,6 +78,7 @@ class Program(NamedTuple):
     places: int
     slope_places: int
     out_shift: int
+    in_shift: int
     in_places: int
     noise_places: int
     batch: int

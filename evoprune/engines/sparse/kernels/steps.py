@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from evoprune.engines.sparse.kernels.codes import (
     ACTIVATION,
     ADDITION,
@@ -38,7 +40,7 @@ from evoprune.engines.sparse.kernels.codes import (
     Y_SHIFT,
     Individual,
 )  # fmt: skip
-from evoprune.engines.sparse.kernels.compiled import compiled, entry, inlined
+from evoprune.engines.sparse.kernels.compiled import entry, inlined
 from evoprune.engines.sparse.kernels.elementwise import (
     activation_backward,
     activation_forward,
@@ -56,8 +58,9 @@ from evoprune.engines.sparse.kernels.norms import (
 )  # fmt: skip
 from evoprune.engines.sparse.kernels.pools import average_backward, average_forward, maximum_backward, maximum_forward
 from evoprune.engines.sparse.kernels.products import product_backward, product_forward
+from evoprune.engines.sparse.kernels.staging import clear_padded, stage, unstage
 from evoprune.engines.sparse.kernels.updates import clip, sum_gradients, update
-from evoprune.engines.sparse.kernels.vectors import array_at, load, peek, store, transposed
+from evoprune.engines.sparse.kernels.vectors import array_at
 
 
 @inlined
@@ -113,7 +116,8 @@ def backward(program: Any, one: Any, room: Any, block: int, blocks: int, trainin
         x = room.inputs if from_input else room.values
         x_block = in_block if from_input else y_block
         x_first = block * in_block if from_input else 0
-        dx_shift, dy_shift, other_shift = op[X_SHIFT] * batch, op[Y_SHIFT] * batch, op[SECOND_SHIFT] * batch
+        # from an input's room, or a value's, to the gradient's
+        dx_shift, dy_shift, other_shift = op[X_SHIFT] * batch - x_first, op[Y_SHIFT] * batch, op[SECOND_SHIFT] * batch
         if op[KIND] == BATCH_NORM:
             batch_norm_backward(
                 op, tables, one, room.real[block * batch :], x, x_first, x_block, dy, dx_shift, dy, dy_shift, 0, y_block,
@@ -122,8 +126,8 @@ def backward(program: Any, one: Any, room: Any, block: int, blocks: int, trainin
             continue
         for b in range(blocks):
             x_base, y_base = x_first + b * x_block, b * y_block
-            move = b * (g_block - y_block)  # from a value's room to its gradient's
-            to_dx, to_dy = dx_shift + move, dy_shift + move
+            move = b * (g_block - y_block)
+            to_dx, to_dy = dx_shift + b * (g_block - x_block), dy_shift + move
             if op[KIND] == PRODUCT:
                 product_backward(op, tables, one, x, x_base, dy, to_dx, y, dy, to_dy, y_base, batch, width, unit, four)
             elif op[KIND] == ACTIVATION:
@@ -131,9 +135,9 @@ def backward(program: Any, one: Any, room: Any, block: int, blocks: int, trainin
                     op, program.numbers[i], tables, x, x_base, dy, to_dx, y, dy, to_dy, y_base, batch, width, unit
                 )
             elif op[KIND] == ADDITION:
-                addition_backward(
-                    op, tables, x_base, y_base, dy, to_dx, other_shift + move, y, dy, to_dy, y_base, batch, width, unit
-                )
+                other_base = (block + b) * in_block if op[SECOND_INPUT] else y_base
+                to_other = other_shift + b * g_block - other_base
+                addition_backward(op, tables, x_base, other_base, dy, to_dx, to_other, y, dy, to_dy, y_base, batch, width, unit)
             elif op[KIND] == NOISE:
                 noise_backward(
                     op, tables, room.noise, (block + b) * noise_block, training, x_base, dy, to_dx, dy, to_dy, y_base, batch,
@@ -177,83 +181,22 @@ def _weight(loss: Any, room: Any, n: int) -> float:
     return weight
 
 
-@compiled
-def _copy_out(program: Any, room: Any, n: int, block: int, slot: int, outputs: Any) -> None:
-    """Copies a block's outputs to [examples, outputs]."""
-    base, first = slot * program.places * program.batch, block * program.batch
-    for c in range(len(program.outputs)):
-        at = base + program.outputs[c] * program.batch
-        for lane in range(min(program.batch, n - first)):
-            outputs[first + lane, c] = room.values[at + lane]
-
-
-@compiled
-def _copy_in(program: Any, room: Any, n: int, block: int, outputs: Any) -> None:
-    """Copies the gradients [examples, outputs] of a block's outputs to their places; those of padded examples are zero."""
-    base, first = (block * program.slope_places + program.out_shift) * program.batch, block * program.batch
-    for c in range(len(program.outputs)):
-        at = base + program.outputs[c] * program.batch
-        for lane in range(program.batch):
-            room.gradients[at + lane] = outputs[first + lane, c] if first + lane < n else 0
-
-
-@compiled
-def _stage(rows: Any, n: int, source: Any, places: Any, target: Any, batch: int, block_size: int, eight: Any) -> None:
-    """Copies examples to blocks of the batch, whose examples lie side by side; the last one fills the rest.
-
-    Args:
-        rows: Which examples.
-        n: How many.
-        source: All examples [n, features], one after another.
-        places: The place of each feature.
-        target: The blocks.
-        batch: Examples of a block.
-        block_size: Numbers of a block.
-        eight: Lanes of a tile, in both directions.
-    """
-    features = len(places)
-    for first in range(0, (n + batch - 1) // batch * batch, 8):
-        to = first // batch * block_size + first % batch
-        r0, r1 = rows[min(first, n - 1)] * features, rows[min(first + 1, n - 1)] * features
-        r2, r3 = rows[min(first + 2, n - 1)] * features, rows[min(first + 3, n - 1)] * features
-        r4, r5 = rows[min(first + 4, n - 1)] * features, rows[min(first + 5, n - 1)] * features
-        r6, r7 = rows[min(first + 6, n - 1)] * features, rows[min(first + 7, n - 1)] * features
-        for f in range(0, features - 7, 8):
-            c0, c1, c2, c3, c4, c5, c6, c7 = transposed(
-                (
-                    load(source, r0 + f, eight), load(source, r1 + f, eight), load(source, r2 + f, eight),
-                    load(source, r3 + f, eight), load(source, r4 + f, eight), load(source, r5 + f, eight),
-                    load(source, r6 + f, eight), load(source, r7 + f, eight),
-                )
-            )  # fmt: skip
-            store(target, to + peek(places, f) * batch, c0)
-            store(target, to + peek(places, f + 1) * batch, c1)
-            store(target, to + peek(places, f + 2) * batch, c2)
-            store(target, to + peek(places, f + 3) * batch, c3)
-            store(target, to + peek(places, f + 4) * batch, c4)
-            store(target, to + peek(places, f + 5) * batch, c5)
-            store(target, to + peek(places, f + 6) * batch, c6)
-            store(target, to + peek(places, f + 7) * batch, c7)
-        for f in range(features - features % 8, features):
-            for i in range(8):
-                target[to + places[f] * batch + i] = source[rows[min(first + i, n - 1)] * features + f]
-
-
 @inlined
 def _prepare(program: Any, room: Any, data: Any, s: int, loss: Any, eight: Any) -> None:
     """Puts a step's examples into the room."""
     n, batch, rows = data.sizes[s], program.batch, data.rows[s]
-    _stage(rows, n, data.inputs, program.in_table, room.inputs, batch, program.in_places * batch, eight)
+    stage(rows, n, data.inputs, program.in_table, room.inputs, 0, batch, program.in_places * batch, eight)
     if len(data.targets) > 0:
         outputs = len(program.outputs)
-        _stage(rows, n, data.targets, program.counting[:outputs], room.targets, batch, outputs * batch, eight)
+        stage(rows, n, data.targets, program.counting[:outputs], room.targets, 0, batch, outputs * batch, eight)
     if len(data.noise) > 0:
-        _stage(
+        stage(
             program.counting,
             n,
             data.noise[s],
             program.counting[: program.noise_places],
             room.noise,
+            0,
             batch,
             program.noise_places * batch,
             eight,
@@ -287,7 +230,7 @@ def _individual(people: Any, k: int, room: Any) -> Any:
 @entry
 def run(
     mode: int, program: Any, people: Any, room: Any, data: Any, loss: Any, optimizer: Any, rates: Any, done: int, summed: bool,
-    outputs: Any, losses: Any, training: bool, unit: Any, four: Any, eight: Any,
+    outputs: Any, losses: Any, slopes: Any, training: bool, unit: Any, four: Any, eight: Any,
 ) -> None:  # fmt: skip
     """Trains individuals for some steps, or takes them through parts of a step.
 
@@ -308,6 +251,7 @@ def run(
         summed: Whether |g| is added to the sums.
         outputs: The outputs [K, examples, outputs], or their gradients.
         losses: The sums of the batches' mean losses, to which those of the steps are added.
+        slopes: The gradients of the inputs [examples * features], which BACKWARD sets if the program wants them.
         training: Whether FORWARD, BACKWARD and GRADIENTS are in training mode.
         unit: The lanes of a vector.
         four: Four lanes.
@@ -315,8 +259,8 @@ def run(
     """
     for s in range(len(data.sizes)):
         _prepare(program, room, data, s, loss, eight)
-        n = data.sizes[s]
-        blocks = (n + program.batch - 1) // program.batch
+        n, batch = data.sizes[s], program.batch
+        blocks = (n + batch - 1) // batch
         weight = _weight(loss, room, n)
         # all blocks where they depend on each other or are wanted later, else one at a time, so that it stays in the cache
         whole = mode in (FORWARD, BACKWARD) or (mode == TRAIN and program.whole_batch)
@@ -327,15 +271,22 @@ def run(
             for b in range(first, last, some):
                 if mode != BACKWARD:
                     forward(program, one, room, b, some, training, unit)
+                if mode == BACKWARD:
+                    given, size, base = outputs[k].reshape(-1), program.slope_places * batch, program.out_shift * batch
+                    stage(np.arange(n), n, given, program.outputs, room.gradients, base, batch, size, eight)
+                    clear_padded(program.outputs, n, room.gradients, base, batch, size)
                 for slot in range(some):
                     if mode in (TRAIN, GRADIENTS):
                         losses[k] += _loss(program, room, loss, n, b + slot, slot, weight, unit)
-                    elif mode == BACKWARD:
-                        _copy_in(program, room, n, slot, outputs[k])
-                    else:
-                        _copy_out(program, room, n, b + slot, slot, outputs[k])
+                    elif mode != BACKWARD:
+                        base, done_before = slot * program.places * batch, (b + slot) * batch
+                        target = outputs[k].reshape(-1)
+                        unstage(program.outputs, room.values, base, done_before, n, target, batch, eight)
                 if mode not in (FORWARD, EVALUATE):
                     backward(program, one, room, b, some, training, unit, four)
+                for slot in range(some if mode == BACKWARD and program.in_shift >= 0 else 0):
+                    base = (slot * program.slope_places + program.in_shift) * batch
+                    unstage(program.in_table, room.gradients, base, (b + slot) * batch, n, slopes, batch, eight)
             if mode == TRAIN:
                 if summed:
                     sum_gradients(one)
