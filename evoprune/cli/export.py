@@ -18,7 +18,7 @@ class ExportOptions:
     run: Path = field(default=Path(), metadata={"positional": True})
     """Folder of the run, which is finished."""
     to: tuple[str, ...] = ()
-    """Formats, one or several: torch, prune, safetensors, csr, onnx, shrink."""
+    """Formats, one or several: torch, prune, safetensors, csr, sparse, onnx, shrink."""
     out: Path | None = None
     """Folder of the files. None: beside the run, with -export behind its name."""
     test_data: bool = False

@@ -15,6 +15,7 @@ from torch import Tensor
 from evoprune.errors import InputError
 from evoprune.export.onnx_file import onnx_file
 from evoprune.export.small import small_file
+from evoprune.export.sparse import sparse
 from evoprune.export.trained import Trained, removed_zero
 from evoprune.runs.tensors import pack_tensors
 
@@ -114,12 +115,19 @@ def shrunk(source: Trained) -> Files:
     return Files({"shrunk.pt2": content}, facts)
 
 
+def survivors_alone(source: Trained) -> Files:
+    """Returns ``sparse.pt``, the ``state_dict`` of ``ep.sparse``: ``NAME.values`` and ``NAME.positions``, flat and ascending."""
+    network = sparse(source.network(), source.mask)
+    return Files({"sparse.pt": saved(network.state_dict())}, {"to load": "ep.sparse(model, mask).load_state_dict"})
+
+
 # Another format is a function and a line here.
 EXPORTS: dict[str, Format] = {
     "torch": Format(plain, "model.pt: a plain state_dict, zeros where weights were removed"),
     "prune": Format(pruned, "pruned.pt: the state_dict of a module under torch.nn.utils.prune"),
     "safetensors": Format(safetensors, "model, masks (uint8) and initial weights as safetensors"),
     "csr": Format(csr, "csr.pt: the state_dict with masked matrices in torch's CSR layout"),
+    "sparse": Format(survivors_alone, "sparse.pt: the state_dict of ep.sparse, values and positions of survivors"),
     "onnx": Format(onnx, "model.onnx, checked by onnxruntime (an optional extra)"),
     "shrink": Format(shrunk, "shrunk.pt2: a smaller dense network with the same outputs, and its measured speed"),
 }

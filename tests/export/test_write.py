@@ -89,6 +89,17 @@ def test_csr_has_every_survivor(exported: Path, folder: Path) -> None:
         assert torch.equal(found[name].to_dense(), tensor)
 
 
+def test_survivors_alone_load_into_a_sparse_network(folder: Path, tmp_path: Path, digits: ep.Problem) -> None:
+    ep.export.write(folder, "sparse", tmp_path / "out")
+    network_, mask = network(digits), ep.Mask.load(folder / "mask.npz")
+    loaded, inputs = ep.sparse(network_, mask), digits.part("test")[0][:20]
+    loaded.load_state_dict(read(tmp_path / "out", "sparse.pt"))
+    network_.load_state_dict(load_file(folder / "model.safetensors"))
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(inputs), network_(inputs))
+    assert sum(layer.values.numel() for layer in loaded.modules() if isinstance(layer, ep.SparseLinear)) == mask.survivors
+
+
 def test_survivors_that_are_zero_stay_in_csr(tmp_path: Path, digits: ep.Problem) -> None:
     mask = ep.Mask.from_layers({"fc": [[True, False], [True, True]]})
     model = nn.ParameterDict({"fc": torch.tensor([[0.0, 0.0], [1.0, 2.0]])})
