@@ -1,8 +1,8 @@
 """Inference and training of one sparse network: `ep.sparse` against the dense network, CSR matrices of torch, and onnxruntime.
 
 All candidates of a network and batch size, at all sparsities, take turns within each repeat, on one thread. The medians of the
-processor's time count, in which waiting for other programs has no part. Weights and inputs are invented: the speed does not
-depend on them. CSR serves linear layers alone, and onnxruntime, which runs the dense network, is left out if not installed.
+processor's time count, in which waiting for other programs has no part. Weights and inputs are invented, since the speed does
+not depend on them. CSR serves linear layers alone, and onnxruntime, which runs the dense network, is left out if not installed.
 """
 
 from evoprune.cli.forms import parse

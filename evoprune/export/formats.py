@@ -116,7 +116,7 @@ def shrunk(source: Trained) -> Files:
 
 
 def survivors_alone(source: Trained) -> Files:
-    """Returns ``sparse.pt``, the ``state_dict`` of ``ep.sparse``: ``NAME.values`` and ``NAME.positions``, flat and ascending."""
+    """Returns ``sparse.pt``, the ``state_dict`` of ``ep.sparse``: ``NAME.values`` and ``NAME.positions``, flat, ascending."""
     network = sparse(source.network(), source.mask)
     return Files({"sparse.pt": saved(network.state_dict())}, {"to load": "ep.sparse(model, mask).load_state_dict"})
 
