@@ -206,11 +206,14 @@ def test_one_seed_has_no_spread_and_the_page_says_so(tmp_path: Path) -> None:
     assert "±" not in text.partition("One seed")[0]
 
 
-def test_a_page_that_is_full_names_the_figures_that_it_leaves_out(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "MOST_FIGURES", 40_000)
-    found = page_of(run)
-    assert "is left out, for the page is large already" in found.text
-    assert sum(len(each) for each in re.findall(r"<svg[^>]*role.*?</svg>", found.html, re.DOTALL)) < 40_000
+def test_a_page_that_is_full_names_the_figures_that_it_leaves_out() -> None:
+    from matplotlib.figure import Figure
+
+    budget = size.Budget(600)  # room for two empty figures
+    found = [budget.draw(name, "", Figure) for name in ("first", "second", "third")]
+    assert [type(block) for block in found] == [pictures.Picture, pictures.Picture, size.Text]
+    assert "The figure third is left out, for the page is large already" in found[2].text
+    assert "The figure wide cannot be shown" in budget.draw("wide", "", lambda: Figure(figsize=(1, "wide"))).text
 
 
 @pytest.mark.slow
