@@ -1,31 +1,12 @@
 import sys
 from pathlib import Path
 
-import pytest
 from safetensors.torch import load_file
 
 import evoprune as ep
-from evoprune.cli.main import run
 from evoprune.system import loading
 
 SMALL = ("--model", "mlp", "--widths", "8", "--epochs", "1", "--sparsity", "0.5")
-
-
-@pytest.fixture
-def evoprune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["evoprune", *map(str, arguments)])
-        code = 0
-        try:
-            run()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        output = capsys.readouterr()
-        return code, output.out + output.err
-
-    return call
 
 
 def test_a_run_is_exported(evoprune, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,27 +10,18 @@ import pytest
 from filelock import FileLock
 
 from evoprune.cli.listing import HEADS
-from evoprune.cli.main import run
 
 SMALL = ("--model", "mlp", "--widths", "8", "--epochs", "1", "--sparsity", "0.5", "--quiet")
 Call = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    monkeypatch.chdir(tmp_path)
+def call(call: Callable[..., tuple[int, str, str]]) -> Call:
+    def output_or_error(*arguments: object) -> tuple[int, str]:
+        code, out, err = call(*arguments)
+        return code, err if code else out
 
-    def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["evoprune", *map(str, arguments)])
-        code = 0
-        try:
-            run()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        output = capsys.readouterr()
-        return code, output.out if not code else output.err
-
-    return call
+    return output_or_error
 
 
 def states(call: Call, *arguments: object) -> dict[str, str]:

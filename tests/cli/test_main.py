@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,28 +9,10 @@ from PIL import Image
 
 import evoprune as ep
 from evoprune.cli.experiment import folder_name
-from evoprune.cli.main import run
 from evoprune.search.execution import Execution
 from evoprune.search.registry import method_names
 
 SMALL = ("--model", "mlp", "--widths", "8", "--epochs", "1", "--no-report")
-
-
-@pytest.fixture
-def evoprune(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["evoprune", *map(str, arguments)])
-        code = 0
-        try:
-            run()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        output = capsys.readouterr()
-        return code, output.out + output.err
-
-    return call
 
 
 def test_the_overview_has_a_line_for_every_method(evoprune) -> None:

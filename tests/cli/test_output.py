@@ -1,13 +1,10 @@
 """``--quiet`` and ``--json``: one sentence, or one document, and nothing else on standard output."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from evoprune.cli.main import run
 
 SMALL = ("--model", "mlp", "--widths", "8", "--epochs", "1", "--sparsity", "0.5")
 NOISY = """
@@ -23,22 +20,6 @@ def noisy(outcome):
     return np.array([float(mask.survivors) for mask in outcome.population.masks])
 """
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["evoprune", *map(str, arguments)])
-        code = 0
-        try:
-            run()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture
