@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evoprune.baselines.random_masks import dense
-from evoprune.cli.output import Output
+from evoprune.cli.output import FOR_A_PERSON, Output
 from evoprune.engines import auto
 from evoprune.problem.problem import Problem
 from evoprune.search.course import chunk_size_of
@@ -17,7 +17,7 @@ from evoprune.training.cost import multiply_adds
 _COPIES = 3
 
 
-def print_estimate(problem: Problem, method: Method, given: Mapping[str, Any], output: Output) -> None:
+def print_estimate(problem: Problem, method: Method, given: Mapping[str, Any], output: Output = FOR_A_PERSON) -> None:
     """Prints a rough estimate of a search's evaluations, cost, memory, disk and time.
 
     Args:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,14 @@ def json_bytes(content: Mapping[str, Any]) -> bytes:
     return (json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode()
 
 
-def as_json(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns values as they come back from a JSON file; numbers that are not finite become None."""
-    found: dict[str, Any] = json.loads(json.dumps(_finite(content), allow_nan=False))
+def as_json(content: Mapping[str, Any], name_of: Callable[[object], str] | None = None) -> dict[str, Any]:
+    """Returns values as they come back from a JSON file; numbers that are not finite become None.
+
+    Args:
+        content: The values.
+        name_of: Returns a name for a value that JSON does not know, such as a function. None refuses such values.
+    """
+    found: dict[str, Any] = json.loads(json.dumps(_finite(content), allow_nan=False, default=name_of))
     return found
 
 

@@ -127,7 +127,12 @@ def _session(
 def start_of(name: str, settings: Mapping[str, Any], journal: Journal, problem: Problem) -> Start:
     """Returns the event that loggers are told when a session begins; a problem that is not recorded needs no hash."""
     problem_hash = "" if journal.folder is None else problem.hash
-    return Start(name, as_json(settings), dict(journal.execution), problem_hash, journal.folder)
+    return Start(name, as_json(settings, _name_of), dict(journal.execution), problem_hash, journal.folder)
+
+
+def _name_of(own: object) -> str:
+    """Returns the name of a function or object of the user's, which a run without a folder may have in its settings."""
+    return str(getattr(own, "__qualname__", type(own).__qualname__))
 
 
 @contextmanager

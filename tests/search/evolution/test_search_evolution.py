@@ -183,7 +183,8 @@ def test_a_finished_run_comes_back(result: ep.Result, folder: Path, digits: ep.P
 
 def test_every_figure_is_drawn(result: ep.Result, folder: Path) -> None:
     names = plot.figures_of(folder)
-    assert {"fitness", "finals", "diversity", "survivors", "training", "layers"} == set(names)
+    drawn = {"fitness", "finals", "diversity", "survivors", "training", "layers", "lineage", "inputs", "confusion"}
+    assert drawn == set(names)
     for path in plot.save_figures(folder):
         assert path.read_bytes().startswith(b"\x89PNG")
 
