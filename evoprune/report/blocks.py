@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -136,7 +136,7 @@ def percent(value: Any, decimals: int = 2, bar: bool = False) -> Cell:
 
 def is_number(value: Any) -> bool:
     """Tells whether a value is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def shown(value: Any, digits: int = 4, unit: str = "", scale: float = 1.0) -> str:
