@@ -134,6 +134,14 @@ def percent(value: Any, decimals: int = 2, bar: bool = False) -> Cell:
     return Cell(f"{100 * value:.{decimals}f} %", repr(100 * float(value)), share)
 
 
+def sparsity(value: Any) -> Cell:
+    """Returns a cell of a sparsity as a percentage, with enough digits to tell 99.95 % from 100 %."""
+    if not is_number(value):
+        return Cell(MISSING)
+    text = f"{100 * value:.6g}"
+    return Cell(f"{text if '.' in text else f'{text}.0'} %", repr(100 * float(value)))
+
+
 def is_number(value: Any) -> bool:
     """Tells whether a value is a finite number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -31,6 +31,7 @@ from evoprune.report.blocks import (
     operations,
     percent,
     shown,
+    sparsity,
     words,
 )
 from evoprune.report.size import Budget, failure, section
@@ -227,7 +228,7 @@ def _tiles(source: Source) -> list[tuple[str, str, str]]:
     return [
         tested,
         ("Validation", validation, "on which masks are selected"),
-        ("Sparsity", percent(result.get("sparsity")).text, f"{shown(result.get('survivors'))} survivors"),
+        ("Sparsity", sparsity(result.get("sparsity")).text, f"{shown(result.get('survivors'))} survivors"),
         ("Cost", cost, "epochs of dense training" if dense else "multiply-adds"),
         ("Computing time", duration(result.get("seconds")), "over all processes"),
     ]

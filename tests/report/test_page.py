@@ -1,6 +1,7 @@
 """Pages: their content, as it is and as damaged or hostile files make it, and the file that they are written to."""
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from evoprune.comparison.options import plan
 from evoprune.errors import InputError
 from evoprune.report import comparison as comparisons
 from evoprune.report import page, pictures, size
+from evoprune.report.blocks import Cell, Chapter, Section, Table, sparsity
 from evoprune.report.command import command_of, comparison_command
 from evoprune.report.run import wilson
 from evoprune.runs import records, sums
@@ -265,6 +267,39 @@ def test_a_page_that_is_full_names_the_figures_that_it_leaves_out() -> None:
     assert [type(block) for block in found] == [pictures.Picture, pictures.Picture, size.Text]
     assert "The figure third is left out, for the page is large already" in found[2].text
     assert "The figure wide cannot be shown" in budget.draw("wide", "", lambda: Figure(figsize=(1, "wide"))).text
+
+
+def test_figures_of_many_parts_are_embedded_as_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.text(0.5, 0.5, "text")
+    made = []
+    original = pictures._file
+    monkeypatch.setattr(pictures, "_file", lambda drawn, kind: made.append(kind) or original(drawn, kind))
+    assert pictures.picture("name", "", lambda: figure, "x-").svg
+    monkeypatch.setattr(pictures, "MOST_PARTS", len(figure.findobj()) - 1)
+    assert pictures.picture("name", "", lambda: figure, "x-").image
+    assert made == ["svg", "png"]
+
+
+def test_long_tables_share_the_room_of_a_page_and_main_tables_stay() -> None:
+    def table(count: int, summary: str) -> Table:
+        return Table("Numbers.", ["n"], [[Cell("<" * 100)] for _ in range(count)], summary)
+
+    blocks = [table(80, ""), table(400, "folded"), table(800, "folded"), size.Text("text")]
+    chapters = [Chapter("", "", "", sections=[Section("", blocks)])]
+    assert size.fit(chapters, 10**9) == chapters
+    (chapter,) = size.fit(chapters, 1280 * (400 + 45) // 2)  # each letter is escaped by four
+    main, short, long, text = chapter.sections[0].blocks
+    assert (main, text) == (blocks[0], blocks[3])
+    assert [len(each.rows) for each in (short, long)] == [200, 400]
+    assert long.caption == "Numbers. The first 400 of 800 rows, for the page is large already."
+
+
+@pytest.mark.parametrize("value, text", [(0.98, "98.0 %"), (0.9995, "99.95 %"), (0.99999, "99.999 %"), (math.nan, "—")])
+def test_a_sparsity_is_not_rounded_to_another(value: float, text: str) -> None:
+    assert sparsity(value).text == text
 
 
 @pytest.mark.slow
