@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fcntl
-import math
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,4 +180,4 @@ def _name(value: object) -> str:
 
 def _number(value: object) -> float | None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None  # type: ignore[arg-type]
+    return float(value) if is_number and abs(value) <= sys.float_info.max else None  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -134,9 +134,17 @@ def percent(value: Any, decimals: int = 2, bar: bool = False) -> Cell:
     return Cell(f"{100 * value:.{decimals}f} %", repr(100 * float(value)), share)
 
 
+def sparsity(value: Any) -> Cell:
+    """Returns a cell of a sparsity as a percentage, with enough digits to tell 99.95 % from 100 %."""
+    if not is_number(value):
+        return Cell(MISSING)
+    text = f"{100 * value:.6g}"
+    return Cell(f"{text if '.' in text else f'{text}.0'} %", repr(100 * float(value)))
+
+
 def is_number(value: Any) -> bool:
     """Tells whether a value is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def shown(value: Any, digits: int = 4, unit: str = "", scale: float = 1.0) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from evoprune.comparison.cells import GIVEN
-from evoprune.comparison.options import CompareOptions
+from evoprune.comparison.budget import options_of
+from evoprune.comparison.cells import GIVEN, Comparison
+from evoprune.comparison.methods import split_control
+from evoprune.comparison.options import SEARCH, CompareOptions, defaults_of, plan
 from evoprune.errors import EvopruneError
 from evoprune.problem.load import DATA
 from evoprune.problem.models import MODELS
@@ -64,31 +68,54 @@ def comparison_command(settings: Mapping[str, Any], out: str) -> str:
         settings: The content of ``compare.json``.
         out: The new folder.
     """
-    shared = settings["settings"]
-    recipe, cells = shared["recipe"], settings["cells"]
-    models = {cell[2] for cell in cells}
+    shared, cells = settings["settings"], settings["cells"]
+    recipe, models = shared["recipe"], {cell[2] for cell in cells}
     if recipe == GIVEN or recipe.get("options") or len(models) != 1:
         return ""
-    problem = {"model": models.pop(), **shared["problem"]}
     seeds = sorted({cell[4] for cell in cells})
-    budgets = {cell[5] for cell in cells}
-    sparsities = list(dict.fromkeys(cell[3] for cell in cells if cell[0] != "dense")) or [0.9]
-    if len(budgets) != 1 or seeds != list(range(seeds[0], seeds[0] + len(seeds))) or not _is_plain(problem):
-        return ""
     values = {
+        **_search_of(settings["methods"]),
         **recipe,
-        **problem,
-        "data": list(dict.fromkeys(cell[1] for cell in cells)),
-        "methods": list(dict.fromkeys(cell[0] for cell in cells)),
-        "sparsities": sparsities,
+        **shared["problem"],
+        "model": models.pop(),
+        "data": tuple(dict.fromkeys(cell[1] for cell in cells)),
+        "methods": tuple(dict.fromkeys(cell[0] for cell in cells)),
+        "sparsities": tuple(dict.fromkeys(cell[3] for cell in cells if split_control(cell[0])[0] != "dense")) or (0.9,),
         "seeds": len(seeds),
         "first_seed": seeds[0],
-        "budget": budgets.pop(),
+        "budget": cells[0][5],
         "engine": shared["engine"],
     }
     flags = {**_fields(Recipe), **_fields(ProblemOptions), **_fields(CompareOptions)}
     given = {flag: values[flag] for flag, default in flags.items() if flag in values and not _same(values[flag], default)}
-    return _line("evoprune compare", {**given, "out": out})
+    return _line("evoprune compare", {**given, "out": out}) if _plans(values, settings) else ""
+
+
+def _search_of(methods: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the options of the searches that differ from the defaults of a method."""
+    default = Comparison({}, {}, {})
+    found: dict[str, Any] = {}
+    for name, options in methods.items():
+        with contextlib.suppress(EvopruneError):
+            usual = options_of(default, name)
+            found |= {key: options[key] for key in SEARCH if key in options and not _same(options[key], usual.get(key))}
+    return found
+
+
+def _plans(values: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Tells whether options describe the comparison that was recorded: its settings, the options of its methods, its cells."""
+    own, problem, recipe = (
+        {name: values.get(name, default) for name, default in defaults_of(kind).items()}
+        for kind in (CompareOptions, ProblemOptions, Recipe)
+    )
+    try:
+        comparison, cells = plan(CompareOptions(**own), problem, recipe)
+        methods = {cell.base: options_of(comparison, cell.base) for cell in cells}
+    except EvopruneError:
+        return False
+    planned = {"settings": comparison.settings(), "methods": json.loads(json.dumps(methods, default=dataclasses.asdict))}
+    recorded = {name: settings[name] for name in planned}
+    return planned == recorded and {cell.keys for cell in cells} == {tuple(keys) for keys in settings["cells"]}
 
 
 def uses_own(problem: Mapping[str, Any]) -> list[str]:

@@ -30,6 +30,7 @@ from evoprune.report.blocks import (
     is_number,
     number,
     percent,
+    sparsity,
     words,
 )
 from evoprune.report.size import Budget, failure, section
@@ -151,7 +152,7 @@ def _results(cells: pd.DataFrame) -> Iterator[Block]:
         ]
         rows = [
             [
-                words(row.method), percent(row.sparsity, 1), _mean(row.mean, row.half, name),
+                words(row.method), sparsity(row.sparsity), _mean(row.mean, row.half, name),
                 percent(row.std) if name == "test_accuracy" else number(row.std), number(int(row.n)), number(int(row.failed)),
                 number(row.multiply_adds / (epoch or 1e9), 3), number(row.total_epochs, 3), number(row.seconds, 3),
             ]
@@ -185,7 +186,7 @@ def _pairs(cells: pd.DataFrame) -> Iterator[Block]:
             continue
         rows = [
             [
-                percent(row.sparsity, 1), words(row.a), words(row.b), number(int(row.n)),
+                sparsity(row.sparsity), words(row.a), words(row.b), number(int(row.n)),
                 *(percent(v) if row.metric == "test_accuracy" else number(v) for v in (row.difference, row.low, row.high)),
                 number(row.p_t_holm, 3), number(row.p_wilcoxon_holm, 3),
             ]
@@ -207,7 +208,7 @@ def _failures(cells: pd.DataFrame) -> Iterator[Block]:
         yield Text(f"None of {counted(len(cells), 'cell')} failed.")
         return
     rows = [
-        [words(row.method), words(row.data), words(row.model), percent(row.sparsity, 1), number(int(row.seed)),
+        [words(row.method), words(row.data), words(row.model), sparsity(row.sparsity), number(int(row.seed)),
          Cell("failed" if row.Index in missing.index else "note"), words(row.note or "no reason is recorded")]
         for row in _rows(noted)
     ]  # fmt: skip
@@ -230,7 +231,7 @@ def _cells(cells: pd.DataFrame) -> Iterator[Block]:
     ]
     rows = [
         [
-            words(row.method), words(row.data), words(row.model), percent(row.sparsity, 1), number(int(row.seed)),
+            words(row.method), words(row.data), words(row.model), sparsity(row.sparsity), number(int(row.seed)),
             number(row.budget), percent(row.test_accuracy), number(row.test_loss), number(row.survivors),
             number(row.total_epochs), number(row.seconds, 3),
         ]

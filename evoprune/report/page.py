@@ -14,7 +14,7 @@ from markupsafe import Markup
 from evoprune.errors import InputError
 from evoprune.report import comparison, run
 from evoprune.report.blocks import Cell, Chapter, Table
-from evoprune.report.size import Budget
+from evoprune.report.size import Budget, fit
 from evoprune.runs.folder import GENERATOR, is_page
 from evoprune.system.files import require_own, write_atomically
 
@@ -63,7 +63,7 @@ def render(folders: Sequence[Path], watched: str = "") -> str:
         InputError: A folder holds neither.
     """
     budget = Budget(MOST_FIGURES)
-    chapters = [chapter_of(folder, budget) for folder in folders]
+    chapters = fit([chapter_of(folder, budget) for folder in folders])
     summary = _summary(chapters) if len(chapters) > 1 else None
     style, script = _part("page.css"), _part("page.js")
     policy = {

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Bytes of SVG from which on a figure is embedded as PNG.
 LARGEST = 150_000
+# Parts of a figure from which on its SVG would be larger than that: it is not made first.
+MOST_PARTS = 1500
 # Inches of width from which on a figure has a line for itself.
 _WIDE = 9.0
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
@@ -42,10 +44,12 @@ def picture(name: str, caption: str, draw: Callable[[], Figure], prefix: str) ->
         prefix: Letters that begin all ids within it; no other figure of the page may have the same.
     """
     figure = _drawn(draw)
-    content = _file(figure, "svg")
+    is_large = len(figure.findobj()) > MOST_PARTS
+    content = b"" if is_large else _file(figure, "svg")
     is_wide = bool(figure.get_figwidth() > _WIDE)
-    if len(content) > LARGEST:
-        figure.set_layout_engine("none")  # it is laid out already
+    if is_large or len(content) > LARGEST:
+        if not is_large:
+            figure.set_layout_engine("none")  # it is laid out already
         address = f"data:image/png;base64,{base64.b64encode(_of_few_colors(_file(figure, 'png'))).decode()}"
         return Picture(name, caption, image=address, is_wide=is_wide)
     return Picture(name, caption, inline(content, prefix, name), is_wide=is_wide)

@@ -31,6 +31,7 @@ from evoprune.report.blocks import (
     operations,
     percent,
     shown,
+    sparsity,
     words,
 )
 from evoprune.report.size import Budget, failure, section
@@ -102,7 +103,8 @@ def chapter(folder: Path, budget: Budget) -> Chapter:
     config = read_config(folder)
     result, damage = _result(folder)
     source = Source(folder, config, result, damage, _figures(folder), budget)
-    problem = source.settings.get("problem", {})
+    problem = source.settings.get("problem")
+    problem = problem if isinstance(problem, Mapping) else {}
     title = f"{config['method']} on {problem.get('data', '?')}, {problem.get('model', '?')}"
     makers = {
         "Search": _search,
@@ -119,9 +121,8 @@ def chapter(folder: Path, budget: Budget) -> Chapter:
         "Do it again": _again,
     }
     made = [section(name, functools.partial(make, source)) for name, make in makers.items()]
-    sentence, notes = _summary(source)
     sections: list[Section] = [each for each in made if each is not None]
-    return Chapter(title, str(folder), sentence, notes, _tiles(source), sections)
+    return Chapter(title, str(folder), *_beginning(source), sections)
 
 
 def _result(folder: Path) -> tuple[dict[str, Any], Exception | None]:
@@ -147,10 +148,19 @@ def _suits(name: str, folder: Path) -> bool:
     return True  # it says itself why it cannot be drawn
 
 
+def _beginning(source: Source) -> tuple[str, list[Text], list[tuple[str, str, str]]]:
+    """Returns the sentence, the notes and the main numbers; or the reason why they cannot be shown."""
+    damage = source.damage
+    if damage is None:
+        try:
+            return *_summary(source), _tiles(source)
+        except Exception as error:  # noqa: BLE001 - a foreign file does not lose the page
+            damage = error
+    return f"The result of this run of {source.config['method']} cannot be shown.", [failure("It", damage)], []
+
+
 def _summary(source: Source) -> tuple[str, list[Text]]:
     result, method = source.result, source.config["method"]
-    if source.damage is not None:
-        return f"The result of this run of {method} cannot be shown.", [failure("It", source.damage)]
     if not result:
         done = evaluation_rows(source.folder)
         return f"This run of {method} is not finished: {counted(len(done), 'evaluation')} so far.", []
@@ -218,7 +228,7 @@ def _tiles(source: Source) -> list[tuple[str, str, str]]:
     return [
         tested,
         ("Validation", validation, "on which masks are selected"),
-        ("Sparsity", percent(result.get("sparsity")).text, f"{shown(result.get('survivors'))} survivors"),
+        ("Sparsity", sparsity(result.get("sparsity")).text, f"{shown(result.get('survivors'))} survivors"),
         ("Cost", cost, "epochs of dense training" if dense else "multiply-adds"),
         ("Computing time", duration(result.get("seconds")), "over all processes"),
     ]

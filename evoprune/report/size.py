@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from markupsafe import escape
+
 from evoprune.errors import InputError
-from evoprune.report.blocks import Block, Section, Text
+from evoprune.report.blocks import Block, Chapter, Section, Table, Text
 from evoprune.report.pictures import picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+# Bytes of tables on a page, and those of a cell's element; rows that are never left out of a table that is folded, or not.
+MOST_TABLES, _CELL = 500_000, 45
+_SHORT, _MAIN = 12, 100
 
 
 @dataclass
@@ -54,6 +61,38 @@ def section(title: str, make: Callable[[], Iterable[Block]]) -> Section | None:
     except Exception as error:  # noqa: BLE001 - a damaged file does not lose the page
         blocks = [failure("This section", error)]
     return Section(title, blocks) if blocks else None
+
+
+def fit(chapters: Sequence[Chapter], room: int = MOST_TABLES) -> list[Chapter]:
+    """Returns chapters whose tables have room on a page; where they have not, all long ones are shortened to the same part.
+
+    Args:
+        chapters: The chapters.
+        room: Bytes of tables that a page holds at most, short ones aside.
+    """
+    tables = [block for chapter in chapters for each in chapter.sections for block in each.blocks if isinstance(block, Table)]
+    part = room / max(1, sum(map(_bytes, tables)))
+    if part >= 1:
+        return list(chapters)
+    return [
+        replace(chapter, sections=[Section(s.title, [_shortened(block, part) for block in s.blocks]) for s in chapter.sections])
+        for chapter in chapters
+    ]
+
+
+def _bytes(table: Table) -> int:
+    cells = [cell for row in table.rows for cell in row]
+    return sum(len(str(escape(cell.text)).encode(errors="replace")) + len(cell.key) + _CELL for cell in cells)
+
+
+def _shortened(block: Block, part: float) -> Block:
+    if not isinstance(block, Table):
+        return block
+    kept = max(_SHORT if block.summary else _MAIN, int(part * len(block.rows)))
+    if kept >= len(block.rows):
+        return block
+    caption = f"{block.caption} The first {kept:,} of {len(block.rows):,} rows, for the page is large already."
+    return replace(block, caption=caption, rows=block.rows[:kept])
 
 
 def failure(what: str, error: Exception) -> Text:

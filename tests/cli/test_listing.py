@@ -10,6 +10,7 @@ import pytest
 from filelock import FileLock
 
 from evoprune.cli.listing import HEADS
+from evoprune.runs import sums
 
 SMALL = ("--model", "mlp", "--widths", "8", "--epochs", "1", "--sparsity", "0.5", "--quiet")
 Call = Callable[..., tuple[int, str]]
@@ -137,3 +138,13 @@ def test_hostile_names_are_escaped(call: Call, runs: Path) -> None:
     assert "runs: 5 runs and comparisons, 3 finished" in out
     assert states(call)["runs/pipe"].startswith("damaged: ")
     assert call("list", "no\x1b[2J")[1].startswith(r"error: there is no folder no\x1b[2J")
+
+
+@pytest.mark.parametrize("number", [10**400, "much"], ids=["huge", "text"])
+def test_a_sparsity_that_is_none_is_left_out(number: object, call: Call, runs: Path) -> None:
+    (runs / "a" / "result.json").unlink()
+    config = sums.read_sealed(runs / "a" / "config.json") or {}
+    sums.write_sealed(runs / "a" / "config.json", {**config, "settings": {**config["settings"], "sparsity": number}})
+    code, out = call("list", "--json", "--sort", "sparsity")
+    assert code == 0, out
+    assert [entry["sparsity"] for entry in json.loads(out)["runs"]] == [0.0, None]

@@ -1,18 +1,28 @@
 """Pages: their content, as it is and as damaged or hostile files make it, and the file that they are written to."""
 
+import json
+import math
 import re
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import comparison
 from support.pages import HOSTILE, Page, copy, make_run, page_of
 
 from evoprune.cli import experiment
+from evoprune.cli.compare import command_line
+from evoprune.cli.forms import parse
+from evoprune.comparison.budget import options_of
+from evoprune.comparison.options import plan
 from evoprune.errors import InputError
 from evoprune.report import comparison as comparisons
 from evoprune.report import page, pictures, size
-from evoprune.report.command import command_of
+from evoprune.report.blocks import Cell, Chapter, Section, Table, sparsity
+from evoprune.report.command import command_of, comparison_command
 from evoprune.report.run import wilson
 from evoprune.runs import records, sums
 from evoprune.runs.config import read_config
@@ -157,6 +167,16 @@ def test_a_damaged_file_is_named_and_its_numbers_are_not_shown(name: str, run: P
 
 
 @pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize("change", [{"layers": None}, {"multiply_adds": None}, {"seconds": 10**400}])
+def test_foreign_content_leaves_the_other_sections(change: dict[str, object], run: Path, tmp_path: Path) -> None:
+    folder = copy(run, tmp_path / "run")
+    sums.replace_files(folder, {"result.json": records.json_bytes({**result_of(run), **change})})
+    found = page_of(folder)
+    assert [name for name in ("Search", "Settings", "Do it again") if name not in found.text] == []
+    assert ("cannot be shown" in found.text) == (change.keys() <= {"layers", "multiply_adds"})
+
+
+@pytest.mark.usefixtures("no_figures")
 def test_a_missing_file_leaves_the_other_sections(run: Path, tmp_path: Path) -> None:
     folder = copy(run, tmp_path / "run")
     for name in ("lineage.csv", "confusion.csv", "history.csv", "environment.json"):
@@ -198,6 +218,39 @@ def test_a_comparison_has_means_with_intervals_and_its_failures(tmp_path: Path) 
     assert found.text.index("Main table") < found.text.index("Equal cost")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--methods random snip --sparsities 0.8 0.9 --seeds 2 --epochs 1 --model mlp --widths 12",
+        "--methods kstarts combine dense snip-restart --k 8 --fitness loss --fitness-epochs 1 --budget 3 --first-seed 7",
+        "--data digits fashion-mnist --optimizer adam --no-normalize",
+    ],
+)
+def test_the_command_on_the_page_is_that_of_the_comparison(arguments: str) -> None:
+    recorded = settings_of(arguments.split())
+    words = comparison_command(recorded, "new").replace("\\\n", "").split()
+    assert words[:2] == ["evoprune", "compare"]
+    assert words[-2:] == ["--out", "new"]
+    assert settings_of(words[2:]) == recorded
+
+
+def test_a_comparison_that_no_command_says_has_none() -> None:
+    recorded = settings_of(["--methods", "snip", "--seeds", "2", "--sparsities", "0.8", "0.9"])
+    assert comparison_command({**recorded, "cells": recorded["cells"][1:]}, "new") == ""
+    assert comparison_command({**recorded, "methods": {"snip": {"k": 4}}}, "new") == ""
+
+
+def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
+    """The content of compare.json after a command."""
+    parsed = parse(command_line(), "", arguments, None)
+    parts = ({f.name: getattr(part, f.name) for f in fields(part)} for part in (parsed.problem, parsed.recipe))
+    planned, cells = plan(parsed.comparison, *parts)
+    methods = {cell.base: options_of(planned, cell.base) for cell in cells}
+    content = {"settings": planned.settings(), "methods": methods, "cells": [cell.keys for cell in cells]}
+    found: dict[str, Any] = json.loads(json.dumps(content, default=asdict))
+    return found
+
+
 @pytest.mark.usefixtures("no_figures")
 def test_one_seed_has_no_spread_and_the_page_says_so(tmp_path: Path) -> None:
     comparison.write(tmp_path, ("dense", "snip"), seeds=1)
@@ -214,6 +267,39 @@ def test_a_page_that_is_full_names_the_figures_that_it_leaves_out() -> None:
     assert [type(block) for block in found] == [pictures.Picture, pictures.Picture, size.Text]
     assert "The figure third is left out, for the page is large already" in found[2].text
     assert "The figure wide cannot be shown" in budget.draw("wide", "", lambda: Figure(figsize=(1, "wide"))).text
+
+
+def test_figures_of_many_parts_are_embedded_as_images_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.text(0.5, 0.5, "text")
+    made = []
+    original = pictures._file
+    monkeypatch.setattr(pictures, "_file", lambda drawn, kind: made.append(kind) or original(drawn, kind))
+    assert pictures.picture("name", "", lambda: figure, "x-").svg
+    monkeypatch.setattr(pictures, "MOST_PARTS", len(figure.findobj()) - 1)
+    assert pictures.picture("name", "", lambda: figure, "x-").image
+    assert made == ["svg", "png"]
+
+
+def test_long_tables_share_the_room_of_a_page_and_main_tables_stay() -> None:
+    def table(count: int, summary: str) -> Table:
+        return Table("Numbers.", ["n"], [[Cell("<" * 100)] for _ in range(count)], summary)
+
+    blocks = [table(80, ""), table(400, "folded"), table(800, "folded"), size.Text("text")]
+    chapters = [Chapter("", "", "", sections=[Section("", blocks)])]
+    assert size.fit(chapters, 10**9) == chapters
+    (chapter,) = size.fit(chapters, 1280 * (400 + 45) // 2)  # each letter is escaped by four
+    main, short, long, text = chapter.sections[0].blocks
+    assert (main, text) == (blocks[0], blocks[3])
+    assert [len(each.rows) for each in (short, long)] == [200, 400]
+    assert long.caption == "Numbers. The first 400 of 800 rows, for the page is large already."
+
+
+@pytest.mark.parametrize("value, text", [(0.98, "98.0 %"), (0.9995, "99.95 %"), (0.99999, "99.999 %"), (math.nan, "—")])
+def test_a_sparsity_is_not_rounded_to_another(value: float, text: str) -> None:
+    assert sparsity(value).text == text
 
 
 @pytest.mark.slow
