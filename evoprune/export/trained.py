@@ -194,7 +194,7 @@ def trained(source: str | os.PathLike[str] | Result, means: Means) -> Trained:
 
 
 def no_run(folder: Path) -> str:
-    """Returns the end of a message: what a folder without a run holds, and which folder is expected.
+    """Returns the end of a message on a folder without a run: its content, and the folder that is expected.
 
     Args:
         folder: The folder.
