@@ -56,6 +56,7 @@ class _SparsePerceptron(BaseEstimator):  # type: ignore[misc]
 
     def _search(self, x: NDArray[Any], y: NDArray[Any], loss: str) -> None:
         """Finds a mask and trains its network. Masks are chosen by a part of the examples, and no test set is split off."""
+        self._require_mappings()
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         inputs, targets = torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y)
         given = Data(train=(inputs, targets), test=(inputs[:1], targets[:1])).split(seed)
@@ -69,6 +70,15 @@ class _SparsePerceptron(BaseEstimator):  # type: ignore[misc]
             self.result_: Result = prune(problem, self.method, sparsity=self.sparsity, **options)
         self.mask_: Mask = self.result_.mask
         self.module_ = self.result_.model
+
+    def _require_mappings(self) -> None:
+        for name in ("options", "recipe"):
+            given: Any = getattr(self, name)
+            if given is not None and not isinstance(given, Mapping):
+                raise InputError(f"{name} is {given!r}; expected a dictionary of options by name, or None.")
+        for name in ("sparsity", "method", "k", "fitness_epochs"):
+            if name in (self.options or {}) and getattr(self, name) is not None:
+                raise InputError(f"{name} is given in options, {self.options!r}; expected it as the parameter {name} alone.")
 
     def _recipe(self) -> Recipe:
         if "epochs" in (self.recipe or {}):

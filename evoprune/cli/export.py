@@ -45,10 +45,12 @@ def export(arguments: Sequence[str], prog: str | None) -> None:
 
     with signals.nothing_begun():
         about = "Write the trained network of a run in formats of other programs."
-        formats = "; ".join(f"{name}: {form.summary}" for name, form in EXPORTS.items())
-        options = parse(form(ExportOptions), f"{about} Formats: {formats}", arguments, prog)
+        formats = "\n".join(f"  {name:12} {form.summary}" for name, form in EXPORTS.items())
+        options = parse(form(ExportOptions), f"{about}\n\nFormats:\n{formats}", arguments, prog)
         for path in options.load:
             loading.load(path)
+    if not options.to and str(options.run) in EXPORTS and not options.run.exists():
+        raise InputError(f"no folder is given; expected that of a run: evoprune export RUN --to {options.run}.")
     if not options.to and not options.test_data:
         raise InputError(f"no format is given; expected --to with some of: {', '.join(EXPORTS)}.")
     from evoprune.export.writing import write

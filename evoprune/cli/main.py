@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from evoprune.cli.commands import COMMANDS
 from evoprune.cli.guard import STATUSES, guard
 from evoprune.cli.output import opened
+from evoprune.errors import look_up
 from evoprune.system import loading
 
 
@@ -55,7 +57,9 @@ def _run(name: str, arguments: list[str], prog: str | None) -> None:
             loading.load(path)
         if command is None:
             from evoprune.cli.experiment import run_method
+            from evoprune.search.registry import method_names
 
+            look_up("method or command", name, dict.fromkeys([*method_names(), *COMMANDS]))
             run_method(name, arguments, prog, output)
         elif command.prints:
             command.load()(arguments, prog, output)
@@ -78,23 +82,26 @@ def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:
 
 
 def _overview() -> str:
+    from evoprune.baselines.registry import BASELINES
     from evoprune.search.method import summary_of
-    from evoprune.search.registry import find_method, method_names
+    from evoprune.search.registry import METHODS, find_method
+    from evoprune.training.registry import SCHEDULES
 
-    lines = [f"  {name:16} {summary_of(find_method(name))}" for name in method_names()]
-    lines += [f"  {name:16} {command.help}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: evoprune COMMAND [options], evoprune COMMAND --help",
-            "",
-            "Search for sparse neural networks at initialization, by evolution.",
-            "",
-            *lines,
-            "",
-            "Exit status:",
-            *(f"  {status:<16} {meaning}" for status, meaning in STATUSES.items()),
-            "",
-            "evoprune --version prints the version; evoprune --print-completion bash|zsh|fish prints a script that completes",
-            "commands and options in a shell.",
-        ]
-    )
+    def summaries(names: Iterable[str]) -> dict[str, str]:
+        return {name: summary_of(find_method(name)) for name in names}
+
+    parts: dict[str, Mapping[Any, str]] = {
+        "Methods that find a mask and train its network": summaries(METHODS),
+        "Methods that change the mask while the network trains": summaries(name for name in SCHEDULES if name not in METHODS),
+        "Baselines, whose masks are trained": summaries(BASELINES),
+        "Other commands": {name: command.help for name, command in COMMANDS.items()},
+        "Without a command": {
+            "--version": "Print the version.",
+            "--print-completion": "Print a script that completes commands and options: --print-completion bash|zsh|fish.",
+        },
+        "Exit status": STATUSES,
+    }
+    texts = ["usage: evoprune COMMAND [options]\n       evoprune COMMAND --help, which explains every option"]
+    texts += ["Search for sparse neural networks at initialization, by evolution."]
+    texts += ["\n".join([f"{title}:", *(f"  {k:<18} {v}" for k, v in part.items())]) for title, part in parts.items()]
+    return "\n\n".join(texts)

@@ -41,7 +41,8 @@ def plot(arguments: Sequence[str], prog: str | None) -> None:
         from evoprune.figures.runs import FIGURES
     names = dict.fromkeys([*FIGURES, "compare"])
     if not arguments or arguments[0].startswith("-"):
-        print(f"usage: evoprune plot FIGURE FOLDER [--out FILE] [--load FILES]\n\nFigures: {', '.join(names)}")
+        usage = "usage: evoprune plot FIGURE FOLDER [--out FILE] [--load FILES]"
+        print(f"{usage}\n\nDraw a figure of a run, or with compare all figures of a comparison.\n\nFigures: {', '.join(names)}")
         return
     name, *rest = arguments
     look_up("figure", name, names)

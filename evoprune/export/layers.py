@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from evoprune.engines.sparse.plan import Plan, run
 from evoprune.engines.sparse.support import DTYPES, fault
 from evoprune.errors import InputError
+from evoprune.masks.mask import Mask
 
 Positions = Tensor | NDArray[Any]
 
@@ -52,6 +53,8 @@ class SparseLayer(nn.Module):
 
     def __init__(self, weight_shape: Sequence[int], survivors: Tensor, bias: bool, **factory: Unpack[Factory]) -> None:
         super().__init__()
+        if unknown := sorted(factory.keys() - Factory.__annotations__.keys()):
+            raise TypeError(f"{type(self).__name__} got an unexpected keyword argument {unknown[0]!r}")
         kind = factory.get("dtype") or torch.get_default_dtype()
         if not kind.is_floating_point:
             raise InputError(f"dtype is {kind}; expected a floating point type, such as torch.float32.")
@@ -321,8 +324,12 @@ def survivors_of(shape: Sequence[int], mask: Positions | None, sparsity: float |
         InputError: Neither or both, or values that do not fit.
     """
     n = math.prod(shape)
-    if (mask is None) == (sparsity is None):
-        raise InputError(f"mask is {'' if mask is None else 'given'} and sparsity is {sparsity}; expected one of both.")
+    if mask is None and sparsity is None:
+        raise InputError("neither mask nor sparsity is given; expected one of the two, such as sparsity=0.9.")
+    if mask is not None and sparsity is not None:
+        raise InputError(f"a mask is given, and sparsity is {sparsity}; expected one of the two.")
+    if isinstance(mask, Mask):
+        raise InputError(f"mask is that of a network; expected that of the layer: mask.layers[{next(iter(mask.shapes))!r}].")
     if mask is None:
         if not 0 <= float(sparsity or 0) <= 1:
             raise InputError(f"sparsity is {sparsity}; expected a number from 0 to 1.")
@@ -340,7 +347,7 @@ def survivors_of(shape: Sequence[int], mask: Positions | None, sparsity: float |
         )
     found = given.long().sort().values
     if len(found) and (found[0] < 0 or found[-1] >= n or (found.diff() == 0).any()):
-        raise InputError(f"positions of survivors lie from {found[0]} to {found[-1]}; expected different ones below {n}.")
+        raise InputError(f"indices of survivors are from {found[0]} to {found[-1]}; expected different ones from 0 to {n - 1}.")
     return found
 
 

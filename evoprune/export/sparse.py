@@ -45,7 +45,7 @@ def sparse(model: nn.Module | Result, mask: Mask | Mapping[str, Any] | None = No
     """
     if isinstance(model, Result):
         if mask is not None:
-            raise InputError("mask is given beside a result, which has one; expected one of both.")
+            raise InputError("mask is given beside a result, which has one; expected one of the two.")
         return sparse(model.model, model.mask, example)
     if not isinstance(model, nn.Module):
         raise InputError(f"model is {type(model).__name__}; expected a torch.nn.Module, or the result of a method.")

@@ -178,7 +178,7 @@ def trained(source: str | os.PathLike[str] | Result, means: Means) -> Trained:
     require_own(folder)
     config, result = read_config(folder), records.read_json(folder / "result.json")
     if config is None:
-        raise InputError(f"{folder} holds no run; expected a folder with config.json, as evoprune evolve writes.")
+        raise InputError(f"{folder} holds {no_run(folder)}.")
     if result is None:
         raise InputError(f"the run in {folder} is not finished, and has no trained network yet; run its command to the end.")
     require_intact(folder, "result.json", "mask.npz", "model.safetensors")
@@ -191,6 +191,19 @@ def trained(source: str | os.PathLike[str] | Result, means: Means) -> Trained:
     if not fits:
         raise InputError(f"mask.npz and model.safetensors in {folder} are of different networks; restore the files.")
     return Trained(str(folder), mask, state, {name: result.get(name) for name in _FACTS}, means, config)
+
+
+def no_run(folder: Path) -> str:
+    """Returns the end of a message on a folder without a run: its content, and the folder that is expected.
+
+    Args:
+        folder: The folder.
+    """
+    if not folder.exists():
+        return "no run: there is no such folder; expected that of a finished run. evoprune list shows all in the folder runs"
+    if (folder / "compare.json").exists() or (folder / "cells.csv").exists():
+        return f"a comparison; expected a run, such as one of the folders in {folder / 'cells'}"
+    return f"no run; expected a folder with config.json, as evoprune evolve writes. evoprune list {folder} shows those below it"
 
 
 def removed_zero(source: Trained) -> dict[str, Tensor]:

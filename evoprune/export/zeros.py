@@ -86,7 +86,7 @@ def keep_zero(mask: Mask, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     missing = [name for name, parameter in found.items() if parameter.requires_grad and id(parameter) not in known]
     if missing:
         raise InputError(
-            f"the optimizer has not the parameter {missing[0]} of the model; expected an optimizer of this model's parameters, "
+            f"the optimizer lacks the parameter {missing[0]} of the model; expected an optimizer of this model's parameters, "
             f"such as torch.optim.SGD(model.parameters(), lr=0.1)."
         )
     layers = mask.layers

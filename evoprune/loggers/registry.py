@@ -33,8 +33,19 @@ def _make_of(thing: Any) -> Callable[[], Any]:
     return lambda: thing
 
 
+def _make_with(name: str, place: str) -> Callable[[], Any]:
+    """Returns the function that makes a built-in logger with a place of the user's.
+
+    Raises:
+        InputError: The place is empty.
+    """
+    if not place:
+        raise InputError(f"the logger '{name}:' has no name behind the colon; expected one, or {name!r} alone.")
+    return partial(_BUILT_IN[name], place)
+
+
 LOGGERS: Registry[Callable[[], Any]] = Registry(
-    "logger", _BUILT_IN, _make_of, {name: partial(partial, make) for name, make in _BUILT_IN.items()}
+    "logger", _BUILT_IN, _make_of, {name: partial(_make_with, name) for name in _BUILT_IN}
 )
 
 

@@ -74,4 +74,5 @@ def _class_of(name: str) -> Any:
             f"{error}. Install it, in a version that fits torch: pip install 'evoprune[{FAMILY}]'."
         ) from error
     known = {each: getattr(module, each) for module in modules for each in module.__all__}
-    return look_up(f"metric of {FAMILY}", name, known)
+    begun = sorted((each for each in known if each.casefold().startswith(name.casefold())), key=len) if name else []
+    return look_up(f"metric of {FAMILY}", name, known, begun[0] if begun else "")

@@ -49,7 +49,10 @@ def require_result(folder: Path) -> str:
         return "comparison"
     if (folder / "config.json").exists():
         return "run"
-    raise InputError(f"{folder} holds neither a run nor a comparison; expected a folder with config.json or compare.json.")
+    raise InputError(
+        f"{folder} holds neither a run nor a comparison; expected a folder with config.json or compare.json. "
+        f"evoprune list {folder} shows those below it."
+    )
 
 
 def render(folders: Sequence[Path], watched: str = "") -> str:

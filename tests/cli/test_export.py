@@ -73,7 +73,9 @@ def test_code_that_a_folder_names_runs_only_if_the_user_loads_it(evoprune, tmp_p
 
 def test_mistakes_end_with_one_message(evoprune, tmp_path: Path) -> None:
     for arguments, message in (
-        (("nowhere", "--to", "torch"), "nowhere holds no run"),
+        (("nowhere", "--to", "torch"), "nowhere holds no run: there is no such folder"),
+        (("--to", "torch"), "no folder is given; expected that of a run: evoprune export RUN --to torch"),
+        ((".", "--to", "torch"), "evoprune list . shows those below it"),
         (("nowhere",), "no format is given; expected --to with some of: torch, prune"),
         (("nowhere", "--to", "torh"), "unknown format 'torh'"),
     ):

@@ -86,6 +86,8 @@ def test_an_evolution_starts_from_files_and_folders(evoprune, tmp_path: Path) ->
 def test_wrong_names_get_the_cure(evoprune, tmp_path: Path) -> None:
     for arguments, cure in (
         (["kstart"], "Did you mean 'kstarts'"),
+        (["exprot", "runs/mine"], "unknown method or command 'exprot'"),
+        (["exprot", "runs/mine"], "Did you mean 'export'"),
         (["plot", "fitnes", "."], "Did you mean 'fitness'"),
         (["snip", "--load", "nowhere.py"], "cannot load 'nowhere.py'"),
         (["snip", *SMALL, "--data", "digit"], "Did you mean 'digits'"),

@@ -147,6 +147,8 @@ def test_nothing_is_written_or_printed(
         ({"options": {"restrat": True}}, "unknown option 'restrat'"),
         ({"epochs": 0}, "epochs is 0; expected a positive integer"),
         ({"recipe": {"epochs": 3}}, "epochs is given in recipe"),
+        ({"recipe": ep.Recipe()}, "recipe is Recipe.*; expected a dictionary"),
+        ({"options": {"sparsity": 0.9}}, "sparsity is given in options.*; expected it as the parameter sparsity alone"),
         ({"hidden_layer_sizes": (0,)}, "widths"),
         ({"hidden_layer_sizes": 16}, "hidden_layer_sizes is 16; expected widths"),
     ],

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import evoprune as ep
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
+OF_A_NETWORK = ep.Mask.from_layers({"fc1.weight": np.ones((3, 4), bool)})
 
 
 def grads_of(layer: nn.Module, x: Tensor, slope: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -214,13 +215,17 @@ def test_initial_values_count_with_the_survivors_of_their_row() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ep.SparseLinear(4, 3), "expected one of both"),
-        (lambda: ep.SparseLinear(4, 3, np.ones((3, 4), bool), 0.5), "expected one of both"),
+        (lambda: ep.SparseLinear(4, 3), "neither mask nor sparsity is given; expected one of the two, such as"),
+        (
+            lambda: ep.SparseLinear(4, 3, np.ones((3, 4), bool), 0.5),
+            "a mask is given, and sparsity is 0.5; expected one",
+        ),
+        (lambda: ep.SparseLinear(4, 3, OF_A_NETWORK), r"expected that of the layer: mask.layers\['fc1.weight'\]"),  # type: ignore[arg-type]
         (lambda: ep.SparseLinear(4, 3, sparsity=1.5), "sparsity is 1.5; expected a number from 0 to 1"),
         (lambda: ep.SparseLinear(4, 3, np.ones((4, 3), bool)), r"\(4, 3\); expected that of the weight, \(3, 4\)"),
         (lambda: ep.SparseLinear(4, 3, np.ones((3, 4))), "expected booleans"),
-        (lambda: ep.SparseLinear(4, 3, np.array([0, 12])), "expected different ones below 12"),
-        (lambda: ep.SparseLinear(4, 3, np.array([1, 1])), "expected different ones below 12"),
+        (lambda: ep.SparseLinear(4, 3, np.array([0, 12])), "expected different ones from 0 to 11"),
+        (lambda: ep.SparseLinear(4, 3, np.array([1, 1])), "expected different ones from 0 to 11"),
         (lambda: ep.SparseLinear(0, 3, sparsity=0.5), "in_features is 0"),
         (lambda: ep.SparseLinear(4, 3, sparsity=0.5, dtype=torch.complex64), "expected a floating point type"),
         (lambda: ep.SparseLinear(4, 3, sparsity=0.5)(torch.zeros(2, 5)), r"expected \[..., 4\]"),
@@ -259,3 +264,12 @@ def test_ones_own_loop_learns_the_digits() -> None:
     assert accuracy > 0.88
     weight = network[0].to_dense().weight
     assert int((weight == 0).sum()) == 6400 - 640
+
+
+def test_unknown_keywords_are_refused() -> None:
+    for make in (
+        lambda: ep.SparseLinear(4, 3, sparsity=0.5, density=0.5),
+        lambda: ep.SparseConv2d(1, 2, 3, sparsity=0.5, density=0.5),
+    ):  # type: ignore[call-arg]
+        with pytest.raises(TypeError, match="unexpected keyword argument 'density'"):
+            make()

@@ -123,7 +123,7 @@ def test_a_gradient_that_is_there_already_and_a_frozen_layer() -> None:
 def test_optimizers_of_other_parameters_are_refused() -> None:
     model = network()
     mask = mask_for(model)
-    with pytest.raises(ep.InputError, match=r"has not the parameter 0.weight"):
+    with pytest.raises(ep.InputError, match=r"lacks the parameter 0.weight"):
         ep.export.keep_zero(mask, model, torch.optim.SGD(network().parameters(), lr=0.1))
     with pytest.raises(ep.InputError, match="optimizer is float"):
         ep.export.keep_zero(mask, model, 0.1)

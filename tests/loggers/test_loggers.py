@@ -261,7 +261,8 @@ def test_a_logger_that_cannot_begin_refuses_the_run(digits: ep.Problem, tmp_path
         ("jsonl", "there is none; expected out=, or log='jsonl:PATH'"),
         ("tensorboard", "there is none; expected out=, or log='tensorboard:PATH'"),
         ("jsonl:/dev/null/x", "cannot write to /dev/null"),
-        ("jsonl:", "is a folder; expected the path of a file"),
+        ("jsonl:.", "jsonl is to write to ., which is a folder; expected the path of a file"),
+        ("jsonl:", "the logger 'jsonl:' has no name behind the colon; expected one, or 'jsonl' alone"),
     ],
 )
 def test_things_that_are_no_loggers_are_refused(digits: ep.Problem, log: Any, message: str) -> None:

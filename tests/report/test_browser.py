@@ -16,9 +16,11 @@ from support import comparison
 from support.pages import HOSTILE, copy, make_run
 from support.processes import ROOT
 
+from evoprune.baselines.registry import BASELINES
 from evoprune.report import page
 from evoprune.runs import records, sums
-from evoprune.search.registry import method_names
+from evoprune.search.registry import METHODS, method_names
+from evoprune.training.registry import SCHEDULES
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
@@ -29,6 +31,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::evoprune.errors.CollapseWarning"),
 ]
 SIZES = {"desktop": (1280, 900, "light"), "phone": (390, 844, "dark")}
+# The pages of other baselines, and of other schedules of masks, have the same sections and figures as those of these.
+ALIKE = {*BASELINES, *SCHEDULES} - {*METHODS, "erk", "dense", "lottery-ticket", "gmp", "granet"}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,9 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def evolution(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_run("evolve", tmp_path_factory.mktemp("evolve") / "run")
+    folder = make_run("evolve", tmp_path_factory.mktemp("evolve") / "run")
+    page.write([folder])  # most of the time of these tests passes in drawing figures
+    return folder
 
 
 def opened(browser: Any, path: Path, size: str) -> tuple[Any, list[str]]:
@@ -71,9 +77,11 @@ def assert_fine(browser: Any, path: Path) -> None:
         window.close()
 
 
-@pytest.mark.parametrize("name", method_names())
-def test_the_page_of_every_method_opens(browser: Any, name: str, tmp_path: Path) -> None:
-    path = page.write([make_run(name, tmp_path / "run")])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in method_names()]
+)
+def test_the_page_of_every_method_opens(browser: Any, name: str, evolution: Path, tmp_path: Path) -> None:
+    path = evolution / page.NAME if name == "evolve" else page.write([make_run(name, tmp_path / "run")])
     assert "cannot be shown" not in path.read_text()
     assert_fine(browser, path)
 
@@ -89,8 +97,8 @@ def test_a_page_of_several_opens(browser: Any, evolution: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("key", ["click", "Enter", " "])
-def test_tables_sort_by_click_and_key(browser: Any, evolution: Path, tmp_path: Path, key: str) -> None:
-    window, wrong = opened(browser, page.write([evolution], tmp_path / "page.html"), "desktop")
+def test_tables_sort_by_click_and_key(browser: Any, evolution: Path, key: str) -> None:
+    window, wrong = opened(browser, evolution / page.NAME, "desktop")
     table = window.locator("table", has_text="survivors").filter(has_text="density").first
     head = table.locator("th", has_text="survivors")
 
@@ -127,8 +135,8 @@ def test_hostile_files_are_shown_as_text(browser: Any, evolution: Path, tmp_path
     assert HOSTILE in window.locator("body").inner_text()
 
 
-def test_figures_are_readable_on_light_and_dark_pages(browser: Any, evolution: Path, tmp_path: Path) -> None:
-    path = page.write([evolution], tmp_path / "page.html")
+def test_figures_are_readable_on_light_and_dark_pages(browser: Any, evolution: Path) -> None:
+    path = evolution / page.NAME
     for size, is_dark in (("desktop", False), ("phone", True)):
         window, _ = opened(browser, path, size)
         colors = [
