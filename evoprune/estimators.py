@@ -64,7 +64,10 @@ class _SparsePerceptron(BaseEstimator):  # type: ignore[misc]
         data = given.with_parts({"test": parts["validation"]})
         problem = Problem("mlp", data, self._recipe(), loss=loss, widths=self._widths(), seed=seed)
         named = {"k": self.k, "fitness_epochs": self.fitness_epochs}
-        options = {**{name: value for name, value in named.items() if value is not None}, **(self.options or {})}
+        own = self._given("options", self.options)
+        if twice := {"sparsity", *(name for name, value in named.items() if value is not None)} & {*own}:
+            raise InputError(f"{min(twice)} is given in options, {self.options!r}; expected the parameter {min(twice)} alone.")
+        options = {**{name: value for name, value in named.items() if value is not None}, **own}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CollapseWarning)  # it is in the result
             self.result_: Result = prune(problem, self.method, sparsity=self.sparsity, **options)
@@ -81,13 +84,21 @@ class _SparsePerceptron(BaseEstimator):  # type: ignore[misc]
                 raise InputError(f"{name} is given in options, {self.options!r}; expected it as the parameter {name} alone.")
 
     def _recipe(self) -> Recipe:
-        if "epochs" in (self.recipe or {}):
+        own = self._given("recipe", self.recipe)
+        if "epochs" in own:
             raise InputError(f"epochs is given in recipe, {self.recipe!r}; expected the parameter epochs.")
-        return make(Recipe, {**RECIPE, **(self.recipe or {}), "epochs": self.epochs})
+        return make(Recipe, {**RECIPE, **own, "epochs": self.epochs})
+
+    @staticmethod
+    def _given(name: str, value: Any) -> dict[str, Any]:
+        """Returns a parameter that is a mapping or None."""
+        if value is not None and not isinstance(value, Mapping):
+            raise InputError(f"{name} is {value!r}; expected a dictionary, or None.")
+        return dict(value or {})
 
     def _widths(self) -> tuple[int, ...]:
         sizes: Any = self.hidden_layer_sizes
-        if not isinstance(sizes, (list, tuple, np.ndarray)):
+        if not isinstance(sizes, (list, tuple, np.ndarray)) or not all(isinstance(n, (int, np.integer)) for n in sizes):
             raise InputError(f"hidden_layer_sizes is {sizes!r}; expected widths, such as (100,).")
         return tuple(int(width) for width in sizes)
 
@@ -183,7 +194,10 @@ class SparseRegressor(RegressorMixin, _SparsePerceptron):  # type: ignore[misc]
         x, targets = validate_data(self, X, y, ensure_min_samples=2, multi_output=True, y_numeric=True)
         self._is_single = targets.ndim == 1
         columns = targets.reshape(len(targets), -1).astype(np.float64)
-        self._mean, deviation = columns.mean(axis=0), columns.std(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._mean, deviation = columns.mean(axis=0), columns.std(axis=0)
+        if not np.isfinite(deviation).all():
+            raise ValueError(f"y has values up to {np.abs(columns).max():.2g}, whose deviation overflows; scale y.")
         self._deviation = np.where(deviation > 0, deviation, 1.0)
         self._search(x, ((columns - self._mean) / self._deviation).astype(np.float32), "mse")
         return self

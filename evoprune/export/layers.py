@@ -19,6 +19,8 @@ from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
 
 Positions = Tensor | NDArray[Any]
+# Plans that a layer keeps, for inputs of different shapes.
+_MOST_PLANS = 32
 
 
 class Factory(TypedDict, total=False):
@@ -126,17 +128,19 @@ class SparseLayer(nn.Module):
         """Tells whether the compiled kernels can compute the outputs of some inputs."""
         kind = self.values.dtype
         is_plain = type(x) in (Tensor, nn.Parameter) and x.dtype == kind and x.is_cpu and self.values.is_cpu
-        return is_plain and kind in DTYPES and _has_kernels() and not torch.compiler.is_compiling()
+        return is_plain and kind in DTYPES and _has_kernels() and not is_followed()
 
     def _apply_kernels(self, x: Tensor) -> Tensor:
         """Returns the outputs [n, ...] of inputs [n, ...]."""
-        seen = (self.positions, self.positions._version)
+        seen = (self.positions, version_of(self.positions))
         if self._seen[0] is not seen[0] or self._seen[1] != seen[1]:
             self._plans, self._seen = {}, seen
         wants_input = x.requires_grad and torch.is_grad_enabled()
         key = (x.shape[1:], x.dtype, wants_input)
         plan = self._plans.get(key)
         if plan is None:
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans = {}
             plan = self._plans[key] = Plan(self.skeleton(), x.shape[1:], {"weight": self.survivors()}, wants_input)
         parameters = [self.values] if self.bias is None else [self.values, self.bias]
         return run(plan, x, parameters, (), False)
@@ -252,7 +256,8 @@ class SparseConv2d(SparseLayer):
         self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int], mask: Positions | None = None,
         sparsity: float | None = None, bias: bool = True, **options: Unpack[Geometry],
     ) -> None:  # fmt: skip
-        _require_sizes(in_channels=in_channels, out_channels=out_channels)
+        smallest = min(kernel_size) if isinstance(kernel_size, tuple) else kernel_size
+        _require_sizes(in_channels=in_channels, out_channels=out_channels, kernel_size=smallest)
         factory: Any = {name: value for name, value in options.items() if name in ("device", "dtype")}
         geometry: Any = {name: value for name, value in options.items() if name not in factory}
         try:
@@ -331,9 +336,9 @@ def survivors_of(shape: Sequence[int], mask: Positions | None, sparsity: float |
     if isinstance(mask, Mask):
         raise InputError(f"mask is that of a network; expected that of the layer: mask.layers[{next(iter(mask.shapes))!r}].")
     if mask is None:
-        if not 0 <= float(sparsity or 0) <= 1:
-            raise InputError(f"sparsity is {sparsity}; expected a number from 0 to 1.")
-        count = round((1 - float(sparsity or 0)) * n)
+        if not isinstance(sparsity, (int, float, np.number)) or not 0 <= float(sparsity) <= 1:
+            raise InputError(f"sparsity is {sparsity!r}; expected a number from 0 to 1.")
+        count = round((1 - float(sparsity)) * n)
         return torch.randperm(n)[:count].sort().values
     given = torch.as_tensor(mask).detach()
     if given.dtype == torch.bool:
@@ -351,10 +356,20 @@ def survivors_of(shape: Sequence[int], mask: Positions | None, sparsity: float |
     return found
 
 
+def version_of(tensor: Tensor) -> int:
+    """Returns the number of changes in place of a tensor; one of inference mode does not count them."""
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def is_followed() -> bool:
+    """Tells whether torch now records the operations of a network, where the results of kernels would be constants."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+
+
 def _require_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
-        if size < 1:
-            raise InputError(f"{name} is {size}; expected a positive integer.")
+        if not isinstance(size, (int, np.integer)) or size < 1:
+            raise InputError(f"{name} is {size!r}; expected a positive integer.")
 
 
 def _require_type(x: Tensor, values: Tensor) -> None:

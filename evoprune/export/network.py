@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,16 @@ from torch.func import functional_call
 from evoprune.engines.sparse.plan import Plan, run
 from evoprune.engines.sparse.support import DTYPES
 from evoprune.errors import InputError
-from evoprune.export.layers import SparseConv2d, SparseLayer, SparseLinear
+from evoprune.export.channels.graphs import graph_of
+from evoprune.export.layers import SparseConv2d, SparseLayer, SparseLinear, is_followed, version_of
 
 # Modules that act differently in training.
 _MODAL = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+# Plans that a network keeps, for inputs of different shapes and settings of its modules.
+_MOST_PLANS = 32
+# Attributes of modules that a plan does not depend on, or that are a part of its key: those of all, and of `_MODAL`.
+_OPEN = frozenset({"training", "_plans", "_seen"})
+_OPEN_MODAL = _OPEN | {"p", "eps", "momentum"}
 # Errors of torch.fx where it runs a network on tensors without numbers.
 _UNTRACEABLE = (InputError, RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, ArithmeticError)
 
@@ -62,7 +70,15 @@ class SparseNetwork(nn.Module):
 
     def to_dense(self) -> nn.Module:
         """Returns the dense network with the same outputs; removed weights are zero."""
-        made = _replaced(copy.deepcopy(self.network), lambda layer: layer.to_dense())
+        network = copy.deepcopy(self.network)
+        layers = [module for module in network.modules() if isinstance(module, SparseLayer)]
+        dense: dict[int, Any] = {id(layer): layer.to_dense() for layer in layers}
+        made = exchanged(network, dense)
+        weights: dict[int, nn.Parameter] = {}
+        for layer in layers:  # tied parameters stay tied
+            mine = dense[id(layer)]
+            mine.weight = weights.setdefault(id(layer.values), mine.weight)
+            mine.bias = layer.bias
         with torch.no_grad():
             for name, mask in self._left_masks().items():
                 made.get_parameter(name).mul_(mask)
@@ -112,7 +128,8 @@ class _Whole:
         self.reason = self._refusal(x)
         if self.reason:
             return None
-        if not self._look.is_current():
+        is_fused = any(isinstance(fused, _Fused) for fused in self._plans.values())
+        if not self._look.is_current() or (is_fused and not self._look.has_same_code()):
             self._plans, self._look = {}, _Look(self._network)
         wants_input = x.requires_grad and torch.is_grad_enabled()
         key = (x.shape[1:], x.dtype, wants_input, training, self._look.settings())
@@ -122,8 +139,10 @@ class _Whole:
                 fused = _Fused(self._network, tuple(x.shape[1:]), wants_input)
             except _UNTRACEABLE as error:
                 fused = str(error)
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans = {}
             self._plans[key] = fused
-        self.reason = fused if isinstance(fused, str) else fused.refusal(x) or self._look.refusal(training)
+        self.reason = fused if isinstance(fused, str) else self._look.refusal(training) or fused.refusal(x, training)
         return None if self.reason or isinstance(fused, str) else fused
 
     def _refusal(self, x: Any) -> str:
@@ -133,7 +152,7 @@ class _Whole:
             return "the inputs are no batch of examples"
         if x.dtype not in DTYPES or not x.is_cpu:
             return f"the kernels serve float32 and float64 on the CPU; the inputs are {x.dtype} on {x.device}"
-        return "torch.compile traces the layers" if torch.compiler.is_compiling() else ""
+        return "torch records the operations of the layers" if is_followed() else ""
 
 
 class _Look:
@@ -148,13 +167,29 @@ class _Look:
             for each in (m._forward_hooks, m._forward_pre_hooks, m._backward_hooks, m._backward_pre_hooks)
         ]  # fmt: skip
         buffers: list[Any] = [module._buffers for module in self.modules if isinstance(module, SparseLayer)]
-        self.positions: list[Any] = [(each, each["positions"], each["positions"]._version) for each in buffers]
+        self.positions: list[Any] = [(each, each["positions"], version_of(each["positions"])) for each in buffers]
+        tables: list[Any] = [table for m in self.modules for table in (m._parameters, m._buffers)]
+        self.absent = [(table, name) for table in tables for name, value in table.items() if value is None]
+        self.attributes = [vars(m) for m in self.modules]
+        self.before = [list(each.values()) for each in self.attributes]
+        self.telling = [_telling(m) for m in self.modules]
 
     def is_current(self) -> bool:
         """Tells whether neither modules nor positions have been exchanged."""
         return all(tuple(now.values()) == before for now, before in self.children) and all(
-            now["positions"] is before and before._version == version for now, before, version in self.positions
+            now["positions"] is before and version_of(before) == version for now, before, version in self.positions
         )
+
+    def has_same_code(self) -> bool:
+        """Tells whether the forward pass is still the one that was translated: nobody has set an attribute of a module."""
+        if any(table.get(name) is not None for table, name in self.absent):
+            return False
+        if all(map(_are_same, self.attributes, self.before)):
+            return True
+        if [_telling(m) for m in self.modules] != self.telling:
+            return False
+        self.before = [list(each.values()) for each in self.attributes]
+        return True
 
     def settings(self) -> tuple[Any, ...]:
         """Returns the numbers that a program takes from modules."""
@@ -169,6 +204,28 @@ class _Look:
         return ""
 
 
+def _are_same(attributes: Mapping[str, Any], before: Sequence[Any]) -> bool:
+    return len(attributes) == len(before) and all(map(operator.is_, attributes.values(), before))
+
+
+def _telling(module: nn.Module) -> dict[str, _Same]:
+    """Returns a module's attributes, but for those that do not matter."""
+    ignored = _OPEN_MODAL if isinstance(module, _MODAL) else _OPEN
+    return {name: _Same(value) for name, value in vars(module).items() if name not in ignored}
+
+
+class _Same:
+    """A value that equals itself alone; tensors and arrays have another equality."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 class _Fused:
     """A network as one call of the kernels."""
 
@@ -177,7 +234,9 @@ class _Fused:
         for name, module in network.named_modules():
             if isinstance(module, SparseLayer):
                 indices[f"{name}.weight" if name else "weight"] = module.survivors()
-        self.plan = Plan(skeleton_of(network), shape, indices, wants_input)
+        skeleton = skeleton_of(network)
+        self.takes_one, self.normalises = _require_pure(skeleton)
+        self.plan = Plan(skeleton, shape, indices, wants_input)
         self.norms: list[Any] = [network.get_submodule(name) for name in self.plan.norms]
         self.holders: list[tuple[dict[str, Any], str]] = []
         for name in self.plan.parameters:
@@ -185,16 +244,38 @@ class _Fused:
             holder = network.get_submodule(path)
             self.holders.append((holder._parameters, "values" if name in indices else leaf))
 
-    def parameters(self) -> list[Tensor]:
-        """Returns the parameters in the order of the plan's names."""
-        return [holder[name] for holder, name in self.holders]
+    def parameters(self) -> list[Any]:
+        """Returns the parameters in the order of the plan's names; None for one that has been taken away."""
+        return [holder.get(name) for holder, name in self.holders]
 
-    def refusal(self, x: Tensor) -> str:
+    def refusal(self, x: Tensor, training: bool) -> str:
         """Returns why the kernels do not serve inputs, parameters and buffers as they now are; empty if they do."""
+        if len(x) == 1 and (not self.takes_one or (training and self.normalises)):
+            return "a batch of one example may have another shape, or no variance"  # torch decides, or says so
         statistics = [each for norm in self.norms for each in (norm.running_mean, norm.running_var)]
-        if self.plan.serves([x, *self.parameters(), *statistics]):
+        given = [x, *self.parameters(), *statistics]
+        if NoneType not in map(type, given) and self.plan.serves(given):
             return ""
-        return f"the inputs, of {x.dtype}, and all parameters have to be of one type, and on the CPU"
+        return f"the inputs, of {x.dtype}, and all parameters have to be there, of one type, and on the CPU"
+
+
+def _require_pure(network: nn.Module) -> tuple[bool, bool]:
+    """Refuses networks in which something happens that the kernels would not do.
+
+    Returns:
+        Whether one example has the shape that each of several has; and whether batches are normalised.
+
+    Raises:
+        ValueError: A value is changed in place and read elsewhere, or a batch normalisation is called twice.
+        Exception: Any that the forward pass raises for a value that is not there.
+    """
+    root = network if next(network.children(), None) else nn.Sequential(network)
+    graph = graph_of(root)
+    called = [root.get_submodule(str(n.target)) for n in graph.nodes if n.op == "call_module"]
+    norms = [module for module in called if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if len({id(norm) for norm in norms}) < len(norms):
+        raise ValueError("a batch normalisation is called twice in a forward pass, and its statistics move twice")
+    return not any(n.target in ("squeeze", torch.squeeze) for n in graph.nodes), bool(norms)
 
 
 def skeleton_of(network: nn.Module) -> nn.Module:
@@ -249,7 +330,11 @@ def _sparsified(model: nn.Module, masks: Mapping[str, Tensor]) -> tuple[nn.Modul
                 f"the mask has {name} of the shape {tuple(mask.shape)}, and the model {shape}; expected a mask of the model's "
                 f"parameters, which are {', '.join(parameters)}."
             )
-        weights[id(parameters[name])] = _Weight(name, mask)
+        other = weights.setdefault(id(parameters[name]), _Weight(name, mask))
+        if not torch.equal(other.mask, mask):
+            raise InputError(
+                f"{other.name} and {name} are one parameter of the model, tied; expected only {other.name} in the mask."
+            )
     for module in network.modules():
         for leaf, parameter in module._parameters.items():
             if id(parameter) in weights:
@@ -262,6 +347,7 @@ def _sparsified(model: nn.Module, masks: Mapping[str, Tensor]) -> tuple[nn.Modul
             layer: SparseLayer = kind.from_dense(owner, weight.mask)
             first = first or layer
             layer.values = first.values  # layers that share a weight share its survivors
+            layer.bias = owner.bias  # type: ignore[assignment]  # the copy's, which other layers may share
             new[id(owner)] = layer
     left = tuple(weight.name for weight in weights.values() if not weight.can_be_sparse())
     return exchanged(network, new), left

@@ -10,7 +10,8 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import prune
 
 from evoprune.errors import InputError
-from evoprune.export.channels.flow import LAYERS, Flow, is_in_place, odd_layers, shares_memory, title
+from evoprune.export.channels.flow import LAYERS, Flow, odd_layers
+from evoprune.export.channels.graphs import graph_of
 from evoprune.export.channels.removal import cut, fold, silence
 from evoprune.export.fit import fitted, require_module
 from evoprune.masks.mask import Mask
@@ -53,37 +54,12 @@ def shrink(model: nn.Module, mask: Mask | None = None, example: Tensor | None = 
         for parameter in small.parameters():
             parameter.data = parameter.data.contiguous()
     try:
-        graph = _graph_of(small)
+        graph = graph_of(small)
     except Exception as error:  # noqa: BLE001 - the forward pass of a user's network may raise any
         warnings.warn(f"nothing was removed: torch.fx cannot follow {type(model).__name__}: {error}", stacklevel=2)
         return small
     _shrink(small, graph, None if example is None else example.ndim)
     return small
-
-
-def _graph_of(model: nn.Module) -> fx.Graph:
-    """Returns the graph of a network.
-
-    Raises:
-        ValueError: The graph would not show all that happens in the network.
-        Exception: Any that the network's forward pass raises for a value that is not there.
-    """
-    for name, module in model.named_modules():
-        if (module._forward_hooks or module._forward_pre_hooks) and next(module.children(), None) is not None:
-            raise ValueError(f"{name or 'the network'} has hooks, which it does not see")
-    graph = fx.Tracer().trace(model)
-    for node in graph.nodes:
-        if is_in_place(model, node) and not _is_sole_reader(model, node):
-            raise ValueError(f"{title(model, node)} changes a value in place that is read elsewhere, too")
-    return graph
-
-
-def _is_sole_reader(model: nn.Module, node: fx.Node) -> bool:
-    """Tells whether no other node sees the memory that a node changes."""
-    source = next(iter(node.all_input_nodes), None)
-    if source is None or len(source.users) > 1:
-        return False
-    return not shares_memory(model, source) or _is_sole_reader(model, source)
 
 
 def _shrink(model: nn.Module, graph: fx.Graph, ndim: int | None) -> None:

@@ -6,10 +6,12 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from evoprune.errors import InputError
 from evoprune.export.network import SparseNetwork
@@ -49,6 +51,15 @@ def sparse(model: nn.Module | Result, mask: Mask | Mapping[str, Any] | None = No
         return sparse(model.model, model.mask, example)
     if not isinstance(model, nn.Module):
         raise InputError(f"model is {type(model).__name__}; expected a torch.nn.Module, or the result of a method.")
+    if not isinstance(mask, (Mask, Mapping, NoneType)):
+        raise InputError(f"mask is {type(mask).__name__}; expected ep.Mask, such as ep.Mask.load('runs/mine/mask.npz').")
+    if not isinstance(example, (Tensor, NoneType)):
+        raise InputError(f"example is {type(example).__name__}; expected a tensor, a batch of inputs.")
+    if prune.is_pruned(model):
+        raise InputError(
+            "the model is pruned by torch.nn.utils.prune; expected plain weights: call prune.remove for each, or give the "
+            "model as it was before, and the mask."
+        )
     made = SparseNetwork(model, _survivors(model) if mask is None else _as_tensors(mask))
     if example is None:
         return made

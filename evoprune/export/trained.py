@@ -47,6 +47,19 @@ class Means:
     example: Tensor | None = None
     data_dir: str | os.PathLike[str] | None = None
 
+    def __post_init__(self) -> None:
+        """Checks the kinds of the values."""
+        kinds: dict[str, tuple[type, str]] = {
+            "problem": (Problem, "an ep.Problem"), "model": (nn.Module, "a torch.nn.Module"),
+            "example": (Tensor, "a tensor, a batch of inputs"),
+        }  # fmt: skip
+        for name, (kind, expected) in kinds.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise InputError(f"{name} is {type(value).__name__}; expected {expected}.")
+        if self.example is not None and (self.example.ndim < 1 or self.example.numel() == 0):
+            raise InputError(f"example has the shape {tuple(self.example.shape)}; expected a batch of at least one input.")
+
 
 @dataclass(frozen=True)
 class Trained:

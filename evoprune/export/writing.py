@@ -59,6 +59,8 @@ def write(
         InputError: An unknown format; a run that is not finished, or not intact; a format that needs the module or the data
             where they cannot be made again; or other files are in the way.
     """
+    if not isinstance(to, Sequence):
+        raise InputError(f"to is {to!r}; expected some of: {', '.join(EXPORTS)}.")
     names = [to] if isinstance(to, str) else list(to)
     formats = {name: look_up("format", name, EXPORTS) for name in names}
     if not formats and not test_data:

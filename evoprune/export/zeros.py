@@ -26,6 +26,8 @@ class KeptZero:
     def __init__(self, weights: Sequence[tuple[nn.Parameter, Tensor]], optimizer: torch.optim.Optimizer) -> None:
         self._weights = list(weights)
         self._zero()
+        if isinstance(optimizer, torch.optim.LBFGS):
+            optimizer.state.clear()  # a history of all parameters as one vector, of which no part can be forgotten
         for weight, removed in self._weights:
             _forget(weight, removed, optimizer)
             if weight.grad is not None:
@@ -59,7 +61,7 @@ def keep_zero(mask: Mask, model: nn.Module, optimizer: torch.optim.Optimizer) ->
 
     Every step ends with zeros, so that momentum and weight decay revive nothing. Gradients of removed weights are zero as soon
     as they have been accumulated, so that clipping by norm sees survivors only, and the optimiser remembers nothing of removed
-    weights; the memory of them that it may have already becomes zero, too.
+    weights; the memory of them that it may have already becomes zero, too. LBFGS begins anew, for it remembers all at once.
 
     Example::
 

@@ -127,6 +127,12 @@ def test_a_regressor_undoes_the_scale_of_its_targets() -> None:
     assert np.isfinite(constant.predict(x)).all()
 
 
+def test_targets_whose_deviation_overflows_are_refused() -> None:
+    x, y = make_regression(30, 4, random_state=0)
+    with pytest.raises(ValueError, match="scale y"):
+        ep.SparseRegressor(**PLAIN).fit(x, y * 1e200)
+
+
 def test_nothing_is_written_or_printed(
     iris: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +157,11 @@ def test_nothing_is_written_or_printed(
         ({"options": {"sparsity": 0.9}}, "sparsity is given in options.*; expected it as the parameter sparsity alone"),
         ({"hidden_layer_sizes": (0,)}, "widths"),
         ({"hidden_layer_sizes": 16}, "hidden_layer_sizes is 16; expected widths"),
+        ({"hidden_layer_sizes": (8.7,)}, r"hidden_layer_sizes is \(8.7,\); expected widths"),
+        ({"options": {"sparsity": 0.5}}, "sparsity is given in options"),
+        ({"k": 3, "options": {"k": 4}}, "k is given in options"),
+        ({"options": [3]}, r"options is \[3\]; expected a dictionary"),
+        ({"recipe": [3]}, r"recipe is \[3\]; expected a dictionary"),
     ],
 )
 def test_values_that_cannot_be_used_are_refused(iris: tuple[Any, Any], change: dict[str, Any], message: str) -> None:

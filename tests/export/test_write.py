@@ -216,3 +216,20 @@ def test_runs_that_cannot_be_exported_are_refused(folder: Path, tmp_path: Path) 
 
 def test_every_format_has_a_summary_in_the_help() -> None:
     assert all(form.summary for form in EXPORTS.values())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"to": None}, "to is None; expected some of: torch"),
+        ({"to": 3}, "to is 3"),
+        ({"example": [1]}, "example is list; expected a tensor"),
+        ({"example": torch.zeros(0, 1, 8, 8)}, r"example has the shape \(0, 1, 8, 8\)"),
+        ({"model": "mlp"}, "model is str; expected a torch.nn.Module"),
+        ({"problem": "digits"}, "problem is str; expected an ep.Problem"),
+    ],
+)
+def test_values_of_another_kind_are_refused(folder: Path, tmp_path: Path, given: dict[str, object], message: str) -> None:
+    with pytest.raises(ep.InputError, match=message):
+        ep.export.write(folder, **{"to": "shrink", "out": tmp_path, **given})
+    assert not list(tmp_path.iterdir())

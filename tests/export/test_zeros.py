@@ -128,3 +128,26 @@ def test_optimizers_of_other_parameters_are_refused() -> None:
     with pytest.raises(ep.InputError, match="optimizer is float"):
         ep.export.keep_zero(mask, model, 0.1)
     assert all((weight != 0).all() for weight, _ in removed_of(model, mask))
+
+
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_lbfgs_forgets_and_never_tries_removed_weights(search: str | None) -> None:
+    model = network()
+    mask, optimizer = mask_for(model), torch.optim.LBFGS(model.parameters(), lr=0.5, max_iter=4, line_search_fn=search)
+    x = torch.randn(16, 6, generator=torch.Generator().manual_seed(0))
+    tried: list[bool] = []
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        tried.append(all((weight[removed] == 0).all() for weight, removed in removed_of(model, mask)))
+        loss = nn.functional.cross_entropy(model(x), x.argmax(1) % 3)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    ep.export.keep_zero(mask, model, optimizer)
+    tried.clear()
+    before = closure().item()
+    for _ in range(2):
+        optimizer.step(closure)
+    assert all(tried) and closure().item() < before

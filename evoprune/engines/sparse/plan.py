@@ -124,7 +124,7 @@ class Plan:
         outputs = np.empty((1, n, len(program.outputs)), self._nothing.dtype)
         self._call(mode, program, seat, codes.Data(x.numpy().reshape(-1), *data), outputs, self._nothing, False)
         free.append(seat)
-        return torch.from_numpy(outputs).view(n, *self.network.outputs)
+        return torch.from_numpy(outputs.reshape(n, *self.network.outputs))
 
     def forward(
         self, x: Tensor, parameters: Sequence[Tensor], norms: Sequence[nn.Module], training: bool
@@ -143,7 +143,8 @@ class Plan:
         self._call(codes.FORWARD, program, seat, given, outputs, self._nothing, training)
         if training:
             seat.give(norms)
-        return torch.from_numpy(outputs).view(n, *self.network.outputs), one
+        # not a view for torch, which would let nobody change it in place, as an activation behind a layer may
+        return torch.from_numpy(outputs.reshape(n, *self.network.outputs)), one
 
     def backward(self, one: Pass, slope: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns the gradients of the vector, and of the inputs if they are wanted."""
@@ -161,6 +162,8 @@ class Plan:
         program = self.network.program._replace(batch=block_of(self._skeleton, n, self._width), counting=counting)
         no_noise = np.zeros((0, 0), self._nothing.dtype)
         found = program, (self._nothing, counting[:0], no_noise, counting[None, :n], np.array([n]))
+        if len(self._prepared) >= MOST_SIZES:
+            self._prepared = {}
         self._prepared[n] = found
         return found
 

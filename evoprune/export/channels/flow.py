@@ -22,7 +22,14 @@ _POOLS = (
 )  # fmt: skip
 _UNCHANGED = ("contiguous", "clone", "detach")
 _BY_NUMBER = (*known.ADDITIONS, operator.sub, operator.mul, operator.truediv)
-_IN_PLACE = (operator.iadd, "add_", "relu_", torch.relu_)
+# Each operator of augmented assignment, by the name of the method that a value has for it.
+AUGMENTED: dict[str, Any] = {
+    f"__{function.__name__}__": function
+    for function in (
+        operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv, operator.imod, operator.ipow,
+        operator.imatmul, operator.iand, operator.ior, operator.ixor, operator.ilshift, operator.irshift,
+    )
+}  # fmt: skip
 
 
 class Flow:
@@ -216,6 +223,8 @@ def module_of(model: nn.Module, node: fx.Node) -> nn.Module | None:
     if kind is None or node.op not in ("call_function", "call_method"):
         return None
     named: Mapping[str, Any] = {name: value for name, value in node.kwargs.items() if name not in ("inplace", "input")}
+    if kind.__name__[-1] == "d" and any(isinstance(a, bool) for a in node.args[1:]):
+        return None  # functions of pooling have another order than the modules
     try:
         made: nn.Module = kind(*(a for a in node.args[1:] if not isinstance(a, bool)), **named)
     except TypeError:
@@ -251,7 +260,10 @@ def is_in_place(model: nn.Module, node: fx.Node) -> bool:
         return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
     arguments = [*node.args[1:], node.kwargs.get("inplace")]
     is_activation = node.target in known.FUNCTIONS_AS_MODULES and any(argument is True for argument in arguments)
-    return node.target in _IN_PLACE or is_activation
+    called = str(node.target if isinstance(node.target, str) else getattr(node.target, "__name__", ""))
+    is_named_so = node.op != "placeholder" and called.endswith("_") and not called.endswith("__")  # as torch names them
+    is_told = node.kwargs.get("inplace") is True or node.kwargs.get("out") is not None
+    return is_activation or is_named_so or is_told or node.target in AUGMENTED.values()
 
 
 def shares_memory(model: nn.Module, node: fx.Node) -> bool:
