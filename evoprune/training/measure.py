@@ -25,7 +25,7 @@ class Measured:
     """Mean loss [K], accuracy [K] from 0 to 1 (NaN if the targets are not classes), and the problem's metrics [K] by name.
 
     Accuracy and metrics are NaN where the loss is not finite. On the test set ``confusion`` [K, classes, classes] counts the
-    examples of each class (rows) with each prediction (columns); None elsewhere, without classes, or with too many.
+    examples of each class (rows) with each prediction (columns); None elsewhere, without a class an example, or with too many.
     """
 
     loss: NDArray[np.float64]
@@ -57,7 +57,7 @@ def measure(population: Population, problem: Problem, part: str) -> Measured:
             total = total + weight
             if problem.is_classification:
                 correct += _count_correct(outputs, wanted)
-            if problem.is_classification and part == "test" and outputs.shape[2] <= MOST_CLASSES:
+            if problem.is_classification and part == "test" and wanted.dim() == 1 and outputs.shape[2] <= MOST_CLASSES:
                 confusion = confusion + _count_pairs(outputs, wanted)
             kept += [outputs] if problem.metrics else []
         metrics = {}

@@ -44,6 +44,24 @@ def test_a_run_on_numbers_has_no_confusion(tmp_path: Path) -> None:
     assert not (tmp_path / "run" / "confusion.csv").exists()
 
 
+class PerPixel(torch.nn.Module):
+    """Two classes for each of six numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(6, 12)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x).view(-1, 2, 6)
+
+
+def test_a_run_with_several_labels_an_example_has_no_confusion_of_examples(tmp_path: Path) -> None:
+    x = torch.randn(60, 6)
+    problem = ep.Problem(model=PerPixel(), data=ep.Data(train=(x, (x > 0).long())), recipe=ep.Recipe(epochs=1), seed=0)
+    ep.prune(problem, "erk", out=tmp_path / "run", sparsity=0.5, engine="module")
+    assert not (tmp_path / "run" / "confusion.csv").exists()
+
+
 def test_a_result_has_the_shape_of_the_inputs_and_the_cost_of_a_dense_epoch(evolution: Path) -> None:
     result = records.read_json(evolution / "result.json")
     assert result is not None
