@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from evoprune.cli.forms import flat, parse, script
-from evoprune.cli.output import FOR_A_PERSON, Output, OutputOptions, printable
+from evoprune.cli.output import FOR_A_PERSON, Output, OutputOptions
 from evoprune.cli.report import write_report
 from evoprune.system import signals
+from evoprune.system.streams import printable
 
 
 @dataclass(frozen=True)

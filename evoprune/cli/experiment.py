@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from evoprune.cli.commands import COMMANDS
 from evoprune.cli.forms import flat, parse, script
-from evoprune.cli.output import FOR_A_PERSON, Output, OutputOptions, printable
+from evoprune.cli.output import FOR_A_PERSON, Output, OutputOptions
 from evoprune.cli.report import write_report
 from evoprune.system import signals
+from evoprune.system.streams import printable
 
 if TYPE_CHECKING:
     from evoprune.problem.problem import Problem

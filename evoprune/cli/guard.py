@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from evoprune.errors import EvopruneError, RunError
 from evoprune.system import signals, streams
+from evoprune.system.streams import printable
 
 T = TypeVar("T")
 OF_THE_RUN, OF_THE_USER = 1, 2
@@ -48,10 +49,15 @@ def guard(script: Callable[[], None]) -> None:
 
 def _one_line(message: Warning | str, *place: object, **line: object) -> str:
     """Returns a warning without the place in the code, which means nothing to the user of a script."""
-    return f"warning: {message}\n"
+    return f"warning: {_lines(message)}\n"
+
+
+def _lines(text: object) -> str:
+    """Returns text in whose lines nothing moves the cursor or colours a terminal."""
+    return "\n".join(map(printable, str(text).split("\n")))
 
 
 def _end(message: str, status: int) -> None:
-    print(message, file=sys.stderr)
+    print(_lines(message), file=sys.stderr)
     streams.close_broken()
     sys.exit(status)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from evoprune.cli.forms import form, parse
-from evoprune.cli.output import FOR_A_PERSON, Output, OutputOptions, printable
+from evoprune.cli.output import FOR_A_PERSON, Output, OutputOptions
 from evoprune.errors import InputError
+from evoprune.system.streams import printable
 
 if TYPE_CHECKING:
     from evoprune.comparison.listing import Entry

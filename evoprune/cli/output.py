@@ -78,8 +78,3 @@ def _is_set(name: str, arguments: Sequence[str]) -> bool:
 
 # A person reads at the terminal.
 FOR_A_PERSON = Output()
-
-
-def printable(text: object) -> str:
-    """Returns text with its control characters escaped, so that no name from a file moves the cursor or colours a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from evoprune.cli.output import printable
+from evoprune.system.streams import printable
 
 # Hashes are abbreviated to so many digits; result.json and --json have them whole.
 DIGITS = 12

@@ -21,6 +21,7 @@ from evoprune.runs.folder import LOGGERS_FILE
 from evoprune.runs.journal import Journal
 from evoprune.runs.result import Result
 from evoprune.system.files import plain_name
+from evoprune.system.streams import printable
 
 
 @dataclass
@@ -202,4 +203,4 @@ class Loggers:
 
 def _say(text: str) -> None:
     with suppress(OSError):  # nobody may read it
-        tqdm.write(f"warning: {text}", file=sys.stderr)
+        tqdm.write(f"warning: {printable(text)}", file=sys.stderr)

@@ -171,6 +171,11 @@ def _rows(frame: pd.DataFrame) -> list[Any]:
     return list(frame.itertuples())[:MOST]
 
 
+def _cut(frame: pd.DataFrame) -> str:
+    """Returns the words that say how many rows of a table :func:`_rows` leaves out; none if it leaves out none."""
+    return "" if len(frame) <= MOST else f" The first {MOST} of {len(frame):,} rows; the files of the comparison have them all."
+
+
 def _figures(folder: Path, group: tuple[str, str], budget: Budget) -> Iterator[Block]:
     for name, figure in COMPARE_FIGURES.items():
         table = folder / figure.table
@@ -196,7 +201,7 @@ def _pairs(cells: pd.DataFrame) -> Iterator[Block]:
         where = "main table" if pd.isna(budget) else f"equal cost, {float(str(budget)):g} epochs"
         caption = (
             f"Mean differences over the seeds that both have ({where}), with the 95 % t-interval; p is corrected by Holm's "
-            f"method over the tests of this table."
+            f"method over the tests of this table.{_cut(pairs)}"
         )
         yield Table(caption, head, rows, f"Table of {counted(len(pairs), 'pair')}, {where}")
 
@@ -212,7 +217,11 @@ def _failures(cells: pd.DataFrame) -> Iterator[Block]:
          Cell("failed" if row.Index in missing.index else "note"), words(row.note or "no reason is recorded")]
         for row in _rows(noted)
     ]  # fmt: skip
-    yield Table("Cells that failed, or have a note.", ["method", "data", "model", "sparsity", "seed", "status", "reason"], rows)
+    yield Table(
+        f"Cells that failed, or have a note.{_cut(noted)}",
+        ["method", "data", "model", "sparsity", "seed", "status", "reason"],
+        rows,
+    )
 
 
 def _cells(cells: pd.DataFrame) -> Iterator[Block]:
@@ -237,8 +246,7 @@ def _cells(cells: pd.DataFrame) -> Iterator[Block]:
         ]
         for row in _rows(cells)
     ]  # fmt: skip
-    more = "" if len(cells) <= MOST else f"; the first {MOST} of {len(cells)}, and cells.csv has them all"
-    yield Table(f"The cells{more}.", head, rows, f"Table of {counted(len(rows), 'cell')}")
+    yield Table(f"The cells.{_cut(cells)}", head, rows, f"Table of {counted(len(rows), 'cell')}")
 
 
 def _settings(settings: dict[str, Any]) -> Iterator[Block]:

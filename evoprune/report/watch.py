@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import time
@@ -49,7 +50,7 @@ class Watched:
     def _render(self, version: str) -> bytes:
         try:
             return render(self.folders, watched=version).encode(errors="replace")
-        except InputError:  # a file is being written
+        except (InputError, OSError):  # a file is being written
             return f"{_TITLE}The folder cannot be read just now.".encode()
 
     def _state(self) -> str:
@@ -96,7 +97,6 @@ def make_server(folders: Sequence[Path], port: int = 0, pause: float = PAUSE) ->
                 self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"not found")
 
         def _answer(self, status: HTTPStatus, kind: str, content: bytes) -> None:
-            self.send_response(status)
             headers = {
                 "Content-Type": f"{kind}; charset=utf-8",
                 "Content-Length": str(len(content)),
@@ -105,10 +105,12 @@ def make_server(folders: Sequence[Path], port: int = 0, pause: float = PAUSE) ->
                 "X-Frame-Options": "DENY",
                 "Cross-Origin-Resource-Policy": "same-origin",
             }
+            self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
+            with contextlib.suppress(ConnectionError):  # the browser has left
+                self.end_headers()
+                self.wfile.write(content)
 
         def log_message(self, text: str, *values: object) -> None:
             """Prints nothing."""

@@ -19,6 +19,11 @@ def open_standard_streams() -> None:
     sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
 
 
+def printable(text: object) -> str:
+    """Returns text with its control characters escaped, so that no name from a file moves the cursor or colours a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
 def prepare() -> None:
     """Lets every text be printed, whatever the encoding of the standard streams; it prints question marks for others."""
     open_standard_streams()

@@ -6,7 +6,7 @@ import pytest
 
 from evoprune.cli import summary
 from evoprune.cli.commands import COMMANDS
-from evoprune.cli.output import printable
+from evoprune.system.streams import printable
 
 RESULT: dict[str, Any] = {
     "method": "kstarts", "data": "digits", "model": "lenet-300-100", "seed": 0, "mask": "29c11d00f7e4b1c7" * 4,

@@ -230,6 +230,17 @@ def test_a_logger_that_fails_loses_nothing(
     assert_same(folder, tmp_path / "run", without=["bests.csv"])
 
 
+def test_an_error_of_a_logger_moves_no_cursor(digits: ep.Problem, capsys: pytest.CaptureFixture[str]) -> None:
+    class Colours:
+        def on_end(self, event: End) -> None:
+            raise OSError("\x1b[31mred\x1b[0m")
+
+    ep.prune(digits, "random", sparsity=0.5, log=Colours())
+    said = capsys.readouterr().err
+    assert "\\x1b[31mred" in said
+    assert "\x1b" not in said
+
+
 def test_a_logger_that_failed_is_told_the_rest_after_a_resume(digits: ep.Problem, tmp_path: Path) -> None:
     fails, works = Keeps("on_generation"), Keeps()
     with pytest.raises(RuntimeError):

@@ -218,6 +218,15 @@ def test_a_comparison_has_means_with_intervals_and_its_failures(tmp_path: Path) 
     assert found.text.index("Main table") < found.text.index("Equal cost")
 
 
+def test_a_table_that_is_cut_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison.write(tmp_path, ("dense", "dissipate", "snip", "random"), seeds=3)
+    monkeypatch.setattr(comparisons, "MOST", 1)
+    rows = len(comparisons.read_cells(tmp_path / "cells.csv"))
+    text = page_of(tmp_path).text
+    assert f"The cells. The first 1 of {rows} rows; the files of the comparison have them all." in text
+    assert text.count("The first 1 of") >= 2  # also the pairs
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

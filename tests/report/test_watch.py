@@ -1,6 +1,8 @@
 """A page that is served: on this machine alone, and nothing else."""
 
 import http.client
+import socket
+import struct
 import threading
 from collections.abc import Iterator
 from http.server import ThreadingHTTPServer
@@ -69,6 +71,16 @@ def test_a_foreign_host_is_refused(server: ThreadingHTTPServer) -> None:
     for host in ("evil.example", f"evil.example:{port}", "127.0.0.1", f"127.0.0.1:{port + 1}"):
         status, text = get(server, "/", host)
         assert (status, text) == (403, "unknown host")
+
+
+def test_a_browser_that_leaves_is_no_error(server: ThreadingHTTPServer, capsys: pytest.CaptureFixture[str]) -> None:
+    port = server.server_address[1]
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", port)) as browser:
+            browser.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed at once, unread
+            browser.sendall(f"GET / HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+    assert get(server, "/version")[0] == 200
+    assert capsys.readouterr().err == ""
 
 
 def test_a_port_that_is_taken_is_refused(server: ThreadingHTTPServer, folder: Path) -> None:
