@@ -55,8 +55,9 @@ def compare(arguments: Sequence[str], prog: str | None, output: Output = FOR_A_P
     left = course.compare(comparison, wanted, folder, chosen.workers, chosen.devices)
     with FileLock(folder / ".drawing.lock"):  # one process at a time draws, each with all rows until then
         _print_result(folder, chosen.out, len(left), len(wanted), output)
-        pages = write_report(folder, anew=True) if options.command.report else []
-        output.more(f"written to {chosen.out}: {', '.join(['cells.csv', 'table.md', *_draw_figures(folder), *pages])}")
+        figures = _draw_figures(folder)
+        pages = write_report(folder, anew=True) if options.command.report and figures is not None else []
+        output.more(f"written to {chosen.out}: {', '.join(['cells.csv', 'table.md', *(figures or []), *pages])}")
 
 
 def command_line() -> type[Any]:
@@ -84,8 +85,8 @@ def _print_result(folder: Path, shown_folder: Path, left: int, count: int, outpu
     output.more("\n" + table.read_text(encoding="utf-8"))
 
 
-def _draw_figures(folder: Path) -> list[str]:
-    """Draws the figures, and returns the names of their files; a failure is a warning."""
+def _draw_figures(folder: Path) -> list[str] | None:
+    """Draws the figures, and returns the names of their files; a failure is a warning, and None."""
     from evoprune.figures import drawing
 
     try:
@@ -94,4 +95,4 @@ def _draw_figures(folder: Path) -> list[str]:
         return [path.name for path in comparisons.save_compare_figures(folder)]
     except Exception as error:  # noqa: BLE001 - the results are there
         drawing.warn("the figures", error)
-        return []
+        return None

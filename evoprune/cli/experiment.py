@@ -159,15 +159,17 @@ def _run_and_draw(name: str, problem: Problem, given: dict[str, Any], shown_fold
     if finished:
         output.more(f"{shown_folder} is finished already")
     figures = _draw_figures(folder, anew=not finished)
-    pages = write_report(folder, anew=not finished) if report else []
-    output.more(f"written to {shown_folder}: {', '.join(['result.json', 'mask.npz', 'model.safetensors', *figures, *pages])}")
-    names = [figure.removesuffix(".png") for figure in figures]
+    pages = write_report(folder, anew=not finished) if report and figures is not None else []
+    output.more(
+        f"written to {shown_folder}: {', '.join(['result.json', 'mask.npz', 'model.safetensors', *(figures or []), *pages])}"
+    )
+    names = [figure.removesuffix(".png") for figure in figures or []]
     for suggestion in summary.suggestions(shown_folder, names, COMMANDS):
         output.more(f"next: {suggestion}")
 
 
-def _draw_figures(folder: Path, anew: bool) -> list[str]:
-    """Draws a run's figures, if any is missing, and returns the names of their files. A failure is a warning."""
+def _draw_figures(folder: Path, anew: bool) -> list[str] | None:
+    """Draws a run's figures, if any is missing, and returns the names of their files. A failure is a warning, and None."""
     from evoprune.figures import drawing
 
     try:
@@ -178,5 +180,5 @@ def _draw_figures(folder: Path, anew: bool) -> list[str]:
             plot.save_figures(folder)
     except Exception as error:  # noqa: BLE001 - the result is there
         drawing.warn("the figures", error)
-        return []
+        return None
     return [name for name in names if (folder / name).exists()]
