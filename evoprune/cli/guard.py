@@ -42,7 +42,8 @@ def guard(script: Callable[[], None]) -> None:
                 sys.exit(BROKEN_PIPE)
     except KeyboardInterrupt as interrupt:
         signals.end_at_once()
-        _end(signals.RESUMES, TERMINATED if isinstance(interrupt, signals.Terminated) else signals.INTERRUPTED)
+        status = TERMINATED if isinstance(interrupt, signals.Terminated) else signals.INTERRUPTED
+        _end(signals.RESUMES, status, signals.line_start())
     except (EvopruneError, OSError) as error:
         _end(f"error: {error}", OF_THE_RUN if isinstance(error, RunError) else OF_THE_USER)
 
@@ -57,7 +58,7 @@ def _lines(text: object) -> str:
     return "\n".join(map(printable, str(text).split("\n")))
 
 
-def _end(message: str, status: int) -> None:
-    print(_lines(message), file=sys.stderr)
+def _end(message: str, status: int, start: str = "") -> None:
+    print(start + _lines(message), file=sys.stderr)
     streams.close_broken()
     sys.exit(status)

@@ -10,7 +10,7 @@ from evoprune.cli.commands import COMMANDS
 from evoprune.cli.guard import STATUSES, guard
 from evoprune.cli.output import opened
 from evoprune.errors import look_up
-from evoprune.system import loading
+from evoprune.system import loading, signals
 
 
 def run() -> None:
@@ -33,7 +33,8 @@ def main(command: str, arguments: Sequence[str] | None = None) -> None:
 
 def _command(arguments: list[str]) -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(_overview())
+        with signals.nothing_begun():
+            print(_overview())
         return
     if arguments[0] == "--version":
         from evoprune import __version__
@@ -56,10 +57,11 @@ def _run(name: str, arguments: list[str], prog: str | None) -> None:
         for path in _values_of("--load", arguments):
             loading.load(path)
         if command is None:
-            from evoprune.cli.experiment import run_method
-            from evoprune.search.registry import method_names
+            with signals.nothing_begun():
+                from evoprune.cli.experiment import run_method
+                from evoprune.search.registry import method_names
 
-            look_up("method or command", name, dict.fromkeys([*method_names(), *COMMANDS]))
+                look_up("method or command", name, dict.fromkeys([*method_names(), *COMMANDS]))
             run_method(name, arguments, prog, output)
         elif command.prints:
             command.load()(arguments, prog, output)

@@ -31,14 +31,15 @@ def end_at_once(message: str = "") -> None:
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
         with contextlib.suppress(OSError):
-            os.write(2, f"{_line_start()}{message}\n".encode() if message else b"")
+            os.write(2, f"{line_start()}{message}\n".encode() if message else b"")
         os._exit(INTERRUPTED)
 
     _on_interrupt(end)
 
 
-def _line_start() -> str:
-    return "\r\x1b[J" if os.isatty(2) and os.environ.get("TERM") != "dumb" else ""  # else the message ends a progress bar
+def line_start() -> str:
+    """Returns the characters that clear the line of a progress bar and of an echoed ^C; none where stderr is no terminal."""
+    return "\r\x1b[J" if os.isatty(2) and os.environ.get("TERM") != "dumb" else ""
 
 
 def ignore_interrupts() -> None:

@@ -55,7 +55,7 @@ def test_the_help_lists_the_statuses() -> None:
     code, output = python(*EVOPRUNE, "--help")
     assert code == 0
     for status, meaning in STATUSES.items():
-        assert f"  {status:<16} {meaning}" in output
+        assert f"  {status:<18} {meaning}" in output
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
