@@ -19,7 +19,7 @@ class Bred:
     """The way in which a child was made; it travels with the child as its attribute ``bred``.
 
     Attributes:
-        operator: Name of the operator, or of several, one after another, joined by `` + ``.
+        operator: Name of the operator, or of several, one after another, joined by a plus sign.
         parents: Names of its parents, the one that it was copied from first.
     """
 
