@@ -28,7 +28,9 @@ html_title = f"evoprune {version}"
 myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 
-autodoc_default_options = {"members": True, "member-order": "bysource"}
+# scikit-learn gives these methods to estimators, and their docstrings refer to pages of its manual
+REQUESTS = ("set_fit_request", "set_predict_request", "set_score_request")
+autodoc_default_options = {"members": True, "member-order": "bysource", "exclude-members": ", ".join(REQUESTS)}
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autosummary_generate = True
