@@ -60,14 +60,10 @@ class _SparsePerceptron(BaseEstimator):  # type: ignore[misc]
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         inputs, targets = torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y)
         given = Data(train=(inputs, targets), test=(inputs[:1], targets[:1])).split(seed)
-        parts = given.parts()
-        data = given.with_parts({"test": parts["validation"]})
+        data = given.with_parts({"test": given.parts()["validation"]})
         problem = Problem("mlp", data, self._recipe(), loss=loss, widths=self._widths(), seed=seed)
         named = {"k": self.k, "fitness_epochs": self.fitness_epochs}
-        own = self._given("options", self.options)
-        if twice := {"sparsity", *(name for name, value in named.items() if value is not None)} & {*own}:
-            raise InputError(f"{min(twice)} is given in options, {self.options!r}; expected the parameter {min(twice)} alone.")
-        options = {**{name: value for name, value in named.items() if value is not None}, **own}
+        options = {**{name: value for name, value in named.items() if value is not None}, **(self.options or {})}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CollapseWarning)  # it is in the result
             self.result_: Result = prune(problem, self.method, sparsity=self.sparsity, **options)
@@ -84,17 +80,10 @@ class _SparsePerceptron(BaseEstimator):  # type: ignore[misc]
                 raise InputError(f"{name} is given in options, {self.options!r}; expected it as the parameter {name} alone.")
 
     def _recipe(self) -> Recipe:
-        own = self._given("recipe", self.recipe)
+        own = self.recipe or {}
         if "epochs" in own:
             raise InputError(f"epochs is given in recipe, {self.recipe!r}; expected the parameter epochs.")
         return make(Recipe, {**RECIPE, **own, "epochs": self.epochs})
-
-    @staticmethod
-    def _given(name: str, value: Any) -> dict[str, Any]:
-        """Returns a parameter that is a mapping or None."""
-        if value is not None and not isinstance(value, Mapping):
-            raise InputError(f"{name} is {value!r}; expected a dictionary, or None.")
-        return dict(value or {})
 
     def _widths(self) -> tuple[int, ...]:
         sizes: Any = self.hidden_layer_sizes
@@ -106,10 +95,8 @@ class _SparsePerceptron(BaseEstimator):  # type: ignore[misc]
         """Returns the network's outputs [n, outputs], computed in float64: a row's do not depend on the other rows."""
         check_is_fitted(self)
         x = validate_data(self, X, reset=False, dtype=np.float64)
-        network = copy.deepcopy(self.module_).double()
         with torch.no_grad():
-            outputs: NDArray[np.float64] = network(torch.tensor(x)).numpy()
-        return outputs
+            return np.asarray(copy.deepcopy(self.module_).double()(torch.tensor(x)))
 
 
 class SparseClassifier(ClassifierMixin, _SparsePerceptron):  # type: ignore[misc]
@@ -164,14 +151,12 @@ class SparseClassifier(ClassifierMixin, _SparsePerceptron):  # type: ignore[misc
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:  # noqa: N803 - scikit-learn's name
         """Returns the probabilities [n, classes] of the classes in ``classes_``."""
-        probabilities: NDArray[np.float64] = torch.softmax(torch.from_numpy(self._outputs(X)), dim=1).numpy()
-        return probabilities
+        return np.asarray(torch.softmax(torch.from_numpy(self._outputs(X)), dim=1))
 
     def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803 - scikit-learn's name
         """Returns the most probable labels [n]."""
         most_probable = self._outputs(X).argmax(axis=1)
-        labels: NDArray[Any] = self.classes_[most_probable]
-        return labels
+        return np.asarray(self.classes_[most_probable])
 
 
 class SparseRegressor(RegressorMixin, _SparsePerceptron):  # type: ignore[misc]
@@ -204,8 +189,7 @@ class SparseRegressor(RegressorMixin, _SparsePerceptron):  # type: ignore[misc]
 
     def predict(self, X: Any) -> NDArray[np.float64]:  # noqa: N803 - scikit-learn's name
         """Returns the predicted targets, shaped as those of :meth:`fit`."""
-        outputs = self._outputs(X)
-        targets: NDArray[np.float64] = outputs * self._deviation + self._mean
+        targets: NDArray[np.float64] = self._outputs(X) * self._deviation + self._mean
         return targets[:, 0] if self._is_single else targets
 
     def __sklearn_tags__(self) -> Any:
