@@ -1,8 +1,10 @@
 """Inference and training of one sparse network: `ep.sparse` against the dense network, CSR matrices of torch, and onnxruntime.
 
-All candidates of a network and batch size, at all sparsities, take turns within each repeat, on one thread. The medians of the
-processor's time count, in which waiting for other programs has no part. Weights and inputs are invented, since the speed does
-not depend on them. CSR serves linear layers alone, and onnxruntime, which runs the dense network, is left out if not installed.
+All candidates of a network and batch size, at all sparsities, take turns within each repeat, on one thread. A turn is a block
+of calls one after another, as in a loop over batches; with `--block 0` it is one call, and the caches hold the data of the
+candidate before it. The medians of the processor's time count, in which waiting for other programs has no part. Weights and
+inputs are invented, since the speed does not depend on them. CSR serves linear layers alone, and onnxruntime, which runs the
+dense network, is left out if not installed.
 """
 
 from evoprune.cli.forms import parse
@@ -59,6 +61,8 @@ class InferenceOptions:
     """How survivors spread over the layers: uniform or erk."""
     repeats: int = 51
     """Measurements of each candidate, interleaved; the median counts."""
+    block: float = 0.005
+    """Least time of a block of calls, in seconds; 0: each block is one call."""
     seconds: float = 30.0
     """Time for one network and batch size: as many repeats as fit, but at least three."""
 
@@ -162,19 +166,33 @@ def take_step(network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y
 
 
 def measure(functions: Mapping[Key, Callable[[], Any]], options: InferenceOptions) -> dict[Key, float]:
-    """Returns the medians of interleaved repeats, in seconds of the processor."""
-    for function in functions.values():
-        function()
+    """Returns the medians of interleaved blocks of calls, in seconds of the processor for a call."""
+    calls = {key: calls_of(function, options.block) for key, function in functions.items()}
     times: dict[Key, list[float]] = {key: [] for key in functions}
     start = time.perf_counter()
     for i in range(options.repeats):
         if i >= LEAST and time.perf_counter() - start > options.seconds:
             break
         for key, function in functions.items():
-            before = time.process_time()
-            function()
-            times[key].append(time.process_time() - before)
+            times[key].append(seconds_of(function, calls[key]))
     return {key: statistics.median(each) for key, each in times.items()}
+
+
+def calls_of(function: Callable[[], Any], block: float) -> int:
+    """Returns how many calls take a number of seconds, at least one. A first call, which prepares some things, is left out."""
+    function()
+    calls = 1
+    while calls * seconds_of(function, calls) < block:
+        calls *= 2
+    return calls
+
+
+def seconds_of(function: Callable[[], Any], calls: int) -> float:
+    """Returns the seconds of the processor for a call, of so many."""
+    before = time.process_time()
+    for _ in range(calls):
+        function()
+    return (time.process_time() - before) / calls
 
 
 def lines(model: str, batch: int, seconds: Mapping[Key, float], names: tuple[str, ...]) -> list[str]:

@@ -71,6 +71,7 @@ class Trained:
         state: The network's ``state_dict``, removed weights exactly zero.
         facts: Method, data, model, seed, sparsity and survivors, as in ``result.json``.
         means: Things from Python.
+        identity: The identity of the run's problem; empty if it is not known.
         config: The content of ``config.json``; None if it comes from no folder.
         module: The trained module itself; None if it comes from a folder.
     """
@@ -80,6 +81,7 @@ class Trained:
     state: Mapping[str, Tensor]
     facts: Mapping[str, Any]
     means: Means = field(default_factory=Means)
+    identity: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] | None = None
     module: nn.Module | None = None
 
@@ -93,14 +95,11 @@ class Trained:
         problem = self.means.problem
         if problem is None:
             problem = self._made_again()
-        if self.config is not None:
-            before, now = (
-                {part: each.get(part, "") for part in _PARTS} for each in (self.config["identity"], problem.identify())
-            )
+        if self.identity:
+            before, now = ({part: each.get(part, "") for part in _PARTS} for each in (self.identity, problem.identify()))
             if other := differing(before, now):
-                raise InputError(
-                    f"the problem is not that of {self.name}: these differ: {other}. Restore the data or the code."
-                )
+                cure = "Restore the data or the code." if self.means.problem is None else "Give the problem of the run."
+                raise InputError(f"the problem is not that of {self.name}: these differ: {other}. {cure}")
         self.mask.require(problem.shapes)
         return problem
 
@@ -184,7 +183,7 @@ def trained(source: str | os.PathLike[str] | Result, means: Means) -> Trained:
     """
     if isinstance(source, Result):
         facts = {name: source.summary.get(name) for name in _FACTS}
-        return Trained("the result", source.mask, source.model.state_dict(), facts, means, module=source.model)
+        return Trained("the result", source.mask, source.model.state_dict(), facts, means, source.identity, module=source.model)
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(f"the run is {type(source).__name__}; expected its folder, or an ep.Result.")
     folder = Path(source)
@@ -203,7 +202,8 @@ def trained(source: str | os.PathLike[str] | Result, means: Means) -> Trained:
         raise InputError(f"cannot read {folder / 'model.safetensors'}: {error}; restore the file.") from error
     if not fits:
         raise InputError(f"mask.npz and model.safetensors in {folder} are of different networks; restore the files.")
-    return Trained(str(folder), mask, state, {name: result.get(name) for name in _FACTS}, means, config)
+    facts = {name: result.get(name) for name in _FACTS}
+    return Trained(str(folder), mask, state, facts, means, config["identity"], config)
 
 
 def no_run(folder: Path) -> str:

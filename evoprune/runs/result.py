@@ -51,6 +51,7 @@ class Result:
         evaluations: Its evaluations, in the same order.
         hall_of_fame: The fittest masks of all generations; of several objectives the Pareto front.
         bests: The fittest masks as of single generations, trained fully: the rows of ``bests.csv``.
+        identity: The identity of the problem, see :meth:`evoprune.problem.problem.Problem.identify`.
     """
 
     mask: Mask
@@ -62,6 +63,7 @@ class Result:
     evaluations: list[Evaluation] = field(default_factory=list)
     hall_of_fame: list[Mask] = field(default_factory=list)
     bests: list[dict[str, Any]] = field(default_factory=list)
+    identity: dict[str, str] = field(default_factory=dict)
 
 
 def trained_model(problem: Problem, training: FinalTraining) -> nn.Module:

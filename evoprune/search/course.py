@@ -200,7 +200,13 @@ def _find_and_train(name: str, method: Method, session: Session, options: Any) -
         "seconds": facts["seconds"] + training.seconds,
         "controls": {},
     }
-    return Result(training.mask, trained_model(problem, training), {"winner": training}, summary)
+    return Result(
+        mask=training.mask,
+        model=trained_model(problem, training),
+        trainings={"winner": training},
+        summary=summary,
+        identity=problem.identify(),
+    )
 
 
 def _search_and_train(name: str, method: Method, session: Session, options: Any) -> Result:
@@ -226,6 +232,7 @@ def _search_and_train(name: str, method: Method, session: Session, options: Any)
         evaluations=[session.evaluator.known[mask.key] for mask in history.population],
         hall_of_fame=[_plain(mask) for mask in history.hall_of_fame],
         bests=history.bests,
+        identity=problem.identify(),
     )
 
 

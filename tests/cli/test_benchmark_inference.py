@@ -2,6 +2,7 @@
 
 import importlib.util
 import runpy
+import time
 from typing import Any
 
 import pytest
@@ -30,3 +31,15 @@ def test_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert all(float(row[4]) > 0 and row[6] == "—" for row in forward)
     assert [row[5] == "—" for row in forward] == [False, False, True, True]  # CSR serves linear layers alone
     assert [row[1:3] for row in rows if len(row) == 5 and row[0] == "mlp"] == [["3", "50%"], ["3", "90%"]]
+
+
+@pytest.mark.parametrize(("block", "calls"), [(0.0, 1), (0.001, 1), (0.005, 8)])
+def test_a_block_is_as_many_calls_as_fill_it(block: float, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0]  # milliseconds; a call takes one
+    monkeypatch.setattr(time, "process_time", lambda: clock[0] / 1000)
+
+    def call() -> None:
+        clock[0] += 1
+
+    assert names["calls_of"](call, block) == calls
+    assert names["seconds_of"](call, 4) == pytest.approx(0.001)

@@ -112,6 +112,9 @@ def test_a_result_is_exported_like_its_folder(exported: Path, tmp_path: Path, di
     ep.export.write(result, PLAIN, tmp_path, problem=digits, test_data=True)
     for path in exported.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+    other = ep.Problem(model="mlp", widths=(24, 16), data="digits", recipe=digits.recipe, seed=1)
+    with pytest.raises(ep.InputError, match=r"not that of the result: these differ: weights\. Give the problem"):
+        ep.export.write(result, "safetensors", tmp_path / "other", problem=other)
     with pytest.raises(ep.InputError, match="out is None"):
         ep.export.write(result, "torch")
     with pytest.raises(ep.InputError, match="a result does not have its problem"):
