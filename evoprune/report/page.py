@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from evoprune.errors import InputError
-from evoprune.report import comparison, run
+from evoprune.report import run
 from evoprune.report.blocks import Cell, Chapter, Table
 from evoprune.report.size import Budget, fit
 from evoprune.runs.folder import GENERATOR, is_page
@@ -36,7 +36,11 @@ def chapter_of(folder: Path, budget: Budget | None = None) -> Chapter:
     folder = folder.absolute()
     require_own(folder)
     room = Budget(MOST_FIGURES) if budget is None else budget
-    return comparison.chapter(folder, room) if require_result(folder) == "comparison" else run.chapter(folder, room)
+    if require_result(folder) == "run":
+        return run.chapter(folder, room)
+    from evoprune.report import comparison  # with statistics that take a second to import
+
+    return comparison.chapter(folder, room)
 
 
 def require_result(folder: Path) -> str:
