@@ -1,6 +1,7 @@
 """Fixtures: problems small enough to train in a moment, and registries that drive the tests."""
 
 import os
+import random
 import sys
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
@@ -51,6 +52,21 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
         return (yield)
     finally:
         allowed = True
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test that is marked with ``sampled(n)``, n cases stay, the same each time; the others are marked with ``slow``."""
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for name, cases in tests.items():
+        marker = cases[0].get_closest_marker("sampled")
+        assert marker is not None
+        further = random.Random(name).sample(cases, max(0, len(cases) - marker.args[0]))
+        for case in further:
+            case.add_marker(pytest.mark.slow)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

@@ -92,6 +92,7 @@ def assert_follows(scores, problem, prune):
 # Every baseline
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("sparsity", SPARSITIES)
 def test_survivors_are_exact_and_the_mask_fits(name, sparsity, digits):
     mask = BASELINES[name].prune(digits, sparsity=sparsity, seed=1)
@@ -99,6 +100,7 @@ def test_survivors_are_exact_and_the_mask_fits(name, sparsity, digits):
     mask.require(digits.shapes)
 
 
+@pytest.mark.sampled(3)
 def test_the_same_seed_gives_the_same_mask(name, digits):
     def prune(seed):
         return BASELINES[name].prune(digits, sparsity=0.9, seed=seed)
@@ -111,6 +113,7 @@ def test_the_same_seed_gives_the_same_mask(name, digits):
     assert (prune(5) != first) == (name in DRAWN or name.startswith("lottery-ticket"))
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("make", [None, batchnorm_and_dropout], ids=["mlp", "dropout"])
 def test_problem_and_global_states_stay_as_they_were(name, make, digits):
     problem = make() if make else digits
@@ -239,6 +242,7 @@ def direct_grasp(problem, loss):
     return w * (hessian @ torch.autograd.functional.jacobian(flat_loss, w))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("temperature", [None, 3.0])
@@ -505,6 +509,7 @@ def halved(outputs, target):
     return F.cross_entropy(outputs, target) / 2
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("model", "options"),
     [
@@ -627,6 +632,7 @@ NOTHING_RANKED = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(18)
 @pytest.mark.parametrize("case", NOTHING_RANKED)
 @pytest.mark.parametrize("ranked", RANKED)
 def test_scores_that_rank_nothing_are_refused(case, ranked):
@@ -762,6 +768,7 @@ ATTENTION = {
 }
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.filterwarnings("ignore::evoprune.errors.UnprunableWarning")
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ATTENTION)

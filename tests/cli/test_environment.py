@@ -122,6 +122,7 @@ def test_figures_do_not_depend_on_the_users_settings(run: Path, tmp_path: Path, 
     assert (tmp_path / "a.png").read_bytes() == (run / "training.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_users_settings_in_the_same_process_stay(run: Path) -> None:
     import matplotlib as mpl
 
@@ -133,6 +134,7 @@ def test_the_users_settings_in_the_same_process_stay(run: Path) -> None:
     assert dict(mpl.rcParams) == before
 
 
+@pytest.mark.slow
 def test_a_figure_that_fails_is_one_warning_and_drawn_by_the_next_call(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -196,6 +198,7 @@ def test_what_nobody_wrote_is_one_error(run: Path, tmp_path: Path) -> None:
 # The working folder
 
 
+@pytest.mark.slow
 def test_a_relative_folder_of_data_stays_what_it_was(tmp_path: Path, mnist_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "mnist").symlink_to(mnist_dir.absolute())

@@ -1,6 +1,7 @@
 import sys
 from pathlib import Path
 
+import pytest
 from safetensors.torch import load_file
 
 import evoprune as ep
@@ -37,6 +38,7 @@ def mine(input_shape, classes):
 """
 
 
+@pytest.mark.slow
 def test_a_registered_network_is_made_again_from_its_file(evoprune, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(OWN.replace("input_shape.numel()", "64"))
     few = ("--epochs", "1", "--sparsity", "0.5", "--out", "run")

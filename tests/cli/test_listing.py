@@ -31,12 +31,20 @@ def states(call: Call, *arguments: object) -> dict[str, str]:
     return {entry["folder"]: entry["state"] for entry in json.loads(out)["runs"]}
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the runs that all tests of this module begin with."""
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture
-def runs(call: Call, tmp_path: Path) -> Path:
+def runs(call: Call, kept: Path, tmp_path: Path) -> Path:
     """A folder with a run of each of two methods."""
-    assert call("kstarts", *SMALL, "--k", 2, "--fitness-epochs", 1, "--out", "runs/a")[0] == 0
-    assert call("dense", *SMALL[:6], "--quiet", "--out", "runs/deeper/b")[0] == 0
-    return tmp_path / "runs"
+    if not (kept / "runs").exists():
+        assert call("kstarts", *SMALL, "--k", 2, "--fitness-epochs", 1, "--out", "runs/a")[0] == 0
+        assert call("dense", *SMALL[:6], "--quiet", "--out", "runs/deeper/b")[0] == 0
+        shutil.move(tmp_path / "runs", kept / "runs")
+    return Path(shutil.copytree(kept / "runs", tmp_path / "runs"))
 
 
 def test_a_table_has_a_line_for_each_run(call: Call, runs: Path) -> None:

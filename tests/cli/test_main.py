@@ -34,6 +34,7 @@ def test_every_method_explains_its_options_in_groups(evoprune, method: str) -> N
     assert " (default: " in output
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -59,6 +60,7 @@ def test_bad_values_end_with_one_message(evoprune, tmp_path: Path, arguments: tu
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_evolution_starts_from_files_and_folders(evoprune, tmp_path: Path) -> None:
     assert evoprune("snip", *SMALL, "--sparsity", 0.5, "--out", "snip")[0] == 0
     start = ("--start", "snip", "snip/mask.npz", "random")
@@ -114,6 +116,7 @@ def test_a_dry_run_estimates_and_leaves_nothing(evoprune, tmp_path: Path, method
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_figure_is_drawn_again(evoprune, tmp_path: Path) -> None:
     assert evoprune("erk", *SMALL, "--sparsity", "0.5", "--out", "run")[0] == 0
     (tmp_path / "run" / "training.png").unlink()
@@ -142,6 +145,7 @@ def test_the_name_of_a_folder_depends_on_settings_alone() -> None:
         assert folder_name("snip", {**values, **other}, Execution) != name
 
 
+@pytest.mark.slow
 def test_weights_removed_at_random_are_recorded_as_the_control(evoprune, tmp_path: Path) -> None:
     few = ("--epochs", 2, "--dissipate-epochs", 1, "--sparsity", 0.3)
     code, output = evoprune("dissipate", *SMALL, *few, "--movement", "random", "--out", "run")

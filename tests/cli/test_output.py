@@ -53,6 +53,7 @@ def test_quiet_is_one_sentence(call: Call, noisy: tuple[object, ...]) -> None:
     assert [line for line in err.splitlines() if not line.startswith("warning: ")] == []
 
 
+@pytest.mark.slow
 def test_quiet_and_json_is_the_document_alone(call: Call) -> None:
     code, out, err = call("snip", *SMALL, "--out", "run", "--quiet", "--json")
     assert code == 0, err
@@ -60,6 +61,7 @@ def test_quiet_and_json_is_the_document_alone(call: Call) -> None:
     assert [line for line in err.splitlines() if not line.startswith("warning: ")] == []
 
 
+@pytest.mark.slow
 def test_the_last_of_contrary_flags_counts(call: Call) -> None:
     code, out, _ = call("snip", *SMALL, "--out", "run", "--json", "--no-json", "--quiet")
     assert (code, out[:15]) == (0, "snip on digits:")
@@ -81,6 +83,7 @@ def test_an_error_leaves_standard_output_empty(call: Call, arguments: tuple[str,
     assert err.count("error: ") == 1
 
 
+@pytest.mark.slow
 def test_the_flags_do_not_change_the_folder(call: Call, tmp_path: Path) -> None:
     assert call("dense", "--model", "mlp", "--widths", 8, "--epochs", 1)[0] == 0
     code, out, err = call("dense", "--model", "mlp", "--widths", 8, "--epochs", 1, "--json")
@@ -96,6 +99,7 @@ def test_a_dry_run_is_a_document_too(call: Call, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_comparison_is_a_document_or_a_sentence(call: Call) -> None:
     few = ("--methods", "snip", "dense", "--sparsities", 0.5, "--seeds", 1, "--model", "mlp", "--widths", 8, "--epochs", 1)
     code, out, err = call("compare", *few, "--out", "comparison", "--json")

@@ -62,6 +62,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(VARIANTS, name, replace(VARIANTS[name], options={**VARIANTS[name].options, **options}))
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("method", sorted(VARIANTS))
 def test_every_method_does_its_cell_at_the_planned_cost(method: str, tmp_path: Path) -> None:
@@ -86,6 +87,7 @@ def test_every_method_does_its_cell_at_the_planned_cost(method: str, tmp_path: P
     assert facts["total_epochs"] >= 4
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("budget", [3.0, pytest.param(9.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", sorted(VARIANTS))

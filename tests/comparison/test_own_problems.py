@@ -151,6 +151,7 @@ def test_a_worker_has_the_same_problem(given: ep.Problem, tmp_path: Path) -> Non
         assert comparison.facts[cells[-1].problem_key]["identity"] == identity
 
 
+@pytest.mark.slow
 def test_names_in_files_are_compared_alike_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {"methods": ("erk",), "sparsities": (0.5,), "seeds": 1, "epochs": 1, "engine": "module", "out": tmp_path / "run"}
     file = write(tmp_path / "a")

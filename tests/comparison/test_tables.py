@@ -257,6 +257,7 @@ def test_numbers_come_back_to_the_last_bit_and_text_as_it_is(tmp_path: Path) -> 
     assert set(read["more"]) == {2.0}
 
 
+@pytest.mark.slow
 def test_a_table_has_a_section_for_each_group_and_budget(tmp_path: Path) -> None:
     comparison.write(tmp_path, methods=("dense", "dissipate", "random", "magnitude"), seeds=2)
     extra = frame({"snip": [0.9]}).reset_index(drop=True)

@@ -120,6 +120,7 @@ def two_halves(
     return [population.state(k) for k in range(len(masks))]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
 @pytest.mark.parametrize("first", sorted(ENGINES))
 @pytest.mark.parametrize("second", sorted(ENGINES))

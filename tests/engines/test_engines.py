@@ -42,6 +42,7 @@ def test_an_untrained_population_computes_the_masked_network(digits: ep.Problem,
         torch.testing.assert_close(outputs[k], network(x))
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("optimizer", sorted(optimizers()))
 def test_removed_weights_are_exactly_zero_after_training(digits: ep.Problem, engine: str, optimizer: str) -> None:
     momentum = 0.9 if optimizer in ("SGD", "RMSprop") else None
@@ -128,6 +129,7 @@ EVERY = sorted(set(optimizers()) - {"Adafactor", "Muon"})
 EQUAL = [(*both, name) for both in SERVED for name in (EVERY if both[1] == "mlp" else ("Adam", "SGD"))]
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize(("engine", "model", "optimizer"), EQUAL)
 def test_equal_to_the_reference_in_float64(engine: str, model: str, optimizer: str) -> None:
     decay = 0.0 if optimizer == "Rprop" else 5e-4
@@ -140,6 +142,7 @@ def test_equal_to_the_reference_in_float64(engine: str, model: str, optimizer: s
 
 
 # resnet-20 has the layers of resnet-8, and is so deep that rounding W0 alone changes its gradients by more than the tolerance
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam", "AdamW"])
 @pytest.mark.parametrize(("engine", "model"), [both for both in SERVED if both[1] != "resnet-20"])
 def test_close_to_the_reference_in_float32_after_20_steps(engine: str, model: str, optimizer: str) -> None:
@@ -150,6 +153,7 @@ def test_close_to_the_reference_in_float32_after_20_steps(engine: str, model: st
     np.testing.assert_allclose(terms(problem, engine, masks), terms(problem, "module", masks), rtol=1e-4)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("network", sorted(NETWORKS))
 @pytest.mark.parametrize("engine", POPULATIONS)
 def test_networks_of_the_users_own(engine: str, network: str, tensors: ep.Data) -> None:
@@ -174,6 +178,7 @@ def test_an_excluded_layer_is_dense_and_trained(engine: str, tensors: ep.Data) -
     assert (after != before).all()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("engine", "threads"), [("module", 1), ("sparse", 1), ("sparse", 2)])
 def test_company_and_threads_change_no_bit(engine: str, threads: int, dtype: str) -> None:
@@ -188,6 +193,7 @@ def digits_with(model: str | torch.nn.Module, **recipe: object) -> ep.Problem:
     return ep.Problem(model, "digits", ep.Recipe(epochs=1, **recipe))
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("model", NAMES)
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam", "RMSprop"])
 def test_company_changes_no_bit_where_the_engine_says_so(model: str, optimizer: str) -> None:

@@ -15,6 +15,7 @@ NOT_CLAIMED = {("sparse", name) for name in ON_PATCHES}
 pytestmark = pytest.mark.filterwarnings("ignore:not prunable, and so dense. positions:evoprune.errors.UnprunableWarning")
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("engine", "name", "shape"),
     [(engine, *case) for engine in POPULATIONS for case in SHAPES if (engine, case[0]) not in NOT_CLAIMED],

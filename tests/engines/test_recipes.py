@@ -101,6 +101,7 @@ def plain_loop(problem: ep.Problem, mask: ep.Mask, epochs: int, seed: int) -> nn
     return network
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("name", RECIPES)
 def test_an_engine_trains_as_a_plain_loop_does(name: str, engine: str) -> None:
     problem = problem_of("norm first", epochs=2, **{"lr": 0.1, **RECIPES[name]})

@@ -164,6 +164,7 @@ class Ending(nn.Module):
         return self.ending(self, self.body(x))
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("engine", POPULATIONS)
 def test_an_engine_evaluates_as_the_reference_or_is_refused(engine: str, ending: Callable[[nn.Module, Tensor], Tensor]) -> None:

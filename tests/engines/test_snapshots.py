@@ -38,6 +38,7 @@ def normalised() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("model", ["mlp", normalised], ids=["perceptron", "normalised"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_two_halves_are_the_whole(engine: str, optimizer: str, model: object) -> None:
@@ -76,6 +77,7 @@ def test_another_mask_is_as_a_mask_that_changes(engine: str, optimizer: str) -> 
             torch.testing.assert_close(a[name], b[name], rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_another_engine_continues(engine: str, optimizer: str) -> None:
     problem = problem_of(optimizer)

@@ -15,6 +15,7 @@ from evoprune.engines.registry import ENGINES
 from evoprune.engines.sparse.modules import ACTIVATIONS, FUNCTIONS_AS_MODULES
 
 
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_equal_in_float64(name: str, optimizer: str) -> None:
@@ -23,12 +24,14 @@ def test_equal_in_float64(name: str, optimizer: str) -> None:
     assert_as_module(problem, full_masks(problem, 2))
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_close_in_float32_after_20_steps(name: str) -> None:
     problem = problem_of(name, "float32", epochs=5, batch_size=15, lr=0.02)
     assert_as_module(problem, full_masks(problem, 2), epochs=5, rtol=1e-4)
 
 
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize("batch_size", [1, 3, 16, 20, 64, 100])
 @pytest.mark.parametrize("name", ["sequential", "noise", "tokens", "same", "stride"])
 def test_batches_of_any_size_with_a_smaller_last_one(name: str, batch_size: int) -> None:
@@ -43,6 +46,7 @@ def test_batches_of_any_size_with_batch_normalisation(name: str, batch_size: int
     assert_as_module(problem, full_masks(problem, 2))
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_an_untrained_network_computes_the_same_in_both_modes(name: str, dtype: str) -> None:
@@ -78,6 +82,7 @@ ARGUMENTS: dict[type[nn.Module], tuple[dict[str, object], ...]] = {
 ROUNDED = (nn.CELU, nn.Hardsigmoid)
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", ACTIVATIONS, ids=lambda kind: kind.__name__)
 def test_activations(kind: type[nn.Module], dtype: str) -> None:
@@ -109,6 +114,7 @@ def title(function: object) -> str:
 POOLS = [f for f in FUNCTIONS_AS_MODULES if not isinstance(f, str) and "pool" in FUNCTIONS_AS_MODULES[f].__name__.lower()]
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("function", [f for f in FUNCTIONS_AS_MODULES if f not in POOLS], ids=title)
 def test_functions_of_torch(function: Callable[..., Tensor] | str) -> None:
     problem = problem_with(lambda: Calls(function, nn.Linear(6, 9), nn.Linear(9, CLASSES)), (6,))
@@ -146,6 +152,7 @@ def test_windows_of_pools(pool: nn.Module) -> None:
     assert_as_module(problem, full_masks(problem, 1))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     "convolution",
     [

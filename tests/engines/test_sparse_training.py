@@ -39,6 +39,7 @@ LABELLED: dict[str, tuple[Callable[..., Tensor], bool]] = {
 }
 
 
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize("batch_size", [16, 7, 40])
 @pytest.mark.parametrize("name", sorted(LABELLED))
 def test_losses_of_labels(name: str, batch_size: int) -> None:
@@ -96,6 +97,7 @@ OPTIMISERS: dict[str, tuple[str, dict[str, object], bool]] = {
 }
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("name", sorted(OPTIMISERS))
 def test_an_optimiser_moves_and_remembers_as_torch_does(name: str) -> None:
     kind, options, known = OPTIMISERS[name]
@@ -119,6 +121,7 @@ def test_an_optimiser_moves_and_remembers_as_torch_does(name: str) -> None:
 CHANGING = ["residual images", "groups", "conv1d", "conv3d", "convolution twice", "tokens", "stride"]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
 @pytest.mark.parametrize("name", CHANGING)
 def test_masks_change_under_convolutions(name: str, optimizer: str) -> None:
@@ -143,6 +146,7 @@ WITH_GRADIENTS = ["sequential", "tied", "twice", "batch norm", "noise", "tokens"
 WITH_GRADIENTS += ["residual images", "groups", "conv1d", "conv3d", "dilated"]
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("batch", [500, 33, 7])
 @pytest.mark.parametrize("name", WITH_GRADIENTS)

@@ -30,6 +30,7 @@ def iris() -> tuple[Any, Any]:
     return x, y
 
 
+@pytest.mark.sampled(40)
 @parametrize_with_checks([ep.SparseClassifier(**PLAIN), ep.SparseRegressor(**{**PLAIN, "epochs": 25})])
 def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
     check(estimator)

@@ -205,6 +205,7 @@ def regression(tensors: ep.Data) -> ep.Problem:
     return ep.Problem(torch.nn.Linear(6, 2), ep.Data(train=(x, x[:, :2])), recipe=ep.Recipe(epochs=1))
 
 
+@pytest.mark.sampled(11)
 @pytest.mark.parametrize("how", FAILING)
 def test_a_term_that_fails_fails_only_who_asks_for_it(how: str, regression: ep.Problem, engine: str, registering: None) -> None:
     term, reason = FAILING[how]

@@ -215,6 +215,7 @@ def test_movement_stacks_kept_and_removed_and_shows_the_cut() -> None:
     assert not ax.lines
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("name", "panels"), [("accuracy", 2), ("cost", 4), ("layers", 4), ("overlap", 8), ("movement", 8)])
 def test_figures_have_their_panels_and_say_what_they_show(folder: Path, name: str, panels: int) -> None:
     figure = plot_compare.COMPARE_FIGURES[name](folder)
@@ -229,6 +230,7 @@ def test_figures_have_their_panels_and_say_what_they_show(folder: Path, name: st
         assert legend == [method for method in METHODS if name != "layers" or method != "dense"]
 
 
+@pytest.mark.slow
 def test_a_figure_is_of_one_group(tmp_path: Path) -> None:
     cells = comparison.cells(METHODS[:3], seeds=1)
     pd.concat([cells, cells.assign(data="digits")]).to_csv(tmp_path / "cells.csv", index=False)

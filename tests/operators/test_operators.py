@@ -163,6 +163,7 @@ def test_the_registries_by_name():
     assert list(CROSSOVERS) == ["uniform", "layer", "neuron"]
 
 
+@pytest.mark.sampled(7)
 @for_each_mutation
 @few
 @given(parent=masks(), seed=st.integers(0, 99))
@@ -180,6 +181,7 @@ def test_mutations_keep_survivors_and_parents(name, options, parent, seed):
         assert layer_counts(child) == layer_counts(parent)
 
 
+@pytest.mark.sampled(3)
 @for_each_crossover
 @few
 @given(parents=masks(count=2), seed=st.integers(0, 99))
@@ -198,6 +200,7 @@ def test_crossovers_keep_survivors_and_parents_and_what_they_share(name, options
     assert np.array_equal(a.bits & b.bits, mother.bits & father.bits)
 
 
+@pytest.mark.sampled(6)
 @for_each_mutation
 @given(parent=masks(), seed=st.integers(0, 99))
 @few
@@ -668,6 +671,7 @@ def test_the_pairs_cover_the_registries():
     assert {crossover for _, crossover in PAIRS} == set(CROSSOVERS)
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
 @pytest.mark.parametrize(("mutation", "crossover"), PAIRS)
 def test_deaps_algorithms_run_with_them(tiny, algorithm, mutation, crossover):

@@ -67,6 +67,7 @@ SERVED_INPUTS: dict[str, tuple[Any, Any]] = {
 }
 
 
+@pytest.mark.sampled(22)
 @pytest.mark.parametrize(("given", "wanted"), SERVED_INPUTS.values(), ids=SERVED_INPUTS.keys())
 def test_inputs_are_served(given: Any, wanted: Any) -> None:
     x = ep.Data(train=(given, Y)).train[0]

@@ -257,6 +257,7 @@ def test_images_too_small_to_be_pooled_are_refused(name, least):
 # Pruned
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", CONV + RESNET)
 def test_k_starts_of_a_few_steps(name):
     problem = ep.Problem(name, images(), ep.Recipe(epochs=2, batch_size=16), widths=(2,), exclude=["conv1"])

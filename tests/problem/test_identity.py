@@ -298,6 +298,7 @@ def test_code_that_trains_differently_has_another_hash(edited: Any, edit: tuple[
     assert before != after
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("edit", EQUAL.values(), ids=EQUAL.keys())
 def test_code_that_trains_alike_has_the_same_hash(edited: Any, edit: tuple[str, str]) -> None:
     assert edited().hash == edited(*edit).hash
@@ -466,6 +467,7 @@ def test_problems_that_differ_in_what_is_no_code_have_different_hashes() -> None
     assert len(set(hashes.values())) == len(hashes), hashes
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("make", OPTIONS.values(), ids=OPTIONS.keys())
 def test_the_same_problem_made_twice_has_the_same_hash(make: Callable[[], ep.Problem]) -> None:
     assert make().hash == make().hash
@@ -583,6 +585,7 @@ class Logging(Plain):
         return copy
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_two_ways_out_are_recorded(tmp_path: Path) -> None:
     def problem(**options: Any) -> ep.Problem:

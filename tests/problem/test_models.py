@@ -38,6 +38,7 @@ NESTED = {
 # Networks by name
 
 
+@pytest.mark.sampled(19)
 @pytest.mark.parametrize(("name", "shape"), [case for case in itertools.product(MODELS, SHAPES) if case not in TOO_SMALL])
 def test_every_model_takes_images_of_any_size(name, shape):
     network = build(name, shape, 10)

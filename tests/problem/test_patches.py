@@ -170,6 +170,7 @@ def test_widths_that_cannot_be_shared_out_are_refused(name, width, expected):
 # Pruned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp-mixer", "vit-tiny"])
 def test_k_starts_of_a_few_steps(name):
     exclude = ["positions"] if name == "vit-tiny" else []

@@ -88,6 +88,7 @@ def test_w0_does_not_depend_on_anything_else(options):
     assert same(state(Problem("mlp", data, widths=(5,), **options).network()), state(plain.network()))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", NARROW)
 @pytest.mark.filterwarnings("ignore:not prunable, and so dense. positions:evoprune.errors.UnprunableWarning")
 def test_every_larger_model_makes_a_problem_with_images(name):
@@ -107,6 +108,7 @@ def test_a_larger_model_travels_as_its_name():
     assert pickled(problem) == problem
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in NARROW])
 def test_every_model_makes_a_problem_with_digits(name):
     problem = Problem(name)
@@ -463,6 +465,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_the_hash_differs_where_the_problem_does(change):
     plain, changed = own(), own(**change)

@@ -65,6 +65,7 @@ NOT_SERVED: dict[str, tuple[Callable[[], nn.Module], str]] = {
 }
 
 
+@pytest.mark.sampled(15)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:Lazy modules:UserWarning")
 @pytest.mark.parametrize("kind", NOT_SERVED)
 @pytest.mark.parametrize("how", ["module", "function"])

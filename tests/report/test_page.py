@@ -93,6 +93,7 @@ def test_an_interval_of_a_part_is_wilsons() -> None:
     assert (low, high) == (pytest.approx(0.8256, abs=1e-4), pytest.approx(0.9448, abs=1e-4))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("method", ["evolve", "combine", "dissipate", "train", "gmp"])
 def test_the_command_on_the_page_is_that_of_the_run(
     method: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -218,6 +219,7 @@ def test_a_comparison_has_means_with_intervals_and_its_failures(tmp_path: Path) 
     assert found.text.index("Main table") < found.text.index("Equal cost")
 
 
+@pytest.mark.slow
 def test_a_table_that_is_cut_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     comparison.write(tmp_path, ("dense", "dissipate", "snip", "random"), seeds=3)
     monkeypatch.setattr(comparisons, "MOST", 1)

@@ -73,6 +73,7 @@ def test_a_foreign_host_is_refused(server: ThreadingHTTPServer) -> None:
         assert (status, text) == (403, "unknown host")
 
 
+@pytest.mark.slow
 def test_a_browser_that_leaves_is_no_error(server: ThreadingHTTPServer, capsys: pytest.CaptureFixture[str]) -> None:
     port = server.server_address[1]
     for _ in range(20):

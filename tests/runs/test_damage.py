@@ -154,6 +154,7 @@ def damage(path: Path, kind: str) -> bool:
     return after != before
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::evoprune.errors.CollapseWarning")
 @pytest.mark.parametrize(("method", "kind"), CASES)
 def test_a_resume_has_the_same_numbers_or_is_refused(
@@ -178,6 +179,7 @@ def test_a_resume_has_the_same_numbers_or_is_refused(
     record_property("outcomes", counts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", ["kstarts", *(pytest.param(name, marks=pytest.mark.slow) for name in ("evolve", "dissipate"))]
 )

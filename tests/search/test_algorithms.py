@@ -208,6 +208,7 @@ def test_recorded_runs_come_back(digits: ep.Problem, tmp_path: Path, method: str
     assert all(value.equal(second.model.state_dict()[name]) for name, value in first.model.state_dict().items())
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", sorted(BASELINES))
 def test_masks_at_three_nines_reach_every_output_or_say_so(name: str) -> None:
     problem = ep.Problem("lenet-300-100", recipe=ep.Recipe(epochs=1))

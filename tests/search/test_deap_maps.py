@@ -381,6 +381,7 @@ def test_a_decorated_operator_keeps_survivors(problem: ep.Problem, operator: str
     assert [child.survivors for child in copied(*map(toolbox.clone, parents))] == [child.survivors for child in children]
 
 
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize("mutation", sorted(MUTATIONS))
 @pytest.mark.parametrize("crossover", sorted(CROSSOVERS))
 def test_operators_of_the_package_do_not_drift(problem: ep.Problem, mutation: str, crossover: str) -> None:

@@ -77,6 +77,7 @@ def direct(problem: ep.Problem, rounds: int) -> Direct:
     return it
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("rounds", [1, 3])
 @pytest.mark.parametrize("engine", sorted(ENGINES))
 def test_the_algorithm(problem: ep.Problem, engine: str, rounds: int) -> None:

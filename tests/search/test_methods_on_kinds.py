@@ -21,6 +21,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.filterwarnings("ignore::evoprune.errors.CollapseWarning")
 @pytest.mark.parametrize("name", [name for name in method_names() if name != "train"])
 def test_every_method_prunes_every_kind(name: str) -> None:

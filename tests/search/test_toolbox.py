@@ -50,6 +50,7 @@ COMBINED = [("eaMuPlusLambda", *pair) for pair in dict.fromkeys(OPERATORS)]
 COMBINED += [(name, mutation, "uniform") for name in ("eaSimple", "eaMuCommaLambda") for mutation in ("informed", "sparsity")]
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(("algorithm", "mutation", "crossover"), COMBINED)
 def test_stock_algorithms(digits: ep.Problem, algorithm: str, mutation: str, crossover: str) -> None:
     toolbox = make_toolbox(digits, mutation, crossover)

@@ -292,6 +292,7 @@ def mutant(rng: random.Random) -> bytes:
     return bytes(content)
 
 
+@pytest.mark.slow
 def test_a_thousand_mutants_are_masks_or_refused(tmp_path: Path) -> None:
     rng, path, good = random.Random(13), tmp_path / "mask.npz", 0
     with warnings.catch_warnings():

@@ -154,6 +154,7 @@ def normalised() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 10))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("make", [Plain, normalised])
 def test_networks_that_are_no_single_chain(make: type[nn.Module], engine: str) -> None:
     with torch.random.fork_rng():
@@ -227,6 +228,7 @@ def test_removals_are_described(wide: ep.Problem) -> None:
         before = removal["survivors"]
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("movement", MOVEMENTS)
 @pytest.mark.parametrize("sparsity", [0.99, 0.999])
 def test_collapse_is_reported(movement: str, sparsity: float) -> None:

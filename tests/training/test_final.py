@@ -35,6 +35,7 @@ METHODS: dict[str, Callable[..., ep.Result]] = {
 }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.filterwarnings("ignore::evoprune.errors.CollapseWarning")
 @pytest.mark.parametrize("name", METHODS)
 def test_a_winner_that_diverges_ends_with_an_error_and_keeps_what_was_found(

@@ -102,6 +102,7 @@ def test_granet_prunes_on_when_it_regrows_no_more() -> None:
     assert changes[-1]["survivors"] == round(0.05 * problem.prunable_count)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("grow", ["gradient", "soft", "random"])
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
 @pytest.mark.parametrize("name", sorted(set(SCHEDULES) - {"dissipate"}))

@@ -40,6 +40,7 @@ def build(problem: ep.Problem, engine: str) -> Population:
     return ENGINES[engine].build(problem, masks_of(problem, engine))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 def test_a_schedule_that_regrows_is_the_same_on_every_engine(engine: str, optimizer: str) -> None:
     problem = small(optimizer)
@@ -80,6 +81,7 @@ def dense_of(population: Population, tensors: Sequence[torch.Tensor]) -> list[np
     return [np.concatenate([part[name].numpy().ravel() for name in names]) for part in parts]
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 def test_what_grows_starts_at_zero_and_is_trained(engine: str, optimizer: str, changes: list[tuple[Any, ...]]) -> None:
     problem = small(optimizer)

@@ -193,6 +193,7 @@ def damages() -> Iterator[tuple[str, str, str]]:
         yield "generation-000004", kind, "the one before is used"
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("lost", [True, False], ids=["lost", "damaged"])
 @pytest.mark.parametrize(("name", "kind", "word"), damages())
 def test_a_state_that_is_lost_is_trained_again(

@@ -217,6 +217,7 @@ SERVED = [
 ]
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize(("mutation", "crossover", "algorithm"), SERVED)
 def test_every_operator_serves_both_algorithms(digits: ep.Problem, mutation: str, crossover: str, algorithm: str) -> None:
     evolution = ep.Evolution(
@@ -375,6 +376,7 @@ def test_a_tie_is_no_progress(digits: ep.Problem, constant: str) -> None:
     assert [found.mask.hash] == [row["mask"] for row in found.bests] == [mask.hash for mask in first]
 
 
+@pytest.mark.slow
 def test_a_registered_fitness_of_accuracy_is_drawn(digits: ep.Problem, constant: str, tmp_path: Path) -> None:
     ep.register_fitness("mix", ["accuracy", "loss"])
     out = tmp_path / "run"
