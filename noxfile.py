@@ -18,8 +18,11 @@ COVERED = 88  # percent of lines and branches that unit tests reach, at least
 
 
 def run(session: nox.Session, tool: str, *arguments: str) -> None:
-    """Runs a tool of this environment, whether or not the environment is activated."""
-    session.run(str(BIN / tool), *arguments, external=True)
+    """Runs a tool of this environment, whether or not the environment is activated.
+
+    Python keeps what it compiled, even where that is switched off: tests start hundreds of processes.
+    """
+    session.run(str(BIN / tool), *arguments, external=True, env={"PYTHONDONTWRITEBYTECODE": ""})
 
 
 @nox.session
