@@ -21,7 +21,8 @@ class Removals:
     """Options of dissipating gradients."""
 
     dissipate_epochs: int = 8
-    """Number of removals, one at the end of each of so many epochs."""
+    """Number of removals, one at the end of each of so many epochs. The recipe should have more, since the network recovers
+    from the last removal in the epochs after it."""
     movement: Literal["absolute", "relative", "random", "magnitude"] = "absolute"
     """Which weights go: absolute (those of small |w - w0|), relative (those of small |w - w0| / |w0|: the paper's words),
     random, or magnitude (those of small |w|); the last two are controls."""
