@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import sys
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
@@ -13,6 +14,10 @@ from support.processes import ROOT, python
 
 # before torch is imported, here and in the processes that tests start: on a busy machine more threads take many times longer
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Ctrl-C is ignored by programs that a script starts in the background, and by the processes that these start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import torch
 

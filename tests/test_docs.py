@@ -73,10 +73,15 @@ def numbers(text: str) -> list[float]:
 
 
 RUN = {name: [block for block in blocks_of(text) if block.runs] for name, text in PAGES.items()}
+# Pages that take longer than a quarter of a minute.
+GUIDES = ("baselines", "compare", "export", "fitness", "logging", "methods", "network", "operators", "report")
+LONG = {f"guide/{name}.md" for name in GUIDES}
+LONG |= {"run-folder.md", "workers.md"}
+SHOWN = [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name, blocks in RUN.items() if blocks]
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("name", [name for name, blocks in RUN.items() if blocks])
+@pytest.mark.parametrize("name", SHOWN)
 def test_blocks_run_and_print_what_the_page_says(name: str, tmp_path: Path) -> None:
     blocks = RUN[name]
     script = tmp_path / "page.py"

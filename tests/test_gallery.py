@@ -12,6 +12,7 @@ SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
 FEW = {"cifar": ("cifar10", "1")}  # arguments of a test, and of what the page shows other ones
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.process
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_prints_what_the_manual_says(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

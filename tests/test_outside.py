@@ -56,6 +56,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
     return made
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.process
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_the_command_line_finds_it(kind: str, alone: Alone) -> None:
@@ -80,6 +81,7 @@ def test_the_command_line_finds_it(kind: str, alone: Alone) -> None:
         assert result["sparsity"] == pytest.approx(0.8, abs=0.01)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.process
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow if kind in ALIKE else ()) for kind in EVALUATES])
 def test_two_workers_have_the_same_bits(kind: str, alone: Alone, tmp_path: Path) -> None:
@@ -88,12 +90,14 @@ def test_two_workers_have_the_same_bits(kind: str, alone: Alone, tmp_path: Path)
     assert json.loads((tmp_path / "two" / "config.json").read_text())["execution"]["workers"] == "pool:2"
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_back_end_of_workers(alone: Alone, tmp_path: Path) -> None:
     more = ("--load", str(OUTSIDE / "workers.py"), str(OUTSIDE / "w0_fitness.py"), "--workers", "futures:2")
     assert {**run(tmp_path / "two", "w0_fitness", *more), "seconds": 0} == {**alone("w0_fitness")[1], "seconds": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize("workers", ["serial", "pool:2"])
 def test_a_comparison_has_its_rows(workers: str, tmp_path: Path) -> None:
@@ -108,6 +112,7 @@ def test_a_comparison_has_its_rows(workers: str, tmp_path: Path) -> None:
         assert f"| {name} " in (tmp_path / "run" / "table.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_run_notices_that_a_loaded_file_has_changed(tmp_path: Path) -> None:
     copy = tmp_path / "mutation.py"
@@ -120,6 +125,7 @@ def test_a_run_notices_that_a_loaded_file_has_changed(tmp_path: Path) -> None:
     assert "these have changed: mutation gentle, load mutation.py" in output or "load mutation.py" in output
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_python_takes_the_things_themselves(tmp_path: Path) -> None:
     script = tmp_path / "script.py"

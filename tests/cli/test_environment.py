@@ -44,6 +44,7 @@ def under(environment: dict[str, str], *arguments: object, folder: Path = ROOT) 
 # Terminals
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.process
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
 def test_help_is_printed_whatever_the_encoding(encoding: str) -> None:
@@ -66,6 +67,7 @@ def test_every_script_has_help_that_any_terminal_prints(script: Path, monkeypatc
     assert b"usage" in terminal.buffer.getvalue()  # type: ignore[attr-defined]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("command", "code"),
@@ -108,6 +110,7 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in ("no home", "no text") else pytest.mark.slow) for n in ENVIRONMENTS]
@@ -154,6 +157,7 @@ def test_a_figure_that_fails_is_one_warning_and_drawn_by_the_next_call(
 COMPARE = ("experiments/compare.py", "--methods", "random", "--sparsities", 0.9, "--seeds", 1, "--epochs", 1, "--model", "mlp")
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize(
     "arguments", [pytest.param(SMALL, id="kstarts"), pytest.param(COMPARE, id="compare", marks=pytest.mark.slow)]
@@ -268,6 +272,7 @@ LAUNCHER = ("-m", "evoprune.scoop", "-n", "2")
 IN_OUR_GUARD = "from evoprune.cli.guard import guard\nguard(lambda: " + K_STARTS.format(workers="auto") + ")"
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("launcher", "work"),
@@ -334,6 +339,7 @@ def many(*few: object, marks: object = pytest.mark.slow) -> list[object]:
     return [few[0], *(pytest.param(value, marks=marks) for value in few[1:])]
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize("delay", many(0.7, 0.3, 1.5, 2.5))
 @pytest.mark.parametrize("launcher", [pytest.param((), id="alone"), SCOOP])
@@ -344,6 +350,7 @@ def test_ctrl_c_in_the_first_seconds(tmp_path: Path, launcher: tuple[str, ...], 
     assert_one_line(process)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize("times", many(2, 1, 3))
 @pytest.mark.parametrize(

@@ -134,6 +134,7 @@ def test_killed_and_resumed(tmp_path: Path, launcher: tuple[object, ...]) -> Non
     assert len(masks) == len(set(masks)) == 12
 
 
+@pytest.mark.slow
 def test_killed_in_the_final_training(tmp_path: Path) -> None:
     arguments = [KSTARTS, *SMALL[:-4], "--epochs", 60, "--fitness-epochs", 1]
     whole, folder = tmp_path / "whole", tmp_path / "killed"
@@ -163,6 +164,7 @@ COMBINE = [
 ]
 
 
+@pytest.mark.slow
 def test_a_dissipating_run(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     code, output = python(*DISSIPATE, "--out", folder)
@@ -178,6 +180,7 @@ def test_a_dissipating_run(tmp_path: Path) -> None:
     assert code == 0, output
 
 
+@pytest.mark.slow
 def test_another_method_forced_into_a_folder_leaves_nothing_of_the_first(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     for arguments in ([*DISSIPATE, "--model", "mlp"], [KSTARTS, *SMALL, "--force"]):
@@ -186,6 +189,7 @@ def test_another_method_forced_into_a_folder_leaves_nothing_of_the_first(tmp_pat
     assert not (folder / "removals.json").exists()
 
 
+@pytest.mark.slow
 def test_a_fraction_lets_the_sparsity_emerge(tmp_path: Path) -> None:
     code, output = python(*DISSIPATE[:-2], "--fraction", 0.1, "--movement", "relative", "--out", tmp_path / "run")
     assert code == 0, output
@@ -211,6 +215,7 @@ def test_a_combination_killed_and_resumed(tmp_path: Path, launcher: tuple[object
 SLOW_SCHEDULES = [pytest.param(name, marks=pytest.mark.slow) for name in ("gmp", "rigl", "set")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["granet", *SLOW_SCHEDULES])
 def test_a_schedule_killed_and_resumed(tmp_path: Path, name: str) -> None:
     arguments = ["-m", "evoprune", name, "--sparsity", 0.95, "--epochs", 40, "--restart"]
@@ -227,6 +232,7 @@ COURSES = ("experiments/evolve_gmp.py", "--sparsity", 0.95, "--epochs", 20, "--s
 ROUNDS = ("-m", "evoprune", "imp", "--sparsity", 0.95, "--rounds", 4)
 
 
+@pytest.mark.slow
 @LAUNCHERS
 def test_courses_killed_and_resumed(tmp_path: Path, launcher: tuple[object, ...]) -> None:
     whole, folder = tmp_path / "whole", tmp_path / "killed"
@@ -304,6 +310,7 @@ def test_divergence_ends_with_the_evaluations_recorded(tmp_path: Path) -> None:
     assert [row["status"] for row in rows(tmp_path / "run")] == ["failed"] * 6
 
 
+@pytest.mark.slow
 def test_figures_from_a_run_folder(small: Path, tmp_path: Path) -> None:
     for name in plot.figures_of(small):
         code, output = python(f"plots/{name}.py", small, "--out", tmp_path / f"{name}.png")
@@ -354,6 +361,7 @@ def test_kstarts_on_mnist_under_scoop(mnist: Path, mnist_dir: Path, tmp_path: Pa
         assert len({row["worker"] for row in csv.DictReader(file)}) == n
 
 
+@pytest.mark.slow
 def test_a_winner_no_better_than_chance_is_said(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     code, output = python(KSTARTS, "--lr", 4, "--out", folder)

@@ -39,6 +39,7 @@ def assert_same_figures(a: Path, b: Path) -> None:
         assert (a / f"{name}.png").read_bytes() == (b / f"{name}.png").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [pytest.param((), id="serial"), pytest.param(SCOOP, id="scoop", marks=pytest.mark.slow)])
 def test_killed_again_and_again(whole: Path, tmp_path: Path, launcher: tuple[object, ...]) -> None:
     kill_at_random(whole, tmp_path / "run", launcher, SMALL, kills=3)
@@ -56,6 +57,7 @@ def test_inherited_weights_killed_twice(tmp_path: Path) -> None:
     kill_at_random(whole, tmp_path / "run", (), INHERIT, 2, ("bests.csv",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["pool:2", pytest.param("dask:2", marks=pytest.mark.slow)])
 def test_inherited_weights_on_other_workers(tmp_path: Path, workers: str) -> None:
     short = (*INHERIT, "--epochs", 6)
@@ -111,6 +113,7 @@ def kill_at_random(
     assert_same_figures(whole, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_asked_to_end_it_saves_and_resumes(whole: Path, tmp_path: Path, number: signal.Signals, status: int) -> None:
     folder = tmp_path / "run"
@@ -138,6 +141,7 @@ def test_scoop_gives_the_same_bits(whole: Path, tmp_path: Path) -> None:
     assert_same_figures(whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_defaults_improve_and_leave_the_figures(tmp_path: Path) -> None:
     code, output = python(EVOLVE, "--out", tmp_path / "run", folder=None, deadline=120)
     assert code == 0, output

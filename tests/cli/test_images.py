@@ -55,6 +55,7 @@ def images(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return folder / "run", command
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     "on", ["serial", pytest.param("scoop", marks=pytest.mark.slow), pytest.param("dask:2", marks=pytest.mark.slow)]
 )

@@ -31,6 +31,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on", ["serial", "pool:2", pytest.param("scoop", marks=pytest.mark.slow)])
 def test_killed_and_resumed_from_another_folder(whole: Path, tmp_path: Path, on: str) -> None:
     folder, file = tmp_path / "run", write(tmp_path / "a")
@@ -52,6 +53,7 @@ def test_killed_and_resumed_from_another_folder(whole: Path, tmp_path: Path, on:
     assert "was started on another problem; these have changed: network, load mine.py" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["pool:2", pytest.param("dask:2", marks=pytest.mark.slow)])
 def test_workers_compare_a_file_as_one_process_does(tmp_path: Path, workers: str) -> None:
     if workers.startswith("dask"):

@@ -58,6 +58,7 @@ def test_the_help_lists_the_statuses() -> None:
         assert f"  {status:<18} {meaning}" in output
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_names_the_methods(shell: str, tmp_path: Path) -> None:
     code, script = python(*EVOPRUNE, "--print-completion", shell)
@@ -93,6 +94,7 @@ def noisy(outcome):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, pytest.param(40, marks=pytest.mark.slow)])
 def test_nothing_is_torn_on_a_terminal(tmp_path: Path, columns: int) -> None:
     (tmp_path / "noisy.py").write_text(NOISY)

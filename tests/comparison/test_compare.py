@@ -301,6 +301,7 @@ def test_killed_and_run_again_it_redoes_no_finished_cell(table: Path, tmp_path: 
     assert content(folder) == content(table)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize("workers", ["scoop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("dask:2", "pool:2"))])
 def test_workers_do_the_cells_and_give_the_same(table: Path, tmp_path: Path, workers: str) -> None:

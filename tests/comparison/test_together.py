@@ -39,6 +39,7 @@ def servers() -> Iterator[list[Server]]:
         server.close()
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_three_processes_begin_one_comparison(servers: list[Server], tmp_path: Path, rounds: int) -> None:

@@ -62,6 +62,7 @@ def test_mlflow_has_the_run(mlflow: Any, digits: ep.Problem, tmp_path: Path) -> 
     assert json.loads((tmp_path / "run" / "loggers.json").read_text())["loggers"]["mlflow:mine"]["id"] == run.info.run_id
 
 
+@pytest.mark.slow
 def test_a_run_that_mlflow_does_not_have_is_refused(
     mlflow: Any, digits: ep.Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

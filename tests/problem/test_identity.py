@@ -342,6 +342,7 @@ if __name__ == "__main__" or RUN:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_run_is_resumed_by_a_moved_script_and_by_whoever_imports_it(tmp_path: Path) -> None:
     printed = []

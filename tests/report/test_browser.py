@@ -77,6 +77,7 @@ def assert_fine(browser: Any, path: Path) -> None:
         window.close()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in method_names()]
 )
@@ -86,6 +87,7 @@ def test_the_page_of_every_method_opens(browser: Any, name: str, evolution: Path
     assert_fine(browser, path)
 
 
+@pytest.mark.slow
 def test_the_page_of_a_comparison_opens(browser: Any, tmp_path: Path) -> None:
     comparison.write(tmp_path, ("dense", "dissipate", "snip", "erk"), seeds=3)
     assert_fine(browser, page.write([tmp_path]))
@@ -148,6 +150,7 @@ def test_figures_are_readable_on_light_and_dark_pages(browser: Any, evolution: P
         assert sheet > 0.85  # figures are drawn in dark ink
 
 
+@pytest.mark.slow
 def test_a_run_is_watched_until_ctrl_c(browser: Any, tmp_path: Path) -> None:
     folder = make_run("erk", tmp_path / "run")
     command = [sys.executable, "-m", "evoprune", "report", str(folder), "--watch"]

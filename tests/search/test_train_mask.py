@@ -106,6 +106,7 @@ def test_a_start_with_other_survivors_says_what_to_pass(digits: ep.Problem, mask
         ep.evolve(digits, ep.Evolution(start=[3]), sparsity=0.9, **run)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_the_script_trains_a_mask(digits: ep.Problem, tmp_path: Path) -> None:
     problem = ep.Problem(model="mlp", widths=(24, 16), recipe=ep.Recipe(epochs=2))

@@ -131,6 +131,7 @@ def test_the_script_killed(whole: Path, run: Run, tmp_path: Path) -> None:
     assert_same(whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_the_scheduler_killed(whole: Path, run: Run, cluster: Callable[..., Cluster], tmp_path: Path) -> None:
     first = cluster()
@@ -150,6 +151,7 @@ def test_the_scheduler_killed(whole: Path, run: Run, cluster: Callable[..., Clus
     assert_same(whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
@@ -181,6 +183,7 @@ def is_refused(port: int, ca: Path, *certificate: Path) -> bool:
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_tls_with_certificates_and_without(
     whole: Path, run: Run, cluster: Callable[..., Cluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -213,6 +216,7 @@ def evaluated(problem: ep.Problem, workers: str, fitness: str | Term = "loss", g
         return [value for _ in range(generations) for value in toolbox.map(toolbox.evaluate, toolbox.population(n=4))]
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_a_standing_cluster_has_nothing_of_another_run(
     digits: ep.Problem,
@@ -263,6 +267,7 @@ def test_a_standing_cluster_has_nothing_of_another_run(
             assert time.monotonic() < end
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_clusters_that_cannot_serve(run: Run, cluster: Callable[..., Cluster]) -> None:
     code, output = finish(run("tcp://127.0.0.1:9"), 60)

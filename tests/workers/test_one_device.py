@@ -93,6 +93,7 @@ def end_once(marker: str) -> str | None:
     return os.environ.get(VISIBLE)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.process
 @pytest.mark.parametrize("name", ["pool:2", "dask:2"])
 def test_each_process_sees_its_own_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:

@@ -244,6 +244,7 @@ def result_of(output: str) -> dict[str, object]:
     return json.loads(line.removeprefix("RESULT"))
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_scoop_evaluates_a_module_of_the_users_own_bit_for_bit(tmp_path: Path) -> None:
     script = tmp_path / "script.py"

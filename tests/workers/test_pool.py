@@ -58,6 +58,7 @@ def test_a_process_killed_at_work_and_the_serial_result(whole: Path, run: Run, t
     assert_all_end(first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
@@ -78,6 +79,7 @@ def test_a_hostile_mask_gets_the_worst_fitness(whole: Path, run: Run, tmp_path: 
         assert "in term" in output  # where it hung
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_the_script_ended(whole: Path, run: Run, tmp_path: Path, number: signal.Signals) -> None:
     process = run()
@@ -104,6 +106,7 @@ def end(status: int) -> None:
     os._exit(status)
 
 
+@pytest.mark.slow
 def test_idle_processes_are_replaced_and_a_pool_is_used_again() -> None:
     pool, tasks = Pool("pool:2"), [(i,) for i in range(5)]
     expected = {i: Returned(i * i) for i in range(5)}

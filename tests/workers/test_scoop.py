@@ -148,6 +148,7 @@ def attack(port: int, marker: Path) -> None:
     context.term()
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_an_idle_worker_killed_and_a_stranger_at_the_door(
     whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path
@@ -174,6 +175,7 @@ def test_an_idle_worker_killed_and_a_stranger_at_the_door(
     assert_same(whole, tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.process
 @pytest.mark.parametrize("part", ["script", pytest.param("launcher", marks=pytest.mark.slow)])
 def test_the_script_or_the_launcher_killed(
@@ -194,6 +196,7 @@ def test_the_script_or_the_launcher_killed(
     assert_same(whole, tmp_path / "run")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
@@ -222,6 +225,7 @@ def test_a_hostile_mask_gets_the_worst_fitness(
     assert_all_end(everyone)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_two_hosts_take_part(whole: Path, launch: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     """A second host is one whose name is another, and that is reached by something like ssh."""
@@ -458,6 +462,7 @@ def test_keys_are_in_no_list_of_processes(tasks: Path) -> None:
     finish(process)
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_stock_launcher_works_with_one_warning(script: Path, whole: Path, tmp_path: Path) -> None:
     code, output = python_anew("-m", "scoop", "-n", 2, script, tmp_path / "run")

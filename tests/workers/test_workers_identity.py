@@ -103,14 +103,17 @@ def serial(folder: Path) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 def test_scoop_mixes_no_problems(folder: Path, serial: list[str]) -> None:
     assert run(folder, "scoop", "-m", "evoprune.scoop", "-n", "2") == serial
 
 
+@pytest.mark.slow
 def test_dask_mixes_no_problems(folder: Path, serial: list[str]) -> None:
     assert run(folder, "dask:2") == serial
 
 
+@pytest.mark.slow
 def test_a_pool_mixes_no_problems(folder: Path, serial: list[str]) -> None:
     assert run(folder, "pool:2") == serial
 
@@ -152,6 +155,7 @@ def own_serially(own: Path) -> list[str]:
     return lines
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("workers", "launcher"), [("scoop", ("-m", "evoprune.scoop", "-n", "2")), ("dask:2", ()), ("pool:2", ())]
 )
