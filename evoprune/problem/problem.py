@@ -123,7 +123,8 @@ class Problem:
         self._template.to(self.device)
         self.refusals: dict[str, str] = {}
         self.programs: dict[str, Any] = {}
-        self.is_classification = rehearse(self, self._loaded.own or self.data)
+        is_known = entry.is_built_in and self.loss_name in LOSSES
+        self.is_classification = rehearse(self, self._loaded.own or self.data, is_known)
         rehearse_augmentation(self.augmentations, self.data.train[0])
         try_metrics(self)
 

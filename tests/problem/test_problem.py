@@ -24,6 +24,7 @@ from evoprune.problem.models import MODELS
 from evoprune.problem.optimizers import optimizers, without_compiler
 from evoprune.problem.problem import Problem
 from evoprune.problem.recipe import Recipe
+from evoprune.problem.rehearsal import rehearse
 from evoprune.problem.weights import INITIALIZATIONS
 
 X, Y = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 4
@@ -88,7 +89,6 @@ def test_w0_does_not_depend_on_anything_else(options):
     assert same(state(Problem("mlp", data, widths=(5,), **options).network()), state(plain.network()))
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", NARROW)
 @pytest.mark.filterwarnings("ignore:not prunable, and so dense. positions:evoprune.errors.UnprunableWarning")
 def test_every_larger_model_makes_a_problem_with_images(name):
@@ -99,6 +99,7 @@ def test_every_larger_model_makes_a_problem_with_images(name):
     assert problem.is_classification
     x, target = problem.part("test")
     assert torch.isfinite(problem.loss(problem.network()(x), target))
+    assert rehearse(problem, problem.data)  # as a network of the user's, which has to give the same again
 
 
 def test_a_larger_model_travels_as_its_name():
@@ -108,7 +109,6 @@ def test_a_larger_model_travels_as_its_name():
     assert pickled(problem) == problem
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in NARROW])
 def test_every_model_makes_a_problem_with_digits(name):
     problem = Problem(name)
@@ -122,6 +122,7 @@ def test_every_model_makes_a_problem_with_digits(name):
     x, target = problem.part("test")
     assert torch.isfinite(problem.loss(problem.network()(x), target))
     assert (target is x) == (problem.loss_name == "reconstruction")
+    assert rehearse(problem, problem.data) == problem.is_classification  # as a network of the user's
 
 
 def test_lenet_on_digits_by_hand():
