@@ -101,6 +101,7 @@ def describe_training(problem: Problem, start: Mask, training: FinalTraining) ->
     return {
         "mask": mask.hash,
         "start": start.hash,
+        **({"key": start.key} if start.key != start.hash else {}),
         "sparsity": mask.sparsity,
         "network_sparsity": (len(mask) - mask.survivors) / problem.parameter_count,
         "survivors": mask.survivors,

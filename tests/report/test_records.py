@@ -1,5 +1,6 @@
 """The records that a page is made of: confusion, lineage, and the size of the inputs."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from support.tables import read_table
 import evoprune as ep
 from evoprune.figures.of_run.lineage import read_births, read_lineage
 from evoprune.masks.mask import Mask
-from evoprune.runs import records
+from evoprune.runs import records, sums
 from evoprune.search.evolution.lineage import Traced, ancestors, enter
 
 
@@ -114,7 +115,29 @@ def test_every_kind_of_evolution_records_where_its_winner_comes_from(options: di
     assert all(bool(parents) == (operator != "start") for _, operator, *parents in births.values())
     assert all(parent in births for _, _, *parents in births.values() for parent in parents)
     assert set(births) <= {row["mask"] for row in read_table(tmp_path / "run" / "evaluations.csv")}
-    assert read_lineage(tmp_path / "run")[-1].operator == "start"
+    lineage, result = read_lineage(tmp_path / "run"), records.read_json(tmp_path / "run" / "result.json")
+    assert result is not None
+    assert lineage[-1].operator == "start"
+    assert lineage[0].mask == result.get("key", result["start"])
+    assert lineage[0].mask.partition("-")[0] == result["start"]
+    assert ("key" in result) == ("inherit" in options)
+
+
+def test_of_two_births_of_the_same_bits_the_winners_is_shown(tmp_path: Path, evolution: Path) -> None:
+    shutil.copytree(evolution, tmp_path / "run")
+    folder = tmp_path / "run"
+    births, result = read_births(folder), records.read_json(folder / "result.json")
+    assert result is not None
+    start = next(mask for mask, (_, operator, *_) in births.items() if operator == "start")
+    mine, other = f"{result['start']}-1", f"{result['start']}-2"
+    rows = [f"0,{start},start,,", f"1,{mine},swap,{start},", f"1,{other},swap,{start},"]
+    table = "\n".join(["gen,mask,operator,parent,other_parent", *rows, ""]).encode()
+    for key in (mine, other):
+        contents = {"lineage.csv": table, "result.json": records.json_bytes({**result, "key": key})}
+        with sums.replacing(folder, contents):
+            for name, content in contents.items():
+                (folder / name).write_bytes(content)
+        assert [each.mask for each in read_lineage(folder)] == [key, start]
 
 
 def flip(mask: Mask, i: int) -> tuple[Mask]:

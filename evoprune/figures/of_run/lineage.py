@@ -61,14 +61,15 @@ def read_lineage(folder: Path) -> list[Ancestor]:
     config, result = read_finished(folder, "lineage.csv")
     births = read_births(folder)
     fitness = _fitness(folder, config)
-    start = result["start"]
-    own = [mask for mask in births if mask.partition("-")[0] == start]
-    found = ancestors(births, own[-1:])
+    # of masks with inherited weights a hash may name several, bred from different parents; older runs have no key
+    own = [mask for mask in births if mask.partition("-")[0] == result["start"]]
+    winner = result.get("key", own[-1] if own else "")
+    found = ancestors(births, [winner])
     rows = [
         Ancestor(mask, int(gen), operator, tuple(parents), fitness.get(mask))
         for mask, (gen, operator, *parents) in found.items()
     ]
-    return sorted(rows, key=lambda row: (row.mask != own[-1], -row.gen))
+    return sorted(rows, key=lambda row: (row.mask != winner, -row.gen))
 
 
 def read_births(folder: Path) -> Lineage:
