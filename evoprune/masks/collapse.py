@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from evoprune.problem.draws import Draws, draw
 if TYPE_CHECKING:
     from evoprune.problem.problem import Problem
 
-# The most parameters of a network whose draws are kept: they take 64 MiB.
+# The most parameters of a network whose draws are kept: they take 64 MiB, and the network that examples pass, 32 MiB.
 MOST_KEPT = 1 << 22
 
 
@@ -52,24 +53,46 @@ def draws_of(problem: Problem) -> Draws:
     return draw(problem.network(), problem.data.train[0])
 
 
-def unreached_outputs(network: nn.Module, layers: Mapping[str, Bits], draws: Draws) -> tuple[int, ...]:
+def unreached_outputs(problem: Problem, layers: Mapping[str, Bits]) -> tuple[int, ...]:
     """Sends examples through the surviving connections, and returns the outputs that are the same for all of them.
 
     The weights are drawn anew, so that no path cancels or vanishes. Every layer with weights has its output scaled,
     every other layer that keeps its input's shape passes its input on, and all others (flattening, pooling, functions)
     run as they are.
     """
+    draws = draws_of(problem)
+    if not problem.is_known or problem.parameter_count > MOST_KEPT:
+        return _unreached(_passage(problem.network()), layers, draws)
+    # copying the network takes longer than all else, but one of the user's may change as it is called
+    if "collapse" not in problem.programs:
+        problem.programs["collapse"] = (threading.Lock(), _passage(problem.network()))
+    lock, network = problem.programs["collapse"]
+    with lock:
+        return _unreached(network, layers, draws)
+
+
+def _passage(network: nn.Module) -> nn.Module:
+    """Prepares a network for drawn examples."""
     network = network.to("cpu", torch.float64).eval()
     for module in network.modules():
         if not any(module.children()):
             module.register_forward_hook(_pass_on)
+    return network
+
+
+def _unreached(network: nn.Module, layers: Mapping[str, Bits], draws: Draws) -> tuple[int, ...]:
     inputs, reached = draws.inputs.clone(), torch.tensor(False)  # a network may change its inputs in place
     with torch.no_grad():
         for drawn in draws.parameters:
             for name, parameter in network.named_parameters():
-                parameter.copy_(drawn[name] * torch.from_numpy(layers[name]) if name in layers else drawn[name])
+                if name in layers:
+                    torch.mul(drawn[name], torch.from_numpy(layers[name]), out=parameter)
+                else:
+                    parameter.copy_(drawn[name])
             outputs = network(inputs)
             reached = reached | (outputs.amax(0) - outputs.amin(0) > 1e-9 * outputs.abs().amax(0))
+            if reached.all():
+                break
     return tuple(torch.nonzero(~reached.flatten()).flatten().tolist())
 
 

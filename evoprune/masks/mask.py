@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from evoprune.masks.snapshot import Snapshot
     from evoprune.problem.problem import Problem
 from evoprune.masks.bits import Bits
-from evoprune.masks.collapse import Collapse, draws_of, unreached_outputs
+from evoprune.masks.collapse import Collapse, unreached_outputs
 
 # Bytes of packed bits that a compressed file of any size may hold: those of 8 million weights.
 SMALL = 2**20
@@ -265,7 +265,7 @@ class Mask:
         self.require(problem.shapes)
         layers = self.layers
         empty = tuple(name for name, layer in layers.items() if not layer.any())
-        return Collapse(empty, unreached_outputs(problem.network(), layers, draws_of(problem)))
+        return Collapse(empty, unreached_outputs(problem, layers))
 
     def __len__(self) -> int:
         return len(self.bits)

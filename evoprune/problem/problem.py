@@ -64,13 +64,14 @@ class Problem:
         recipe: How networks are trained.
         shapes: Shape of the prunable weights by parameter name, in ``named_parameters`` order.
         metrics: The metrics that are recorded beside loss and accuracy, by name.
+        is_known: The network is one of the package's, so that calling it changes nothing but running averages.
         is_classification: Whether accuracy is defined: the targets are class labels, and the network has an output for each.
         data: The split data, on the device.
         data_named_by: How parts of the user's data are identified, by part, where that is not the digest of their content.
         augmentations: The functions that change each training batch, in turn.
         unprunable: Shape of the matrix-like weights that are not prunable, though they were not excluded, by parameter name.
         refusals: The reasons why engines cannot serve the problem, by name, kept by :func:`evoprune.engines.check.require`.
-        programs: The network as engines have compiled it, by the engine's name.
+        programs: The network as engines have compiled it, by the engine's name, and as the report of collapse uses it.
 
     Raises:
         InputError: A value that cannot be served, or network, data and loss that do not fit: a training step is tried.
@@ -123,8 +124,9 @@ class Problem:
         self._template.to(self.device)
         self.refusals: dict[str, str] = {}
         self.programs: dict[str, Any] = {}
-        is_known = entry.is_built_in and self.loss_name in LOSSES
-        self.is_classification = rehearse(self, self._loaded.own or self.data, is_known)
+        self.is_known = entry.is_built_in
+        is_tried = self.is_known and self.loss_name in LOSSES
+        self.is_classification = rehearse(self, self._loaded.own or self.data, is_tried)
         rehearse_augmentation(self.augmentations, self.data.train[0])
         try_metrics(self)
 

@@ -43,13 +43,14 @@ class Rehearsed(Protocol):
         """Returns the inputs, and the targets that outputs are compared with."""
 
 
-def rehearse(problem: Rehearsed, given: Data, is_known: bool = False) -> bool:
+def rehearse(problem: Rehearsed, given: Data, is_tried: bool = False) -> bool:
     """Tries one training step on a copy, and an evaluation of each part of the data.
 
     Args:
         problem: The problem.
         given: Its data before they were cast and split, so that places in messages are those of the user's arrays.
-        is_known: Network and loss are the package's, which draw from global generators alone, and keep all in the state.
+        is_tried: Network and loss are the package's, which tests try: they draw from global generators alone, and keep all
+            that they learn in the state.
 
     Returns:
         Whether accuracy is defined: the targets are class labels, and the network has an output for each.
@@ -85,7 +86,7 @@ def rehearse(problem: Rehearsed, given: Data, is_known: bool = False) -> bool:
         raise
     except Exception as error:
         raise InputError(_failure(problem, "train", x, target, error)) from error
-    if not is_known:
+    if not is_tried:
         _require_whole_state(problem, network)
         _require_repeatable(problem)
     return is_classification

@@ -14,7 +14,7 @@ from evoprune.engines.check import require
 from evoprune.engines.population import Population, Stint
 from evoprune.engines.registry import ENGINES
 from evoprune.engines.steps import train_steps
-from evoprune.masks.collapse import draws_of, unreached_outputs
+from evoprune.masks.collapse import unreached_outputs
 from evoprune.problem.fused import without_fast_path
 from evoprune.training.cost import multiply_adds
 from evoprune.training.gradient import dense_gradient
@@ -184,5 +184,5 @@ def mask_without(problem: ep.Problem, *removed: tuple[str, slice]) -> dict[str, 
 )
 def test_collapse_is_found_in_every_kind(kind: str, removed: list[tuple[str, slice]], cut: bool) -> None:
     problem = problem_of(kind)
-    found = unreached_outputs(problem.network(), mask_without(problem, *removed), draws_of(problem))
+    found = unreached_outputs(problem, mask_without(problem, *removed))
     assert found == ((0, 1) if cut else ())
