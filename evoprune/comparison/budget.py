@@ -9,6 +9,8 @@ from typing import Any
 from evoprune.comparison import methods
 from evoprune.comparison.cells import Cell, Comparison
 from evoprune.problem.problem import Problem
+from evoprune.problem.recipe import Recipe
+from evoprune.search.dissipate import Removals, removals_within
 from evoprune.search.execution import Execution
 from evoprune.search.method import Cost, Method, make_options
 from evoprune.search.registry import find_method
@@ -24,7 +26,17 @@ def options_of(comparison: Comparison, name: str) -> dict[str, Any]:
     variant = methods.find(name)
     known = {f.name: f.default for f in fields(find_method(variant.method).Options) if f.default is not MISSING}
     defaults = {option: known[option] for option in SEARCH_OPTIONS if option in known}
+    if "dissipate_epochs" in known and (epochs := epochs_of(comparison)) is not None:
+        defaults["dissipate_epochs"] = removals_within(epochs, Removals())  # a number, as records have always had
     return defaults | {option: value for option, value in comparison.search.items() if option in known} | dict(variant.options)
+
+
+def epochs_of(comparison: Comparison) -> int | None:
+    """Returns the epochs of a comparison's recipe; None if a function of the user's decides."""
+    if comparison.subject is None:
+        return int(comparison.recipe.get("epochs", Recipe.epochs))
+    given = comparison.subject.given
+    return given.recipe.epochs if isinstance(given, Problem) else None
 
 
 def resolve(comparison: Comparison, cell: Cell) -> tuple[Method, Any, Execution]:

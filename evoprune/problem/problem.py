@@ -71,7 +71,7 @@ class Problem:
         augmentations: The functions that change each training batch, in turn.
         unprunable: Shape of the matrix-like weights that are not prunable, though they were not excluded, by parameter name.
         refusals: The reasons why engines cannot serve the problem, by name, kept by :func:`evoprune.engines.check.require`.
-        programs: The network as engines have compiled it, by the engine's name, and as the report of collapse uses it.
+        programs: The network as engines have compiled it, by name, and as the report of collapse uses it.
 
     Raises:
         InputError: A value that cannot be served, or network, data and loss that do not fit: a training step is tried.
@@ -125,8 +125,7 @@ class Problem:
         self.refusals: dict[str, str] = {}
         self.programs: dict[str, Any] = {}
         self.is_known = entry.is_built_in
-        is_tried = self.is_known and self.loss_name in LOSSES
-        self.is_classification = rehearse(self, self._loaded.own or self.data, is_tried)
+        self.is_classification = rehearse(self, self._loaded.own or self.data, self.is_known and self.loss_name in LOSSES)
         rehearse_augmentation(self.augmentations, self.data.train[0])
         try_metrics(self)
 
@@ -329,12 +328,8 @@ class Problem:
 
         A module, tensors or loss of the user's own are named by their class, for the record only.
         """
-        values = {
-            "model": self.options.model,
-            "data": self.options.data,
-            "recipe": self.recipe.recorded(),
-            **vars(self.options),
-        }
+        named = {"model": self.options.model, "data": self.options.data}
+        values = {**named, "recipe": self.recipe.recorded(), **vars(self.options)}
         del values["data_dir"]  # a place
         # left out where they say nothing, so that runs that were recorded without them still match
         later = later_of(ProblemOptions)

@@ -12,7 +12,7 @@ from evoprune.masks.mask import Mask
 from evoprune.problem.problem import Problem
 from evoprune.runs.result import Result
 from evoprune.search.course import chunk_size_of, run
-from evoprune.search.dissipate import Removals
+from evoprune.search.dissipate import Removals, removals_within
 from evoprune.search.final import Plan
 from evoprune.search.history import History
 from evoprune.search.kstarts import Starts, check_k
@@ -75,13 +75,13 @@ class Combine:
     @staticmethod
     def evaluator(problem: Problem, options: CombineOptions) -> dict[str, Any]:
         """Returns the sparsity of the first masks, and the removals during the brief training."""
-        dissipation = dissipation_of(options) if options.select == "end" else None
+        dissipation = dissipation_of(problem, options) if options.select == "end" else None
         return {"sparsity": options.first_sparsity, "dissipation": dissipation}
 
     @staticmethod
     def plan(problem: Problem, options: CombineOptions) -> Plan:
         """Returns how winner and controls are trained; the brief training is repeated on its engine, bit for bit."""
-        dissipation = dissipation_of(options)
+        dissipation = dissipation_of(problem, options)
         return Plan(options.restart, dissipation.start, dissipation.last, options.fitness_epochs, options.k > 1)
 
     @staticmethod
@@ -95,7 +95,7 @@ class Combine:
         require_memory(options.k * problem.prunable_count, f"k is {options.k:,}: its masks")
         if options.select == "end" and options.fitness_epochs == 0:
             raise InputError("select is 'end' with fitness_epochs 0, in which no weight dissipates; expected at least 1.")
-        dissipation_of(options).require(problem, options.first_sparsity)
+        dissipation_of(problem, options).require(problem, options.first_sparsity)
 
     @staticmethod
     def settings(problem: Problem, options: CombineOptions) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Combine:
             **{name: getattr(options, name) for name in names},
             "sparsity": float(options.first_sparsity),
             "chunk_size": chunk_size_of(options),
-            "dissipation": dissipation_of(options).recorded(),
+            "dissipation": dissipation_of(problem, options).recorded(),
         }
 
     @staticmethod
@@ -117,23 +117,29 @@ class Combine:
     def cost(problem: Problem, options: CombineOptions) -> Cost:
         """Returns the planned cost: the density falls from a start's to the final one."""
         first, density = 1 - options.first_sparsity, 1 - options.sparsity
-        removals, brief = options.dissipate_epochs, options.fitness_epochs
-        course = densities(first, density, removals, options.course)
-        if options.select != "end":
-            course = [first] * (brief - 1) + course
-        course += [density] * (brief - len(course))
-        least, others = max(1, len(course)), (options.k - 1) * sum(course[:brief])
-        return lambda epochs: math.inf if epochs < least else others + sum(course) + (epochs - len(course)) * density
+        brief = options.fitness_epochs
+
+        def cost(epochs: int) -> float:
+            removals = removals_within(epochs, options)
+            course = densities(first, density, removals, options.course)
+            if options.select != "end":
+                course = [first] * (brief - 1) + course
+            course += [density] * (brief - len(course))
+            least, others = max(1, len(course)), (options.k - 1) * sum(course[:brief])
+            return math.inf if epochs < least else others + sum(course) + (epochs - len(course)) * density
+
+        return cost
 
 
-def dissipation_of(options: CombineOptions) -> Dissipation:
+def dissipation_of(problem: Problem, options: CombineOptions) -> Dissipation:
     """Returns the removals that the options describe.
 
     Raises:
         InputError: A value out of range or an unknown name.
     """
     first = max(1, options.fitness_epochs) if options.select == "start" else 1
-    return Dissipation(options.dissipate_epochs, options.sparsity, None, options.movement, options.scope, first, options.course)
+    removals = removals_within(problem.recipe.epochs, options)
+    return Dissipation(removals, options.sparsity, None, options.movement, options.scope, first, options.course)
 
 
 def combine(problem: Problem, **options: Any) -> Result:

@@ -15,14 +15,17 @@ from evoprune.search.method import Cost, Found
 from evoprune.search.session import Session
 from evoprune.training.dissipation import Dissipation, densities
 
+# Removals unless the user says how many.
+USUAL = 8
+
 
 @dataclass(frozen=True)
 class Removals:
     """Options of dissipating gradients."""
 
-    dissipate_epochs: int = 8
-    """Number of removals, one at the end of each of so many epochs. The recipe should have more, since the network recovers
-    from the last removal in the epochs after it."""
+    dissipate_epochs: int | None = None
+    """Number of removals, one at the end of each of so many epochs. None: 8, but at most half of the recipe's epochs, since the
+    network recovers from the last removal in the epochs after it."""
     movement: Literal["absolute", "relative", "random", "magnitude"] = "absolute"
     """Which weights go: absolute (those of small |w - w0|), relative (those of small |w - w0| / |w0|: the paper's words),
     random, or magnitude (those of small |w|); the last two are controls."""
@@ -67,7 +70,7 @@ class Dissipate:
     @staticmethod
     def plan(problem: Problem, options: DissipateOptions) -> Plan:
         """Returns how the network is trained."""
-        dissipation = dissipation_of(options)
+        dissipation = dissipation_of(problem, options)
         return Plan(options.restart, dissipation.start, dissipation.last, free_after=0)
 
     @staticmethod
@@ -82,32 +85,40 @@ class Dissipate:
         Raises:
             InputError: A value out of range, or removals that do not fit the recipe.
         """
-        dissipation_of(options).require(problem, 0.0)
+        dissipation_of(problem, options).require(problem, 0.0)
 
     @staticmethod
     def settings(problem: Problem, options: DissipateOptions) -> dict[str, Any]:
         """Returns the options as a run records them."""
-        return {**dissipation_of(options).recorded(), "restart": options.restart}
+        return {**dissipation_of(problem, options).recorded(), "restart": options.restart}
 
     @staticmethod
     def cost(problem: Problem, options: DissipateOptions) -> Cost:
         """Returns the planned cost."""
         density = 1 - (0.9 if options.sparsity is None else options.sparsity)
-        removals = options.dissipate_epochs
-        course = densities(1.0, density, removals, options.course)
-        return lambda epochs: math.inf if epochs < removals else sum(course) + (epochs - removals) * density
+
+        def cost(epochs: int) -> float:
+            removals = removals_within(epochs, options)
+            course = densities(1.0, density, removals, options.course)
+            return math.inf if epochs < removals else sum(course) + (epochs - removals) * density
+
+        return cost
 
 
-def dissipation_of(options: DissipateOptions) -> Dissipation:
+def removals_within(epochs: int, options: Removals) -> int:
+    """Returns the number of removals in a recipe of so many epochs."""
+    return max(1, min(USUAL, epochs // 2)) if options.dissipate_epochs is None else options.dissipate_epochs
+
+
+def dissipation_of(problem: Problem, options: DissipateOptions) -> Dissipation:
     """Returns the removals that the options describe.
 
     Raises:
         InputError: A value out of range or an unknown name.
     """
     sparsity = 0.9 if options.sparsity is None and options.fraction is None else options.sparsity
-    return Dissipation(
-        options.dissipate_epochs, sparsity, options.fraction, options.movement, options.scope, course=options.course
-    )
+    removals = removals_within(problem.recipe.epochs, options)
+    return Dissipation(removals, sparsity, options.fraction, options.movement, options.scope, course=options.course)
 
 
 def dissipate(problem: Problem, **options: Any) -> Result:

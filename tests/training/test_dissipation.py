@@ -13,9 +13,14 @@ from torch import nn
 
 import evoprune as ep
 from evoprune import seeds
+from evoprune.comparison.budget import options_of
+from evoprune.comparison.cells import Comparison
+from evoprune.comparison.subject import Subject
 from evoprune.engines import auto
 from evoprune.engines.registry import ENGINES
 from evoprune.masks.random import random_mask
+from evoprune.search.combine import Combine, CombineOptions
+from evoprune.search.dissipate import Dissipate, DissipateOptions
 from evoprune.training.dissipation import EDGES, MOVEMENTS, SCOPES, Dissipating, Dissipation, movement_scores
 from evoprune.training.final import Training, train_fully
 from evoprune.training.loop import train
@@ -277,3 +282,14 @@ def test_weights_that_never_moved_are_said(movement: str) -> None:
     texts = [str(warning.message) for warning in said if "moved alike" in str(warning.message)]
     assert len(texts) == (0 if movement in ("random", "magnitude") else 1)
     assert all("check the recipe's lr" in text for text in texts)
+
+
+@pytest.mark.parametrize(("epochs", "removals"), [(1, 1), (3, 1), (6, 3), (16, 8), (20, 8)])
+def test_epochs_are_left_after_the_last_removal_unless_the_user_says_otherwise(epochs: int, removals: int) -> None:
+    problem = ep.Problem("mlp", widths=(6,), recipe=ep.Recipe(epochs=epochs), seed=0)
+    assert Dissipate.settings(problem, DissipateOptions())["epochs"] == removals
+    assert Dissipate.settings(problem, DissipateOptions(dissipate_epochs=1))["epochs"] == 1
+    assert Combine.settings(problem, CombineOptions())["dissipation"]["epochs"] == removals
+    assert Dissipate.cost(problem, DissipateOptions(sparsity=0.0))(epochs) == epochs
+    assert options_of(Comparison({}, {"epochs": epochs}, {}), "dissipate")["dissipate_epochs"] == removals
+    assert options_of(Comparison({}, {}, {}, subject=Subject(problem)), "combine")["dissipate_epochs"] == removals
