@@ -20,7 +20,7 @@ from evoprune.problem.identity import differing
 from evoprune.problem.problem import Problem
 from evoprune.runs import records
 from evoprune.runs.config import read_config
-from evoprune.runs.result import Result
+from evoprune.runs.result import Result, identity_of
 from evoprune.runs.sums import require_intact
 from evoprune.runs.tensors import unpack_tensors
 from evoprune.system import loading
@@ -71,7 +71,7 @@ class Trained:
         state: The network's ``state_dict``, removed weights exactly zero.
         facts: Method, data, model, seed, sparsity and survivors, as in ``result.json``.
         means: Things from Python.
-        identity: The identity of the run's problem; empty if it is not known.
+        identity: The identity of the run's problem, or parts of it; empty if it is not known.
         config: The content of ``config.json``; None if it comes from no folder.
         module: The trained module itself; None if it comes from a folder.
     """
@@ -96,7 +96,8 @@ class Trained:
         if problem is None:
             problem = self._made_again()
         if self.identity:
-            before, now = ({part: each.get(part, "") for part in _PARTS} for each in (self.identity, problem.identify()))
+            given = identity_of(problem) if self.config is None else problem.identify()
+            before, now = ({part: each.get(part, "") for part in _PARTS} for each in (self.identity, given))
             if other := differing(before, now):
                 cure = "Restore the data or the code." if self.means.problem is None else "Give the problem of the run."
                 raise InputError(f"the problem is not that of {self.name}: these differ: {other}. {cure}")

@@ -296,8 +296,8 @@ class Problem:
         recorded = self.recipe.recorded() | dict.fromkeys(self.recipe.own, "own")  # whose code counts, not the name
         recipe = json.dumps(recorded, sort_keys=True, default=repr)  # as a record has it: a tuple is a list
         return {
-            "weights": self._weights_digest,
-            "data": self._data_digest,
+            "weights": self.weights_digest,
+            "data": self.data_digest,
             "recipe": digest_of("recipe", recipe),
             "settings": digest_of("settings", [self.seed, shapes, str(self.dtype)]),
             **{name: found.digest for name, found in self._identify_code().items()},
@@ -316,11 +316,13 @@ class Problem:
         return identify_code(self._template, loss, own, self.options)
 
     @cached_property
-    def _weights_digest(self) -> str:
+    def weights_digest(self) -> str:
+        """A digest of W0 and the initial buffers."""
         return digest_of("weights", dict(tensors_of(self._template)))
 
     @cached_property
-    def _data_digest(self) -> str:
+    def data_digest(self) -> str:
+        """A digest of the data as they are stored, and of their split."""
         return digest_of("data", self._loaded.identity(self.options))
 
     def config(self) -> dict[str, Any]:

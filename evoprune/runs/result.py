@@ -51,7 +51,7 @@ class Result:
         evaluations: Its evaluations, in the same order.
         hall_of_fame: The fittest masks of all generations; of several objectives the Pareto front.
         bests: The fittest masks as of single generations, trained fully: the rows of ``bests.csv``.
-        identity: The identity of the problem, see :meth:`evoprune.problem.problem.Problem.identify`.
+        identity: Digests of the problem's ``weights`` (W0) and ``data``.
     """
 
     mask: Mask
@@ -71,6 +71,11 @@ def trained_model(problem: Problem, training: FinalTraining) -> nn.Module:
     model = problem.network().eval()
     model.load_state_dict(training.state)
     return model
+
+
+def identity_of(problem: Problem) -> dict[str, str]:
+    """Returns the parts of a problem's identity that need no identification of the user's code, which may fail."""
+    return {"weights": problem.weights_digest, "data": problem.data_digest}
 
 
 def describe_problem(problem: Problem, seed: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from evoprune.problem.problem import Problem
 from evoprune.runs.checkpoints import pack_snapshot, unpack_snapshot
 from evoprune.runs.journal import Journal, open_journal
 from evoprune.runs.records import as_json
-from evoprune.runs.result import Result, describe_problem, describe_training, trained_model
+from evoprune.runs.result import Result, describe_problem, describe_training, identity_of, trained_model
 from evoprune.search.execution import Execution
 from evoprune.search.final import train_chosen
 from evoprune.search.generations import log_generation
@@ -205,7 +205,7 @@ def _find_and_train(name: str, method: Method, session: Session, options: Any) -
         model=trained_model(problem, training),
         trainings={"winner": training},
         summary=summary,
-        identity=problem.identify(),
+        identity=identity_of(problem),
     )
 
 
@@ -232,7 +232,7 @@ def _search_and_train(name: str, method: Method, session: Session, options: Any)
         evaluations=[session.evaluator.known[mask.key] for mask in history.population],
         hall_of_fame=[_plain(mask) for mask in history.hall_of_fame],
         bests=history.bests,
-        identity=problem.identify(),
+        identity=identity_of(problem),
     )
 
 

@@ -121,6 +121,22 @@ def test_a_result_is_exported_like_its_folder(exported: Path, tmp_path: Path, di
         ep.export.write(result, (), tmp_path, test_data=True)
 
 
+def test_a_result_of_a_problem_that_cannot_be_identified(tmp_path: Path) -> None:
+    log = (tmp_path / "log").open("w")
+
+    def loss(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        log.write("called")
+        return torch.nn.functional.cross_entropy(outputs, targets)
+
+    with log:
+        problem = ep.Problem(model="mlp", widths=(6,), data="digits", recipe=ep.Recipe(epochs=1), loss=loss)
+        with pytest.raises(ep.InputError, match="cannot be told from another"):
+            problem.identify()
+        result = ep.baseline(problem, "erk", sparsity=0.5)
+        ep.export.write(result, "safetensors", tmp_path / "out", problem=problem)
+    assert set(read(tmp_path / "out", "w0.safetensors")) == set(problem.network().state_dict())
+
+
 def test_onnx_computes_as_torch_does(folder: Path, tmp_path: Path, digits: ep.Problem) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
     pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
