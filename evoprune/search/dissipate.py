@@ -24,8 +24,8 @@ class Removals:
     """Options of dissipating gradients."""
 
     dissipate_epochs: int | None = None
-    """Number of removals, one at the end of each of so many epochs. None: 8, but at most half of the recipe's epochs, since the
-    network recovers from the last removal in the epochs after it."""
+    """Number of removals, one at the end of each of so many epochs. None: 8, but in a short recipe in the first half of its
+    epochs, since the network recovers from the last removal in the epochs after it."""
     movement: Literal["absolute", "relative", "random", "magnitude"] = "absolute"
     """Which weights go: absolute (those of small |w - w0|), relative (those of small |w - w0| / |w0|: the paper's words),
     random, or magnitude (those of small |w|); the last two are controls."""
@@ -107,7 +107,7 @@ class Dissipate:
 
 def removals_within(epochs: int, options: Removals) -> int:
     """Returns the number of removals in a recipe of so many epochs."""
-    return max(1, min(USUAL, epochs // 2)) if options.dissipate_epochs is None else options.dissipate_epochs
+    return min(USUAL, (epochs + 1) // 2) if options.dissipate_epochs is None else options.dissipate_epochs
 
 
 def dissipation_of(problem: Problem, options: DissipateOptions) -> Dissipation:

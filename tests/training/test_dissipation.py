@@ -284,7 +284,7 @@ def test_weights_that_never_moved_are_said(movement: str) -> None:
     assert all("check the recipe's lr" in text for text in texts)
 
 
-@pytest.mark.parametrize(("epochs", "removals"), [(1, 1), (3, 1), (6, 3), (16, 8), (20, 8)])
+@pytest.mark.parametrize(("epochs", "removals"), [(1, 1), (3, 2), (6, 3), (8, 4), (15, 8), (20, 8)])
 def test_epochs_are_left_after_the_last_removal_unless_the_user_says_otherwise(epochs: int, removals: int) -> None:
     problem = ep.Problem("mlp", widths=(6,), recipe=ep.Recipe(epochs=epochs), seed=0)
     assert Dissipate.settings(problem, DissipateOptions())["epochs"] == removals
