@@ -26,17 +26,19 @@ def options_of(comparison: Comparison, name: str) -> dict[str, Any]:
     variant = methods.find(name)
     known = {f.name: f.default for f in fields(find_method(variant.method).Options) if f.default is not MISSING}
     defaults = {option: known[option] for option in SEARCH_OPTIONS if option in known}
-    if "dissipate_epochs" in known and (epochs := epochs_of(comparison)) is not None:
-        defaults["dissipate_epochs"] = removals_within(epochs, Removals())  # a number, as records have always had
+    if "dissipate_epochs" in known:
+        defaults["dissipate_epochs"] = removals_within(
+            epochs_of(comparison), Removals()
+        )  # a number, as records have always had
     return defaults | {option: value for option, value in comparison.search.items() if option in known} | dict(variant.options)
 
 
-def epochs_of(comparison: Comparison) -> int | None:
-    """Returns the epochs of a comparison's recipe; None if a function of the user's decides."""
+def epochs_of(comparison: Comparison) -> int:
+    """Returns the epochs of a comparison's recipe; the default's if a function of the user's decides."""
     if comparison.subject is None:
         return int(comparison.recipe.get("epochs", Recipe.epochs))
     given = comparison.subject.given
-    return given.recipe.epochs if isinstance(given, Problem) else None
+    return given.recipe.epochs if isinstance(given, Problem) else Recipe.epochs
 
 
 def resolve(comparison: Comparison, cell: Cell) -> tuple[Method, Any, Execution]:

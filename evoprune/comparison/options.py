@@ -60,7 +60,7 @@ class CompareOptions:
     first_sparsity: float | None = None
     """Sparsity of the random masks of combine."""
     dissipate_epochs: int | None = None
-    """Number of removals of dissipate and combine. None: 8, but in a short recipe in the first half of its epochs."""
+    """Number of removals of dissipate and combine. None: 8, but not more than the first half of --epochs."""
     engine: str = "auto"
     """How masked networks are trained: module, stacked, sparse, or auto (the one with the least measured cost)."""
     threads: int = 1

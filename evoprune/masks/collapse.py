@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from evoprune.masks.bits import Bits
 from evoprune.problem.draws import Draws, draw
+from evoprune.system.forks import settle
 
 if TYPE_CHECKING:
     from evoprune.problem.problem import Problem
@@ -64,11 +64,16 @@ def unreached_outputs(problem: Problem, layers: Mapping[str, Bits]) -> tuple[int
     if not problem.is_known or problem.parameter_count > MOST_KEPT:
         return _unreached(_passage(problem.network()), layers, draws)
     # copying the network takes longer than all else, but one of the user's may change as it is called
-    if "collapse" not in problem.programs:
-        problem.programs["collapse"] = (threading.Lock(), _passage(problem.network()))
-    lock, network = problem.programs["collapse"]
-    with lock:
-        return _unreached(network, layers, draws)
+    settle()
+    free: list[nn.Module] = problem.programs.setdefault("collapse", [])
+    try:
+        network = free.pop()
+    except IndexError:  # the first call, or another thread has it
+        with torch.inference_mode(False):
+            network = _passage(problem.network())
+    found = _unreached(network, layers, draws)
+    free.append(network)
+    return found
 
 
 def _passage(network: nn.Module) -> nn.Module:

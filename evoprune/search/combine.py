@@ -120,7 +120,7 @@ class Combine:
         brief = options.fitness_epochs
 
         def cost(epochs: int) -> float:
-            removals = removals_within(epochs, options)
+            removals = removals_within(epochs, options, _first_removal(options))
             course = densities(first, density, removals, options.course)
             if options.select != "end":
                 course = [first] * (brief - 1) + course
@@ -137,9 +137,14 @@ def dissipation_of(problem: Problem, options: CombineOptions) -> Dissipation:
     Raises:
         InputError: A value out of range or an unknown name.
     """
-    first = max(1, options.fitness_epochs) if options.select == "start" else 1
-    removals = removals_within(problem.recipe.epochs, options)
+    first = _first_removal(options)
+    removals = removals_within(problem.recipe.epochs, options, first)
     return Dissipation(removals, options.sparsity, None, options.movement, options.scope, first, options.course)
+
+
+def _first_removal(options: CombineOptions) -> int:
+    """Returns the epoch at whose end the first removal is."""
+    return max(1, options.fitness_epochs) if options.select == "start" else 1
 
 
 def combine(problem: Problem, **options: Any) -> Result:

@@ -105,9 +105,16 @@ class Dissipate:
         return cost
 
 
-def removals_within(epochs: int, options: Removals) -> int:
-    """Returns the number of removals in a recipe of so many epochs."""
-    return min(USUAL, (epochs + 1) // 2) if options.dissipate_epochs is None else options.dissipate_epochs
+def removals_within(epochs: int, options: Removals, first: int = 1) -> int:
+    """Returns the number of removals in a recipe.
+
+    Args:
+        epochs: The recipe's epochs.
+        options: The options.
+        first: The epoch at whose end the first removal is.
+    """
+    usual = max(1, min(USUAL, (epochs + 1) // 2, epochs - first + 1))
+    return usual if options.dissipate_epochs is None else options.dissipate_epochs
 
 
 def dissipation_of(problem: Problem, options: DissipateOptions) -> Dissipation:

@@ -113,7 +113,7 @@ def kill_at_random(
     assert_same_figures(whole, folder)
 
 
-@pytest.mark.slow
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_asked_to_end_it_saves_and_resumes(whole: Path, tmp_path: Path, number: signal.Signals, status: int) -> None:
     folder = tmp_path / "run"

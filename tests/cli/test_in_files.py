@@ -31,7 +31,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.slow
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("on", ["serial", "pool:2", pytest.param("scoop", marks=pytest.mark.slow)])
 def test_killed_and_resumed_from_another_folder(whole: Path, tmp_path: Path, on: str) -> None:
     folder, file = tmp_path / "run", write(tmp_path / "a")

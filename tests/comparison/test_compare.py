@@ -62,7 +62,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(VARIANTS, name, replace(VARIANTS[name], options={**VARIANTS[name].options, **options}))
 
 
-@pytest.mark.sampled(9)
 @pytest.mark.usefixtures("small")
 @pytest.mark.parametrize("method", sorted(VARIANTS))
 def test_every_method_does_its_cell_at_the_planned_cost(method: str, tmp_path: Path) -> None:

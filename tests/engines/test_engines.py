@@ -42,7 +42,6 @@ def test_an_untrained_population_computes_the_masked_network(digits: ep.Problem,
         torch.testing.assert_close(outputs[k], network(x))
 
 
-@pytest.mark.sampled(7)
 @pytest.mark.parametrize("optimizer", sorted(optimizers()))
 def test_removed_weights_are_exactly_zero_after_training(digits: ep.Problem, engine: str, optimizer: str) -> None:
     momentum = 0.9 if optimizer in ("SGD", "RMSprop") else None

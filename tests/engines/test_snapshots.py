@@ -38,7 +38,6 @@ def normalised() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 10))
 
 
-@pytest.mark.sampled(6)
 @pytest.mark.parametrize("model", ["mlp", normalised], ids=["perceptron", "normalised"])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_two_halves_are_the_whole(engine: str, optimizer: str, model: object) -> None:

@@ -154,7 +154,6 @@ def damage(path: Path, kind: str) -> bool:
     return after != before
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::evoprune.errors.CollapseWarning")
 @pytest.mark.parametrize(("method", "kind"), CASES)
 def test_a_resume_has_the_same_numbers_or_is_refused(

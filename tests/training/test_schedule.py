@@ -40,7 +40,6 @@ def build(problem: ep.Problem, engine: str) -> Population:
     return ENGINES[engine].build(problem, masks_of(problem, engine))
 
 
-@pytest.mark.sampled(3)
 @pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 def test_a_schedule_that_regrows_is_the_same_on_every_engine(engine: str, optimizer: str) -> None:
     problem = small(optimizer)

@@ -216,7 +216,6 @@ def evaluated(problem: ep.Problem, workers: str, fitness: str | Term = "loss", g
         return [value for _ in range(generations) for value in toolbox.map(toolbox.evaluate, toolbox.population(n=4))]
 
 
-@pytest.mark.slow
 @pytest.mark.process
 def test_a_standing_cluster_has_nothing_of_another_run(
     digits: ep.Problem,

@@ -69,7 +69,6 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
 def test_workers_of_a_users_file_by_name_and_as_an_object(tmp_path: Path) -> None:
     (tmp_path / "executor.py").write_text(EXECUTOR)
     (tmp_path / "script.py").write_text(SCRIPT)

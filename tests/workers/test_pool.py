@@ -58,7 +58,7 @@ def test_a_process_killed_at_work_and_the_serial_result(whole: Path, run: Run, t
     assert_all_end(first)
 
 
-@pytest.mark.slow
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
