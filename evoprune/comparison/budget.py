@@ -27,9 +27,8 @@ def options_of(comparison: Comparison, name: str) -> dict[str, Any]:
     known = {f.name: f.default for f in fields(find_method(variant.method).Options) if f.default is not MISSING}
     defaults = {option: known[option] for option in SEARCH_OPTIONS if option in known}
     if "dissipate_epochs" in known:
-        defaults["dissipate_epochs"] = removals_within(
-            epochs_of(comparison), Removals()
-        )  # a number, as records have always had
+        # a number, as records have always had
+        defaults["dissipate_epochs"] = removals_within(epochs_of(comparison), Removals())
     return defaults | {option: value for option, value in comparison.search.items() if option in known} | dict(variant.options)
 
 

@@ -13,12 +13,7 @@ import evoprune as ep
 from evoprune.masks.collapse import Collapse
 from evoprune.masks.random import random_mask
 
-SHAPES = {
-    "mlp": {"widths": (12, 8)},
-    "resnet-8": {"widths": (4,)},
-    "vgg-11-bn": {"widths": (2,)},
-    "mlp-mixer": {"widths": (8,)},
-}
+WIDTHS = {"mlp": (12, 8), "resnet-8": (4,), "vgg-11-bn": (2,), "mlp-mixer": (8,)}
 IMAGES = torch.randn(40, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 FORKED = """
 import multiprocessing
@@ -42,7 +37,7 @@ if __name__ == "__main__":
 
 def problem_of(model: str) -> ep.Problem:
     data = ep.Data(train=(IMAGES, torch.arange(40) % 4))
-    return ep.Problem(model=model, data=data, seed=0, **SHAPES[model])
+    return ep.Problem(model=model, data=data, seed=0, widths=WIDTHS[model])
 
 
 def sparse_masks(problem: ep.Problem) -> list[ep.Mask]:
@@ -54,7 +49,7 @@ def collapses(problem: ep.Problem, masks: list[ep.Mask]) -> list[Collapse]:
     return [mask.collapse(problem) for mask in masks]
 
 
-@pytest.mark.parametrize("model", SHAPES)
+@pytest.mark.parametrize("model", WIDTHS)
 def test_the_kept_network_gives_what_a_new_one_gives(model: str) -> None:
     problem = problem_of(model)
     given = ep.Problem(model=problem.network(), data=problem.data, seed=0)  # the user's: a new network for each mask
