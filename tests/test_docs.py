@@ -73,7 +73,7 @@ def numbers(text: str) -> list[float]:
 
 
 RUN = {name: [block for block in blocks_of(text) if block.runs] for name, text in PAGES.items()}
-# Pages that take longer than a quarter of a minute.
+# The pages that take longest.
 GUIDES = ("baselines", "compare", "export", "fitness", "logging", "methods", "network", "operators", "report")
 LONG = {f"guide/{name}.md" for name in GUIDES}
 LONG |= {"run-folder.md", "workers.md"}

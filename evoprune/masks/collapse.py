@@ -86,6 +86,7 @@ def _passage(network: nn.Module) -> nn.Module:
 
 
 def _unreached(network: nn.Module, layers: Mapping[str, Bits], draws: Draws) -> tuple[int, ...]:
+    """Sends the drawn examples through a network that :func:`_passage` has prepared."""
     inputs, reached = draws.inputs.clone(), torch.tensor(False)  # a network may change its inputs in place
     with torch.no_grad():
         for drawn in draws.parameters:

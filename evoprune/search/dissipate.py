@@ -14,9 +14,7 @@ from evoprune.search.final import Plan
 from evoprune.search.method import Cost, Found
 from evoprune.search.session import Session
 from evoprune.training.dissipation import Dissipation, densities
-
-# Removals unless the user says how many.
-USUAL = 8
+from evoprune.training.registry import DISSIPATE_EPOCHS
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def removals_within(epochs: int, options: Removals, first: int = 1) -> int:
         options: The options.
         first: The epoch at whose end the first removal is.
     """
-    usual = max(1, min(USUAL, (epochs + 1) // 2, epochs - first + 1))
+    usual = max(1, min(DISSIPATE_EPOCHS, (epochs + 1) // 2, epochs - first + 1))
     return usual if options.dissipate_epochs is None else options.dissipate_epochs
 
 

@@ -17,6 +17,7 @@ from evoprune.training.schedule import Schedule
 # of the recipe's epochs.
 MakeSchedule: TypeAlias = Callable[..., Schedule]
 
+# Removals of dissipating gradients unless the user says how many.
 DISSIPATE_EPOCHS = 8
 
 

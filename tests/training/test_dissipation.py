@@ -290,6 +290,7 @@ def test_epochs_are_left_after_the_last_removal_unless_the_user_says_otherwise(e
     assert Dissipate.settings(problem, DissipateOptions())["epochs"] == removals
     assert Dissipate.settings(problem, DissipateOptions(dissipate_epochs=1))["epochs"] == 1
     assert Combine.settings(problem, CombineOptions())["dissipation"]["epochs"] == removals
+    assert Combine.settings(problem, CombineOptions(fitness_epochs=epochs))["dissipation"]["epochs"] == 1  # after those
     assert Dissipate.cost(problem, DissipateOptions(sparsity=0.0))(epochs) == epochs
     assert options_of(Comparison({}, {"epochs": epochs}, {}), "dissipate")["dissipate_epochs"] == removals
     assert options_of(Comparison({}, {}, {}, subject=Subject(problem)), "combine")["dissipate_epochs"] == removals
