@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 # Okabe and Ito's colours, which colour-blind readers tell apart, without the yellow and the black.
@@ -55,17 +56,30 @@ Look = dict[str, dict[str, Any]]
 def styles(methods: Iterable[str]) -> Look:
     """Returns colour, marker and line of each method.
 
-    The first methods of the registry have theirs for good; the others get one by their order among the given ones, so panels
-    that are read together need the styles of all their methods.
+    The first methods of the registry have theirs for good. The others get, in their order among the given ones, the colour that
+    differs most from those beside it, so panels that are read together need the styles of all their methods.
     """
     from evoprune.comparison import methods as compared  # slow to import, and no figure of a single run needs it
     from evoprune.comparison.statistics import ordered
 
-    looks: dict[str, tuple[Any, ...]] = dict(zip(compared.names(), _LOOKS, strict=False))
+    registered: dict[str, tuple[Any, ...]] = dict(zip(compared.names(), _LOOKS, strict=False))
     names = ordered(methods)
-    for i, name in enumerate(name for name in names if name not in looks):
-        looks[name] = (_MORE_COLORS[i % len(_MORE_COLORS)], _MORE_MARKERS[i % len(_MORE_MARKERS)], "-.")
+    looks = {name: registered[name] for name in names if name in registered}
+    colors = _apart(_MORE_COLORS, [look[0] for look in looks.values()])
+    for i, name in enumerate(name for name in names if name not in registered):
+        looks[name] = (colors[i % len(colors)], _MORE_MARKERS[i % len(_MORE_MARKERS)], "-.")
     return {name: dict(zip(("color", "marker", "linestyle"), looks[name], strict=True)) for name in names}
+
+
+def _apart(colors: Iterable[str], taken: Iterable[str]) -> list[str]:
+    """Returns colours in an order in which each next one is the farthest from those before it and those that are taken."""
+    left, used = list(colors), [to_rgb(color) for color in taken]
+    order: list[str] = []
+    while left:
+        order.append(max(left, key=lambda color: min((math.dist(to_rgb(color), other) for other in used), default=0.0)))
+        left.remove(order[-1])
+        used.append(to_rgb(order[-1]))
+    return order
 
 
 def scale_accuracy(ax: Axes, low: float, high: float) -> None:
@@ -87,6 +101,18 @@ def scale_accuracy(ax: Axes, low: float, high: float) -> None:
     if len(shown) < 3:  # a narrow range falls between them
         shown = [float(tick) for tick in MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(*limits) if 0 <= tick <= 100]
     _set_ticks(ax, shown, "{:.6g}")
+
+
+def scale_cost(ax: Axes, low: float, high: float) -> None:
+    """Puts costs, of which low and high are the least and the greatest, on a log scale with at least three ticks."""
+    ax.set_xscale("log")
+    for steps in ((1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        ticks = [m * 10.0**k for k in range(-6, 12) for m in steps]
+        if sum(low <= tick <= high for tick in ticks) > 2:
+            break
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
 
 
 def scale_density(ax: Axes, low: float, high: float, with_zero: bool) -> None:

@@ -111,8 +111,8 @@ def require_intact(folder: Path, *names: str) -> None:
     """
     if found := damaged(folder, names or None):
         raise DamageError(
-            f"{', '.join(found)} in {folder} differs from what evoprune wrote, or is being written; the command of the run "
-            f"makes it again."
+            f"{', '.join(found)} in {folder} differs from what evoprune wrote, is missing, or is being written; the command of "
+            f"the run makes it again."
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from support import comparison
@@ -37,6 +38,13 @@ def test_no_two_methods_look_alike() -> None:
         assert a["marker"] != b["marker"]
     many = plot_styles.styles([*methods.names(), *(f"variant-{i}" for i in range(15))])
     assert len({(style["color"], style["marker"]) for style in many.values()}) == len(methods.names()) + 15
+
+
+@pytest.mark.parametrize("other", ["gmp", "variant"])
+def test_a_further_method_has_the_colour_that_differs_most_from_those_beside_it(other: str) -> None:
+    look = plot_styles.styles(["dense", "dissipate", "kstarts", "snip", "erk", other])
+    own = to_rgb(look[other]["color"])
+    assert min(math.dist(own, to_rgb(style["color"])) for name, style in look.items() if name != other) > 0.4
 
 
 def test_a_method_looks_the_same_whatever_it_is_shown_with() -> None:
@@ -145,6 +153,16 @@ def test_cost_has_ticks_in_any_range(narrow: bool, scale: str) -> None:
     low, high = ax.get_xlim()
     assert ax.get_xscale() == scale
     assert sum(low <= tick <= high for tick in ax.get_xticks()) >= 2
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.7, 8.0), (0.5, 8.0), (0.011, 0.045), (1.0, 1000.0), (2e-4, 9e3)])
+def test_costs_have_three_ticks_on_a_log_scale(low: float, high: float) -> None:
+    ax = Figure().subplots()
+    plot_styles.scale_cost(ax, low, high)
+    ax.set_xlim(low, high)
+    ticks = [tick for tick in ax.get_xticks() if low <= tick <= high]
+    assert 3 <= len(ticks) <= 16
+    assert [float(ax.xaxis.get_major_formatter()(tick)) for tick in ticks] == [pytest.approx(tick) for tick in ticks]
 
 
 def test_controls_have_no_place_in_cost(tmp_path: Path) -> None:

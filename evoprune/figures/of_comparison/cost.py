@@ -7,13 +7,12 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from evoprune.comparison.frames import read_cells
 from evoprune.comparison.methods import split_control
 from evoprune.comparison.statistics import BAND, dense_epoch, metric, ordered, summarise
 from evoprune.figures.of_comparison.panels import Group, finish, grid, scale_quality, seeds, select, size
-from evoprune.figures.styles import GREY, Look, pareto_front, styles
+from evoprune.figures.styles import GREY, Look, pareto_front, scale_cost, styles
 
 
 def cost_figure(folder: Path, group: Group | None = None) -> Figure:
@@ -68,10 +67,8 @@ def plot_cost(ax: Axes, cells: pd.DataFrame, epoch: float | None, look: Look | N
     front = [(-cost, sign * value) for cost, value in pareto_front(list(points))]
     if front:
         ax.plot(*zip(*front, strict=True), color=GREY, linewidth=0.8, linestyle="--", zorder=0)
-    if not summary.empty and summary["multiply_adds"].max() > 4 * summary["multiply_adds"].min():  # else there may be no tick
-        ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        ax.xaxis.set_major_locator(FixedLocator([m * 10.0**k for k in range(-6, 12) for m in (1, 3)]))
-        ax.xaxis.set_minor_locator(NullLocator())
+    costs = summary["multiply_adds"] / (epoch or 1e9)
+    if not summary.empty and costs.max() > 4 * costs.min():  # a narrower range reads better on a linear scale
+        scale_cost(ax, costs.min(), costs.max())
     ax.set_xlabel("multiply-adds (1e9)" if epoch is None else "multiply-adds (epochs of dense training)")
     scale_quality(ax, cells, summary)
