@@ -1,6 +1,5 @@
-"""Whether data, network and loss fit together is found out before any work, for every part of the data."""
+"""Targets, losses and values that do not fit are found before any training."""
 
-import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from support.rehearsing import LABELS, ROWS, X, Y, network, of, problem
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,29 +18,11 @@ from evoprune.errors import InputError
 from evoprune.evaluation.brief import evaluate_chunk
 from evoprune.evaluation.job import BriefTraining, Job
 
-X = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
-Y = X[:, 0] * 2 + 1
-LABELS = (Y > 1).long()
-ROWS = {"train": slice(0, 200), "validation": slice(200, 250), "test": slice(250, 300)}
 PARTS = list(ROWS)
-
-
-def network(outputs: int = 1, *more: nn.Module) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, outputs), *more)
 
 
 def flat() -> nn.Module:
     return network(1, nn.Flatten(0))
-
-
-def of(y: Tensor, x: Tensor = X) -> ep.Data:
-    return ep.Data(**{part: (x[rows], y[rows]) for part, rows in ROWS.items()})
-
-
-def problem(y: Tensor, loss: Any = None, model: nn.Module | None = None, x: Tensor = X, **options: Any) -> ep.Problem:
-    return ep.Problem(model or network(), of(y, x), loss=loss, seed=0, **options)
 
 
 # The losses that are built in
@@ -139,6 +121,8 @@ RIGHT: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "moments": lambda o, y: (o.mean() - y.mean()) ** 2,
     "correlation": lambda o, y: -torch.corrcoef(torch.stack([o.flatten(), y]))[0, 1],
 }
+
+
 # compare every output with every target
 WRONG: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "squares": mean_of(lambda o, y: (o - y) ** 2),
@@ -327,104 +311,6 @@ def test_labels_that_a_loss_of_ones_own_ignores_pass() -> None:
         return F.cross_entropy(outputs, y, ignore_index=-100)
 
     assert problem(torch.where(LABELS > 0, LABELS, -100), loss, network(2)).is_classification
-
-
-class Holding(nn.Module):
-    """Its forward pass goes through what ``make`` makes of it."""
-
-    def __init__(self, make: Callable[["Holding"], object]) -> None:
-        super().__init__()
-        self.a, self.b, self.held = nn.Linear(6, 6), nn.Linear(6, 2), make(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        held = self.held
-        if isinstance(held, dict):
-            held = held["f"]
-        return held(self.a(x))
-
-    def end(self, x: Tensor) -> Tensor:
-        return self.b(x)
-
-
-HOLDING: dict[str, Callable[[Holding], object]] = {
-    "a table": lambda self: {"f": lambda x: self.b(x)},
-    "a partial": lambda self: functools.partial(lambda x: self.b(x)),
-    "a cache": lambda self: functools.lru_cache(lambda x: self.b(x)),
-    "a function of a function": lambda self: (lambda f: lambda x: f(x))(lambda x: self.b(x)),
-}
-
-
-@pytest.mark.parametrize("kind", HOLDING)
-def test_whatever_holds_the_module_that_was_copied_is_found(kind: str) -> None:
-    with pytest.raises(InputError, match=r"a parameter .* that is not among the network's"):
-        problem(LABELS, None, Holding(HOLDING[kind]))
-
-
-def test_a_loss_with_parameters_is_refused() -> None:
-    scale = nn.Parameter(torch.ones(()))
-    with pytest.raises(InputError, match="the loss may have parameters"):
-        problem(LABELS, lambda outputs, y: scale * F.cross_entropy(outputs, y), network(2))
-
-
-class Remembering(nn.Module):
-    def __init__(self, how: str) -> None:
-        super().__init__()
-        self.layer, self.how = nn.Linear(6, 2), how
-        if how == "attribute":
-            self.mean = torch.zeros(2)
-        else:
-            self.register_buffer("mean", torch.zeros(2), persistent=how == "persistent")
-
-    def forward(self, x: Tensor) -> Tensor:
-        z = self.layer(x)
-        if self.training:
-            self.mean = (0.5 * self.mean + 0.5 * z.mean(0)).detach()
-        return z - self.mean
-
-
-@pytest.mark.parametrize("how", ["attribute", "passing", "persistent"])
-def test_what_is_learnt_outside_the_state_is_refused(how: str) -> None:
-    if how == "persistent":
-        assert problem(LABELS, None, Remembering(how)).prunable_count == 12
-        return
-    with pytest.raises(InputError, match="outside its state_dict"):
-        problem(LABELS, None, Remembering(how))
-
-
-class NoisyBackward(torch.autograd.Function):
-    rng = np.random.default_rng(0)
-
-    @staticmethod
-    def forward(context: object, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(context: object, gradient: Tensor) -> Tensor:
-        return gradient * float(NoisyBackward.rng.random())
-
-
-class Through(nn.Sequential):
-    def forward(self, x: Tensor) -> Tensor:
-        return NoisyBackward.apply(super().forward(x))
-
-
-class Penalised(nn.Sequential):
-    """Takes a gradient in its forward pass."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        z = super().forward(x)
-        if self.training:
-            z = z + sum(g.square().sum() for g in torch.autograd.grad(z.sum(), list(self.parameters()), create_graph=True))
-        return z
-
-
-def test_gradients_that_no_seed_reaches_are_refused() -> None:
-    with pytest.raises(InputError, match="gradients in training mode differ"):
-        problem(LABELS, None, Through(nn.Linear(6, 2)))
-
-
-def test_a_gradient_may_be_taken_in_the_forward_pass() -> None:
-    assert problem(LABELS, None, Penalised(nn.Linear(6, 2))).is_classification
 
 
 @pytest.mark.parametrize("engine", sorted(ENGINES))

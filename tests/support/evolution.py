@@ -1,12 +1,14 @@
-"""Run folders of an evolution, written with numbers that one can compute by hand."""
+"""Evolutions, and folders of them that are written with numbers that one can compute by hand."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import evoprune as ep
 from evoprune.problem.identity import VERSION
 from evoprune.runs import records, sums
 from evoprune.runs.config import SCHEMA
+from evoprune.search.evolution.state import State
 
 GENERATIONS = ("gen", "nevals", "best", "min", "mean", "max", "std", "diversity", "chance_diversity", "seconds")
 EVALUATIONS = (
@@ -54,3 +56,23 @@ def write_bests(folder: Path, rows: Sequence[Sequence[Any]]) -> None:
     """Rows of generation, mask, fitness, validation accuracy and loss."""
     filled = [dict(zip(BESTS, row, strict=True)) for row in rows]
     write_table(folder, "bests.csv", BESTS, filled)
+
+
+SPARSITY = 0.8
+SMALL = ep.Evolution(k=3, offspring=5, generations=4)
+
+
+class Watch:
+    """Keeps what it saw, and fails after a generation if asked to."""
+
+    def __init__(self, fail_after: int | None = None) -> None:
+        self.fail_after, self.seen, self.populations = fail_after, [], []
+
+    def on_generation(self, state: State) -> None:
+        self.seen.append(state.logbook[-1]["gen"])
+        self.populations.append(list(state.population))
+        if self.seen[-1] == self.fail_after:
+            raise RuntimeError("enough")
+
+
+RISING = ep.Evolution(k=2, offspring=3, generations=4, first_sparsity=0.5, sparsify=2, drop="magnitude", among=1.2)

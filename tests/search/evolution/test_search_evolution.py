@@ -1,40 +1,21 @@
-"""A whole evolution from Python."""
+"""Evolution: what it keeps, records and resumes."""
 
 import math
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.comparing import assert_same
+from support.evolution import RISING, SMALL, SPARSITY, Watch
 from support.tables import read_table
 
 import evoprune as ep
-from evoprune.evaluation import brief
 from evoprune.evaluation.evidence import evidence_cost
 from evoprune.evaluation.terms import FITNESS, TERMS
 from evoprune.figures import runs as plot
 from evoprune.operators import CROSSOVERS, MUTATIONS
 from evoprune.runs.evaluations import read_evaluations
-from evoprune.search.evolution.state import State
-
-SPARSITY = 0.8
-SMALL = ep.Evolution(k=3, offspring=5, generations=4)
-
-
-class Watch:
-    """Keeps what it saw, and fails after a generation if asked to."""
-
-    def __init__(self, fail_after: int | None = None) -> None:
-        self.fail_after, self.seen, self.populations = fail_after, [], []
-
-    def on_generation(self, state: State) -> None:
-        self.seen.append(state.logbook[-1]["gen"])
-        self.populations.append(list(state.population))
-        if self.seen[-1] == self.fail_after:
-            raise RuntimeError("enough")
 
 
 @pytest.fixture(scope="module")
@@ -189,9 +170,6 @@ def test_every_figure_is_drawn(result: ep.Result, folder: Path) -> None:
         assert path.read_bytes().startswith(b"\x89PNG")
 
 
-RISING = ep.Evolution(k=2, offspring=3, generations=4, first_sparsity=0.5, sparsify=2, drop="magnitude", among=1.2)
-
-
 def test_sparsity_rises(digits: ep.Problem, tmp_path: Path) -> None:
     watch = Watch()
     options = {"sparsity": 0.9, "trained_bests": 2}
@@ -248,83 +226,6 @@ def _tiny() -> object:
     return nn.Linear(2, 10)
 
 
-def test_several_objectives(digits: ep.Problem, tmp_path: Path) -> None:
-    evolution = ep.Evolution(k=4, generations=3, mutation=("swap", "sparsity"), min_sparsity=0.6, max_sparsity=0.9)
-    out = tmp_path / "run"
-    found = ep.evolve(digits, evolution, sparsity=SPARSITY, fitness=("accuracy", "sparsity"), trained_bests=0, out=out)
-    front = found.hall_of_fame
-    assert len(front) > 1
-    for a in front:
-        assert a.fitness.values[1] == pytest.approx(a.sparsity)
-        assert not any(b.fitness.dominates(a.fitness) for b in front)
-    evaluated = [(e.validation_accuracy, e.terms["sparsity"]) for _, e in read_evaluations(out)]
-    assert all(0.6 - 1e-3 <= sparsity <= 0.9 + 1e-3 for _, sparsity in evaluated)
-    assert len({sparsity for _, sparsity in evaluated}) > 4
-    best = {p for p in evaluated if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in evaluated)}
-    assert {mask.fitness.values for mask in front} == best
-    assert found.mask.fitness.values[0] == max(accuracy for accuracy, _ in best)
-    assert "fronts" in plot.figures_of(out)
-
-
-def test_magnitude_and_gradient_as_objectives_resume(digits: ep.Problem, tmp_path: Path) -> None:
-    options = {"sparsity": SPARSITY, "fitness": ("magnitude", "gradient"), "trained_bests": 1}
-    whole = ep.evolve(digits, SMALL, out=tmp_path / "whole", **options)
-    with pytest.raises(RuntimeError, match="enough"):
-        ep.evolve(digits, SMALL, callbacks=[Watch(2)], out=tmp_path / "run", **options)
-    again = ep.evolve(digits, SMALL, out=tmp_path / "run", **options)
-    assert_same(tmp_path / "whole", tmp_path / "run")
-    assert [m.fitness.values for m in again.hall_of_fame] == [m.fitness.values for m in whole.hall_of_fame]
-
-
-def test_combined_keeps_its_divisors(digits: ep.Problem, tmp_path: Path) -> None:
-    options = {"sparsity": SPARSITY, "fitness": "combined", "trained_bests": 1}
-    ep.evolve(digits, SMALL, out=tmp_path / "whole", **options)
-    with pytest.raises(RuntimeError, match="enough"):
-        ep.evolve(digits, SMALL, callbacks=[Watch(1)], out=tmp_path / "run", **options)
-    ep.evolve(digits, SMALL, out=tmp_path / "run", **options)
-    assert_same(tmp_path / "whole", tmp_path / "run")
-
-
-def test_it_starts_from_what_others_found(digits: ep.Problem, folder: Path, result: ep.Result) -> None:
-    evolution = ep.Evolution(
-        k=2, offspring=2, generations=0, start=("snip", "dissipate", str(folder / "mask.npz"), "random"), starts=5
-    )
-    found = ep.evolve(digits, evolution, sparsity=SPARSITY, trained_bests=0, controls=False)
-    assert found.summary["evaluations"] == 5
-    dissipated = ep.dissipate(digits, sparsity=SPARSITY, dissipate_epochs=3)
-    first = [ep.baselines.snip(digits, sparsity=SPARSITY), dissipated.mask, result.mask]
-    best = {mask.hash for mask in found.hall_of_fame}
-    assert {mask.hash for mask in first} <= best
-    epochs = 3 + 100 / len(digits.data.train[0]) + 5 * (1 + 500 / len(digits.data.train[0]))
-    assert found.summary["search_epochs"] == pytest.approx(epochs)
-    assert found.summary["multiply_adds"] > dissipated.summary["multiply_adds"]
-
-
-def test_it_starts_from_a_run_folder(digits: ep.Problem, folder: Path, result: ep.Result) -> None:
-    evolution = ep.Evolution(k=2, generations=0, start=(str(folder),))
-    found = ep.evolve(digits, evolution, sparsity=SPARSITY, trained_bests=0)
-    assert found.mask.hash == result.mask.hash
-    assert found.summary["evaluations"] == len(result.hall_of_fame)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"start": ("snipp",)}, "unknown start 'snipp'.*Did you mean 'snip'"),
-        ({"start": ("FOLDER",)}, "keeps 984 weights; expected"),
-        ({"k": 0}, "k is 0"),
-        ({"start": ("dense",)}, "unknown start 'dense'"),
-    ],
-)
-def test_bad_starts_are_refused_before_anything_is_written(
-    digits: ep.Problem, folder: Path, result: ep.Result, tmp_path: Path, options: dict[str, object], message: str
-) -> None:
-    options = {name: (str(folder),) if value == ("FOLDER",) else value for name, value in options.items()}
-    with pytest.raises(ep.InputError, match=message.replace("984", str(result.mask.survivors))):
-        ep.evolve(digits, ep.Evolution(**options), sparsity=0.9, out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -374,64 +275,6 @@ def test_a_tie_is_no_progress(digits: ep.Problem, constant: str) -> None:
     assert found.summary["generations"] == 2
     first = ep.make_toolbox(digits, sparsity=SPARSITY, fitness_epochs=1).population(n=1)
     assert [found.mask.hash] == [row["mask"] for row in found.bests] == [mask.hash for mask in first]
-
-
-@pytest.mark.slow
-def test_a_registered_fitness_of_accuracy_is_drawn(digits: ep.Problem, constant: str, tmp_path: Path) -> None:
-    ep.register_fitness("mix", ["accuracy", "loss"])
-    out = tmp_path / "run"
-    ep.evolve(digits, ep.Evolution(k=2, generations=1), fitness=("mix", constant), trained_bests=0, out=out)
-    assert "fronts" in plot.figures_of(out)
-    assert len(plot.save_figures(out)) == len(plot.figures_of(out))
-
-
-def test_a_rising_generation_of_failures_is_an_error(digits: ep.Problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: object) -> object:
-        if arguments[1][0].sparsity > 0.6:
-            raise ValueError("too sparse")
-        return train_group(*arguments)
-
-    train_group = brief._train_group
-    monkeypatch.setattr(brief, "_train_group", fail)
-    with pytest.raises(ep.RunError, match=r"all 3 evaluations failed.*too sparse"):
-        ep.evolve(digits, RISING, sparsity=0.9)
-
-
-def test_limits_end_it(digits: ep.Problem) -> None:
-    few = ep.evolve(digits, ep.Evolution(k=2, evaluations=11), sparsity=SPARSITY, trained_bests=0)
-    assert few.summary["evaluations"] <= 11
-    assert few.summary["stopped_by"] == f"{few.summary['evaluations']} evaluations"
-    short = ep.evolve(digits, ep.Evolution(k=2, seconds=1e-9), sparsity=SPARSITY, trained_bests=0)
-    assert short.summary["generations"] == 0
-
-
-def test_a_checkpoint_is_made_when_asked_for(digits: ep.Problem, tmp_path: Path) -> None:
-    class Ask:
-        """Removes the checkpoint, and asks for another one."""
-
-        asked = 0
-
-        def on_generation(self, state: State) -> None:
-            newest = max((tmp_path / "run" / "checkpoint").glob("generation-*.json"))
-            written = newest.read_bytes()
-            newest.unlink()
-            os.kill(os.getpid(), signal.SIGUSR1)
-            assert newest.read_bytes() == written
-            self.asked += 1
-
-    ask = Ask()
-    before = signal.getsignal(signal.SIGUSR1)
-    ep.evolve(
-        digits, ep.Evolution(k=2, generations=2), sparsity=SPARSITY, trained_bests=0, callbacks=[ask], out=tmp_path / "run"
-    )
-    assert ask.asked == 3
-    assert signal.getsignal(signal.SIGUSR1) == before
-
-
-def test_starts_are_filled_up_with_distinct_ones(digits: ep.Problem, folder: Path, result: ep.Result) -> None:
-    evolution = ep.Evolution(k=2, generations=0, start=(str(folder), "erk", "random"), starts=15)
-    found = ep.evolve(digits, evolution, sparsity=SPARSITY, layer_densities="erk", trained_bests=0, controls=False)
-    assert found.summary["evaluations"] == 15
 
 
 def test_force_leaves_nothing_of_another_run(digits: ep.Problem, tmp_path: Path) -> None:
