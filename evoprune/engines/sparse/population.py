@@ -250,15 +250,16 @@ class SparsePopulation(nn.Module):
         people = np.array(
             [self.individuals[k].addresses(memories[k] if memories else None, sums[k] if sums else None) for k in ks], np.int64
         )
-        with self.machine.told(self._dtype):
-            self.machine.run(
-                mode, given.get("program", self.network.program), people, room, data,
-                self._loss or codes.Loss(codes.GIVEN, np.ones(1), 0.0),
-                given.get("optimizer", fused.NO_UPDATE), given.get("rates", np.zeros(1)),
-                given.get("done", 0), bool(sums), given.get("outputs", np.zeros((len(ks), 0, 0), self._dtype)),
-                given.get("losses", np.zeros(len(ks))), np.zeros(0, self._dtype), given.get("training", True),
-                self.machine.lanes[self._dtype], self.machine.four, self.machine.eight,
-            )  # fmt: skip
+        arguments = (
+            mode, given.get("program", self.network.program), people, room, data,
+            self._loss or codes.Loss(codes.GIVEN, np.ones(1), 0.0),
+            given.get("optimizer", fused.NO_UPDATE), given.get("rates", np.zeros(1)),
+            given.get("done", 0), bool(sums), given.get("outputs", np.zeros((len(ks), 0, 0), self._dtype)),
+            given.get("losses", np.zeros(len(ks))), np.zeros(0, self._dtype), given.get("training", True),
+            self.machine.lanes[self._dtype], self.machine.four, self.machine.eight,
+        )  # fmt: skip
+        self.machine.prepare(self._dtype, arguments)
+        self.machine.run(*arguments)
 
     def _blocks(self, examples: int) -> int:
         return -(-examples // self.network.program.batch)

@@ -10,8 +10,8 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from evoprune.engines.sparse import kernels
@@ -31,6 +32,8 @@ from evoprune.system import terminal
 PROCESSORS = ("x86_64", "AMD64", "aarch64", "arm64")
 # Seconds after which the user is told that kernels are being compiled.
 PATIENCE = 8.0
+# Seconds after which a process compiles kernels that another one should have compiled by then.
+WAIT = 120.0
 DTYPES: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
@@ -45,6 +48,7 @@ class Machine:
         eight: Eight lanes.
         ready: The types of numbers that they are compiled for, in this process.
         direct: For each type of numbers the machine code, after the first call.
+        preparing: Held by the thread that compiles.
     """
 
     run: Callable[..., float]
@@ -53,6 +57,7 @@ class Machine:
     eight: Any
     ready: set[np.dtype[Any]] = field(default_factory=set)
     direct: dict[np.dtype[Any], Callable[..., None]] = field(default_factory=dict)
+    preparing: threading.Lock = field(default_factory=threading.Lock)
 
     def call(self, dtype: np.dtype[Any], *args: Any) -> None:
         """Calls ``run`` with all arguments but the last three, which it adds.
@@ -64,31 +69,54 @@ class Machine:
         if known is not None:
             known(*given)
             return
-        with self.told(dtype):
-            self.run(*given)
+        self.prepare(dtype, given)
+        self.run(*given)
         run: Any = self.run
         compiled = run.overloads.get(tuple(map(run.typeof_pyval, given)))
         if compiled is not None:
             self.direct[dtype] = compiled.entry_point
 
-    @contextmanager
-    def told(self, dtype: np.dtype[Any]) -> Iterator[None]:
-        """Tells the user if the first call for a type of numbers compiles the kernels, and how long it took."""
+    def prepare(self, dtype: np.dtype[Any], given: Sequence[Any]) -> None:
+        """Compiles the kernels for a type of numbers, or loads them, and tells the user if it takes long.
+
+        Of several processes on this machine one compiles, and the others load what it has compiled.
+
+        Args:
+            dtype: The type of numbers.
+            given: All arguments of ``run``.
+        """
         if dtype in self.ready:
-            yield
             return
+        with self.preparing:
+            if dtype not in self.ready:
+                self._compile(dtype, given)
+
+    def _compile(self, dtype: np.dtype[Any], given: Sequence[Any]) -> None:
+        run: Any = self.run
         start = time.perf_counter()
         what = f"the kernels of the engine 'sparse' for {dtype}"
         timer = threading.Timer(PATIENCE, copy_context().run, (_tell, f"compiling {what}, once for this version"))
         timer.daemon = True
         timer.start()
         try:
-            yield
+            with _alone(run.stats.cache_path, dtype):
+                run.compile(tuple(map(run.typeof_pyval, given)))
         finally:
             timer.cancel()
         self.ready.add(dtype)
         if (seconds := time.perf_counter() - start) > PATIENCE:
             _tell(f"compiled {what} in {seconds:.0f} s")
+
+
+@contextmanager
+def _alone(folder: str | None, dtype: np.dtype[Any]) -> Iterator[None]:
+    """Waits until no other process compiles for a type of numbers; not where there is no folder that both can write."""
+    lock = FileLock(Path(folder) / f"{dtype}.lock", timeout=WAIT) if folder and os.access(folder, os.W_OK) else None
+    with ExitStack() as stack:
+        if lock:
+            with suppress(OSError, NotImplementedError):  # Timeout is an OSError; a folder in a network may have no locks
+                stack.enter_context(lock)
+        yield
 
 
 def _tell(text: str) -> None:
