@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 
@@ -15,12 +16,10 @@ release = version = evoprune.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_build", "_templates"]
-templates_path = ["_templates"]
+exclude_patterns = ["_build"]
 
 html_theme = "furo"
 html_title = f"evoprune {version}"
@@ -33,7 +32,6 @@ REQUESTS = ("set_fit_request", "set_predict_request", "set_score_request")
 autodoc_default_options = {"members": True, "member-order": "bysource", "exclude-members": ", ".join(REQUESTS)}
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
-autosummary_generate = True
 # several dataclasses have fields of one name, such as sparsity, and a docstring that reads like a type refers to all of them
 suppress_warnings = ["ref.python"]
 # these are optional extras, and the reference is built without them
@@ -59,21 +57,57 @@ def name_tables(app: object, path: Path, parent: str, content: list[str]) -> Non
     content[0] = MARKDOWN_LINK.sub(r"\1 (`\2`)", content[0])
 
 
-def write_names() -> None:
-    """Writes the table of the names of ``evoprune``, each with a link to the module that it is defined in."""
+def table_of_names() -> str:
+    """Returns the table of the names of ``evoprune``, each with a link to the module that it is defined in."""
     rows = []
     for name in sorted(evoprune.__all__, key=str.lower):
         thing = getattr(evoprune, name)
         if inspect.isclass(thing) or inspect.isfunction(thing):
             place, summary = f"{thing.__module__}.{thing.__qualname__}", inspect.getdoc(thing) or ""
             rows.append(f"   * - :py:obj:`ep.{name} <{place}>`\n     - {summary.partition(chr(10))[0]}")
-    text = "\n".join([".. list-table::", "", *rows, ""])
-    (HERE / "api").mkdir(exist_ok=True)
-    (HERE / "api" / "names.inc").write_text(text.replace("|", r"\|"), encoding="utf-8")
+    return "\n".join([".. list-table::", "", *rows, ""]).replace("|", r"\|")
+
+
+def page(package: str, inner: list[pkgutil.ModuleInfo]) -> str:
+    """Returns the page of a package: its own docstring, and a section for each of its modules."""
+    parts = [package, "=" * len(package), "", f".. automodule:: {package}"]
+    if package == evoprune.__name__:
+        parts.append("   :no-members:")  # the table has them
+    parts += ["", ".. toctree::", "   :titlesonly:", "", *(f"   {module.name}" for module in inner if module.ispkg), ""]
+    for module in inner:
+        if not module.ispkg:
+            parts += [module.name, "-" * len(module.name), "", f".. automodule:: {module.name}", ""]
+    return "\n".join(parts)
+
+
+def pages() -> dict[str, str]:
+    """Returns the pages of all packages by name."""
+    packages: dict[str, list[pkgutil.ModuleInfo]] = {evoprune.__name__: []}
+    for module in pkgutil.walk_packages(evoprune.__path__, f"{evoprune.__name__}."):
+        parent, _, name = module.name.rpartition(".")
+        if not name.startswith("_"):
+            packages[parent].append(module)
+            if module.ispkg:
+                packages[module.name] = []
+    return {package: page(package, inner) for package, inner in packages.items()}
+
+
+def write_reference() -> None:
+    """Writes the reference; a page that is as it was is left alone, so it is not built again."""
+    folder = HERE / "api"
+    folder.mkdir(exist_ok=True)
+    texts = {"names.inc": table_of_names(), **{f"{package}.rst": text for package, text in pages().items()}}
+    for path in folder.iterdir():
+        if path.name not in texts:
+            path.unlink()
+    for name, text in texts.items():
+        path = folder / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
 
 
 def setup(app: object) -> None:
-    """Registers the changes to docstrings, which run before those of napoleon; writes the table."""
-    write_names()
+    """Registers the changes to docstrings, which run before those of napoleon; writes the reference."""
+    write_reference()
     app.connect("autodoc-process-docstring", escape_bars, priority=100)  # type: ignore[attr-defined]
     app.connect("include-read", name_tables)  # type: ignore[attr-defined]
