@@ -86,6 +86,14 @@ def test_a_budget_and_a_control(given: ep.Problem, tmp_path: Path) -> None:
     assert epochs["settings"]["problem"]["recipe"]["epochs"] == 4
 
 
+@pytest.mark.parametrize(("lr", "note"), [(1e-9, "no better than chance"), (0.1, "")])
+def test_a_cell_that_is_no_better_than_chance_says_so(tmp_path: Path, lr: float, note: str) -> None:
+    rows = ep.compare(model="mlp", widths=(16,), epochs=3, lr=lr, **FEW, out=tmp_path)
+    assert set(rows["note"]) == {note}
+    assert rows["test_accuracy"].notna().all()
+    assert ("no better than chance" in markdown.write_tables(tmp_path).read_text()) == bool(note)
+
+
 def test_another_problem_is_refused_and_the_difference_named(given: ep.Problem, tensors: ep.Data, tmp_path: Path) -> None:
     ep.compare(given, **FEW, out=tmp_path)
     x, y = tensors.train
