@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -179,7 +180,11 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def clears_bars() -> None:
-    """Lets each line that this process prints clear the bar of the main process, which draws it again; for a worker process."""
+    """Lets each line that this process prints clear the bar of the main process, which draws it again; for a worker process.
+
+    Bars of this process have a lock among threads: one among processes would outlast a process that is killed.
+    """
+    tqdm.set_lock(threading.RLock())
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if is_terminal(stream) and not isinstance(stream, _Whole):

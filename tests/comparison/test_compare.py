@@ -310,6 +310,7 @@ def test_workers_do_the_cells_and_give_the_same(table: Path, tmp_path: Path, wor
         pytest.importorskip("distributed", reason="Dask is an extra: pip install 'evoprune[dask]'")
     code, output = python_anew(*launcher, *ARGUMENTS, "--workers", workers, "--out", folder)
     assert code == 0, output
+    assert "leaked" not in output
     assert content(folder) == content(table)
     names = {path.name for path in (folder / "cells" / "kstarts-digits-mlp-0.9-0").iterdir()}
     assert {"config.json", "evaluations.csv", "mask.npz", "model.safetensors", "result.json"} <= names
