@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,8 @@ _MORE_MARKERS = (
     "1",
 )  # seven and five colours: 35 pairs pass before one repeats
 _ERROR_TICKS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)
+_LETTERS = 12.0  # an inch, of the usual size
+_NAMES = 10.0  # an inch, on end, in small letters
 _LEAST_ERROR = 0.01  # percent; the scale has no place for an error of zero
 
 Look = dict[str, dict[str, Any]]
@@ -127,6 +129,30 @@ def scale_density(ax: Axes, low: float, high: float, with_zero: bool) -> None:
         ax.set_yscale("log")
         ax.set_ylim(low / 1.3, 1.3 * high)
     _set_ticks(ax, ticks, "{:g} %")
+
+
+def name_layers(ax: Axes, sizes: Mapping[str, int], width: float) -> None:
+    """Names layers along the x axis, with the number of their weights: upright if that fits, otherwise slanted or on end.
+
+    Args:
+        ax: The axes, with the layers at 0, 1, 2, ...
+        sizes: The number of weights of each layer, by name.
+        width: The width of the axes in inches, roughly.
+    """
+    if not has_long_names(sizes, width):
+        ax.set_xticks(range(len(sizes)), [f"{name}\nof {n:,}" for name, n in sizes.items()])
+        return
+    step = math.ceil(len(sizes) / (_NAMES * width))  # in very deep networks, only every other layer or fewer have room
+    names = [f"{name.removesuffix('.weight')} ({n:,})" for name, n in sizes.items()][::step]
+    slant: dict[str, Any] = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
+    many = len(names) > 3 * width
+    ax.set_xticks(range(0, len(sizes), step), names, fontsize=6 if many else "small", **({"rotation": 90} if many else slant))
+
+
+def has_long_names(sizes: Mapping[str, int], width: float) -> bool:
+    """Tells whether the names of layers are too long to stand upright side by side; they need room below the axes then."""
+    longest = max((len(line) for name, n in sizes.items() for line in (name, f"of {n:,}")), default=0)
+    return longest * len(sizes) > _LETTERS * width
 
 
 def _set_ticks(ax: Axes, ticks: list[float], text: str) -> None:

@@ -165,6 +165,24 @@ def test_costs_have_three_ticks_on_a_log_scale(low: float, high: float) -> None:
     assert [float(ax.xaxis.get_major_formatter()(tick)) for tick in ticks] == [pytest.approx(tick) for tick in ticks]
 
 
+@pytest.mark.parametrize("width", [6.0, 20.0])
+@pytest.mark.parametrize("count", [1, 3, 10, 25, 60, 400])
+def test_names_of_layers_stand_clear_of_each_other(count: int, width: float) -> None:
+    figure = Figure(figsize=(width, 5), layout="constrained")
+    ax = figure.subplots()
+    ax.set_xlim(-0.5, count - 0.5)
+    plot_styles.name_layers(ax, {f"blocks.{i}.attention.weight": 1000 * i for i in range(count)}, width)
+    figure.draw_without_rendering()
+    labels = ax.get_xticklabels()
+    assert len(labels) >= min(count, 40)
+    for one, other in itertools.pairwise(labels):
+        a, b = one.get_window_extent(), other.get_window_extent()
+        if one.get_rotation():  # slanted lines of text are apart if their starts are
+            assert abs(b.x1 - a.x1) >= 0.9 * one.get_fontsize() * figure.dpi / 72 / math.sin(math.radians(one.get_rotation()))
+        else:
+            assert a.x1 < b.x0
+
+
 def test_controls_have_no_place_in_cost(tmp_path: Path) -> None:
     cells = comparison.cells(METHODS, 2)
     again = cells[cells["method"] == "dissipate"].assign(method="dissipate-restart", multiply_adds=1.0)

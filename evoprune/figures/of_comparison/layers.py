@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from evoprune.comparison.frames import LAYERS, read_table
 from evoprune.comparison.statistics import ordered
 from evoprune.figures.of_comparison.panels import Group, finish, grid, of_main_table, seeds, select, size
-from evoprune.figures.styles import Look, scale_density, styles
+from evoprune.figures.styles import Look, has_long_names, name_layers, scale_density, styles
+
+WIDTH = 6.5  # of a panel, in inches
 
 
 def layers_figure(folder: Path, group: Group | None = None) -> Figure:
@@ -20,7 +22,8 @@ def layers_figure(folder: Path, group: Group | None = None) -> Figure:
     layers = of_main_table(select(read_table(folder / "layers.csv", LAYERS, ("method", "data", "model", "layer")), group))
     layers = layers[layers["method"] != "dense"]
     sparsities = sorted(layers["sparsity"].unique())
-    figure, look = Figure(figsize=size(len(sparsities), 6.5, 4.2), layout="constrained"), styles(layers["method"])
+    height = 5.4 if has_long_names(_sizes(layers), WIDTH) else 4.2
+    figure, look = Figure(figsize=size(len(sparsities), WIDTH, height), layout="constrained"), styles(layers["method"])
     for ax, sparsity in zip(grid(figure, len(sparsities)), sparsities, strict=False):
         plot_layer_densities(ax, layers[layers["sparsity"] == sparsity], look)
         ax.set_title(f"{100 * sparsity:.6g} % sparsity")
@@ -54,6 +57,10 @@ def plot_layer_densities(ax: Axes, layers: pd.DataFrame, look: Look | None = Non
     positive = [*layers.loc[layers["density"] > 0, "density"], overall]
     scale_density(ax, min(positive), max(positive), with_zero=bool((layers["density"] == 0).any()))
     ax.set_xlim(-0.5, len(names) - 0.5)
-    sizes = layers.groupby("layer")["size"].first()
-    ax.set_xticks(range(len(names)), [f"{name}\nof {sizes[name]:,.0f}" for name in names])
+    name_layers(ax, _sizes(layers), WIDTH)
     ax.set_ylabel("density of the layer")
+
+
+def _sizes(layers: pd.DataFrame) -> dict[str, int]:
+    """Returns the number of weights of each layer, by name."""
+    return {str(name): int(n) for name, n in layers.groupby("layer", sort=False)["size"].first().items()}

@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evoprune.figures.of_run.reading import is_finished, read_finished
-from evoprune.figures.styles import ROLE_COLORS, ROLE_LABELS
+from evoprune.figures.styles import ROLE_COLORS, ROLE_LABELS, has_long_names, name_layers
+
+WIDEST = 20.0  # inches
 
 
 def suits(folder: Path) -> bool:
@@ -20,7 +22,9 @@ def suits(folder: Path) -> bool:
 def layers_figure(folder: Path) -> Figure:
     """Draws the survivors of each layer, for the winner and the controls."""
     layers = read_layers(folder)
-    figure = Figure(figsize=(max(6.0, 2.0 * len(layers["winner"])), 4.5), layout="constrained")
+    sizes = {name: size for name, (_, size) in layers["winner"].items()}
+    width = _width(len(sizes))
+    figure = Figure(figsize=(width, 5.7 if has_long_names(sizes, width) else 4.5), layout="constrained")
     plot_layers(figure.subplots(), layers)
     return figure
 
@@ -50,6 +54,11 @@ def plot_layers(ax: Axes, layers: Mapping[str, Mapping[str, tuple[int, int]]]) -
     ax.set_ylim(0, 10 * max(sizes.values()))
     ax.set_xlim(-0.5, len(sizes) - 0.5)
     ax.grid(axis="y", alpha=0.3)
-    ax.set_xticks(range(len(sizes)), [f"{name}\nof {size:,}" for name, size in sizes.items()])
+    name_layers(ax, sizes, _width(len(sizes)))
     ax.set_ylabel("survivors")
     ax.legend(fontsize="small", ncols=3)
+
+
+def _width(layers: int) -> float:
+    """Returns the width of a figure of so many layers, in inches."""
+    return min(max(6.0, 2.0 * layers), WIDEST)
