@@ -35,7 +35,7 @@ ENGINES: Registry[Engine] = Registry(
     {
         "module": Engine(ModulePopulation, 1, lambda problem: True),
         "stacked": Engine(StackedPopulation),
-        "sparse": Engine(SparsePopulation, None, lambda problem: True, arithmetic=2, fault=support.fault),
+        "sparse": Engine(SparsePopulation, None, lambda problem: True, arithmetic=3, fault=support.fault),
     },
     engine_of,
 )

@@ -30,7 +30,7 @@ def test_another_version_is_refused_and_force_starts_over(
     digits: ep.Problem, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(execution, "arithmetic", lambda: {**arithmetic(), "sparse": 99})
-    with pytest.raises(ep.InputError, match=r"'sparse' has arithmetic of version 99, then arithmetic of version 2.*--force"):
+    with pytest.raises(ep.InputError, match=r"'sparse' has arithmetic of version 99, then arithmetic of version 3.*--force"):
         ep.k_starts(digits, **RUN, engine="sparse", out=folder)
     ep.k_starts(digits, **RUN, engine="sparse", out=folder, force=True)
     assert json.loads((folder / "config.json").read_text())["execution"]["arithmetic"]["sparse"] == 99

@@ -63,6 +63,13 @@ def clear(array: Any, start: int, end: int, width: int, unit: Any) -> None:
         store(array, i, zero)
 
 
+@inlined
+def rectified(x: Any) -> Any:
+    """Returns a vector with zeros for what is below zero; NaN stays, as in torch."""
+    zero = like(0.0, x)
+    return where(x < zero, zero, x)
+
+
 @compiled
 def exp(x: Any) -> Any:
     """Returns the exponential of a vector, to a unit or two in the last place: 2**n times a Taylor series around 0."""
@@ -105,7 +112,7 @@ def tanh(x: Any) -> Any:
 def vector_activation(which: int, x: Any, a: float) -> Any:
     """Returns an activation of a vector."""
     if which == RECTIFIED:
-        return where(x > like(0.0, x), x, like(0.0, x))
+        return rectified(x)
     if which == LEAKY:
         return where(x > like(0.0, x), x, x * like(a, x))
     if which == SIGMOID:
@@ -142,20 +149,26 @@ def softplus(x: float) -> float:
 
 
 @compiled
+def clipped(x: float, low: float, high: float) -> float:
+    """Returns the nearest number between two bounds; NaN stays."""
+    return low if x < low else (high if x > high else x)
+
+
+@compiled
 def activation(which: int, x: float, a: float, b: float) -> float:
     """Returns an activation of a number; see :data:`evoprune.engines.sparse.modules.ACTIVATIONS` for a and b."""
     if which == ELU:
         return x if x > 0 else a * math.expm1(x / b)
     if which == HARDTANH:
-        return min(max(x, a), b)
+        return clipped(x, a, b)
     if which == HARDSIGMOID:
-        return min(max(x / 6 + 0.5, 0.0), 1.0)
+        return clipped(x / 6 + 0.5, 0.0, 1.0)
     if which == HARDSWISH:
-        return x * min(max(x / 6 + 0.5, 0.0), 1.0)
+        return x * clipped(x / 6 + 0.5, 0.0, 1.0)
     if which == HARDSHRINK:
-        return x if abs(x) > a else 0.0
+        return 0.0 if abs(x) <= a else x
     if which == SOFTSHRINK:
-        return x - a if x > a else (x + a if x < -a else 0.0)
+        return 0.0 if abs(x) <= a else x - math.copysign(a, x)
     if which == SOFTSIGN:
         return x / (1 + abs(x))
     if which == TANHSHRINK:
@@ -266,7 +279,7 @@ def addition_forward(
         for j in range(0, n, width):
             s = load(x, p + j, unit) + load(other, o + j, unit)
             if op[RELU]:
-                s = where(s > like(0.0, s), s, like(0.0, s))
+                s = rectified(s)
             store(y, q + j, s)
 
 

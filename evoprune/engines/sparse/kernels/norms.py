@@ -22,7 +22,7 @@ from evoprune.engines.sparse.kernels.codes import (
     WANTED,
 )  # fmt: skip
 from evoprune.engines.sparse.kernels.compiled import compiled
-from evoprune.engines.sparse.kernels.elementwise import add
+from evoprune.engines.sparse.kernels.elementwise import add, rectified
 from evoprune.engines.sparse.kernels.vectors import fma, like, load, sqrt, store, total, where
 
 
@@ -84,7 +84,7 @@ def batch_norm_forward(
                     v = load(x, p + j, unit)
                     v = fma(v - like(mean, v), like(inverse * scale, v), like(shift, v))
                     if op[RELU]:
-                        v = where(v > like(0.0, v), v, like(0.0, v))
+                        v = rectified(v)
                     store(y, q + j, v)
 
 

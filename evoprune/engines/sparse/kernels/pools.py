@@ -35,8 +35,8 @@ def maximum_forward(op: Any, tables: Any, x: Any, x_base: int, y: Any, y_base: i
                 best = load(x, p + tables[at + 3] * batch + j, unit)
                 for k in range(at + 4, at + 3 + tables[at + 1]):
                     v = load(x, p + tables[k] * batch + j, unit)
-                    best = where(best > v, best, v)
-                    best = where(v == v, best, v)  # a NaN wins
+                    best = where(best < v, v, best)
+                    best = where(v == v, best, v)  # a NaN wins, whether it is the first or a later one
                 store(y, q + tables[at] * batch + j, best)
             at += 3 + tables[at + 1]
 

@@ -24,7 +24,7 @@ from evoprune.engines.sparse.kernels.codes import (
     WANTED,
 )  # fmt: skip
 from evoprune.engines.sparse.kernels.compiled import compiled, inlined
-from evoprune.engines.sparse.kernels.elementwise import clear
+from evoprune.engines.sparse.kernels.elementwise import clear, rectified
 from evoprune.engines.sparse.kernels.vectors import fma, like, load, peek, splat, store, total, totals, where
 
 
@@ -44,7 +44,6 @@ def product_forward(
             four = units - j >= 4
             for r in range(op[ROWS]):
                 b = splat(peek(one.values, bias + r) if bias >= 0 else one.zero, unit)
-                zero = like(0.0, b)
                 at = x_run + j * step
                 to = y_run + r * y_step + j * width
                 if four:
@@ -57,8 +56,8 @@ def product_forward(
                         y2 = fma(w, load(x, p + 2 * step, unit), y2)
                         y3 = fma(w, load(x, p + 3 * step, unit), y3)
                     if relu:
-                        y0, y1 = where(y0 > zero, y0, zero), where(y1 > zero, y1, zero)
-                        y2, y3 = where(y2 > zero, y2, zero), where(y3 > zero, y3, zero)
+                        y0, y1 = rectified(y0), rectified(y1)
+                        y2, y3 = rectified(y2), rectified(y3)
                     store(y, to, y0)
                     store(y, to + width, y1)
                     store(y, to + 2 * width, y2)
@@ -69,7 +68,7 @@ def product_forward(
                         p = at + np.int64(peek(one.columns, e)) * batch
                         y0 = fma(splat(peek(one.values, e), unit), load(x, p, unit), y0)
                     if relu:
-                        y0 = where(y0 > zero, y0, zero)
+                        y0 = rectified(y0)
                     store(y, to, y0)
             j += 4 if four else 1
 
