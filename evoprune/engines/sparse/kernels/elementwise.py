@@ -65,7 +65,7 @@ def clear(array: Any, start: int, end: int, width: int, unit: Any) -> None:
 
 @inlined
 def rectified(x: Any) -> Any:
-    """Returns a vector with zeros for what is below zero; NaN stays, as in torch."""
+    """Returns a vector with zero in the place of negative numbers; NaN stays, as in torch."""
     zero = like(0.0, x)
     return where(x < zero, zero, x)
 
