@@ -34,6 +34,8 @@ SCHEMES = ("tcp://", "tls://")
 ATTEMPTS = 3
 # Seconds to wait for workers at first; later a message says so often that there are none.
 LONELY = 60.0
+# Seconds in which a scheduler has to answer.
+PATIENCE = 10.0
 # Dask warns of a task larger than this, such as one that brings a problem with its data.
 LARGE, SIZE = "distributed.admin.large-graph-warning-threshold", "100 GB"
 LOCAL_CONFIG = {
@@ -115,7 +117,7 @@ def join_cluster(where: str, limited: bool, resources: contextlib.ExitStack) -> 
     """
     resources.enter_context(dask.config.set({LARGE: SIZE}))
     try:
-        client = Client(where, set_as_default=False, timeout="10s")
+        client = Client(where, set_as_default=False, timeout=PATIENCE)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"no scheduler answers at {where}: {error}; start one, or give another --workers.") from error
     resources.enter_context(client)
