@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,14 +49,16 @@ class Slow:
 
     def __init__(self) -> None:
         self.compiled = 0
-        self.stats = type("Stats", (), {"cache_path": None})()
+        self.stats = SimpleNamespace(cache_path=None, cache_misses={})
 
     def typeof_pyval(self, value: object) -> type:
         return type(value)
 
     def compile(self, signature: tuple[type, ...]) -> None:
-        time.sleep(0.05)
-        self.compiled += 1
+        if signature not in self.stats.cache_misses:
+            time.sleep(0.05)
+            self.compiled += 1
+            self.stats.cache_misses[signature] = 1
 
 
 def test_threads_that_need_the_kernels_at_once_tell_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,7 +73,7 @@ def test_threads_that_need_the_kernels_at_once_tell_once(monkeypatch: pytest.Mon
     for thread in threads:
         thread.join()
     assert run.compiled == 1
-    assert [text.partition(" ")[0] for text in told] == ["compiling", "compiled"]
+    assert [text.partition(" ")[0] for text in told] == ["waiting", "compiled"]
 
 
 def test_an_error_of_the_compiler_is_raised_and_the_next_call_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,20 +87,39 @@ def test_an_error_of_the_compiler_is_raised_and_the_next_call_tries_again(monkey
     assert run.compiled == 1
 
 
+def test_a_process_that_only_loads_waits_for_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(support, "_tell", told.append)
+    monkeypatch.setattr(support, "PATIENCE", 0.0)  # however slow it is
+    run = Slow()
+    run.stats.cache_path, run.stats.cache_misses[()] = str(tmp_path), 1  # numba has it
+    (tmp_path / "float32-1.compiled").touch()
+    with FileLock(tmp_path / "kernels.lock"):
+        Machine(run, {}, None, None, version="1").prepare(FLOAT32, ())  # type: ignore[arg-type]
+    assert run.compiled == 0
+    assert not [text for text in told if text.startswith("compiled")]
+
+
 def test_nobody_waits_for_ever_for_the_process_that_compiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(support, "WAIT", 0.05)
-    with FileLock(tmp_path / "float32.lock"), support._alone(str(tmp_path), FLOAT32):
-        pass
+    run = Slow()
+    run.stats.cache_path = str(tmp_path)
+    with FileLock(tmp_path / "kernels.lock"):
+        Machine(run, {}, None, None).prepare(FLOAT32, ())  # type: ignore[arg-type]
+    assert run.compiled == 1
 
 
 @pytest.mark.parametrize("folder", [None, "missing"])
 def test_without_a_folder_for_a_lock_it_is_compiled_all_the_same(folder: str | None, tmp_path: Path) -> None:
-    with support._alone(folder and str(tmp_path / folder), FLOAT32):
-        assert not any(tmp_path.iterdir())
+    run = Slow()
+    run.stats.cache_path = folder and str(tmp_path / folder)
+    Machine(run, {}, None, None).prepare(FLOAT32, ())  # type: ignore[arg-type]
+    assert run.compiled == 1
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_lock_is_free_again_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ep.RunError), support._alone(str(tmp_path), FLOAT32):
+    with pytest.raises(ep.RunError), support._alone(tmp_path / "kernels.lock"):
         raise ep.RunError("no memory")
-    with FileLock(tmp_path / "float32.lock", timeout=0):
+    with FileLock(tmp_path / "kernels.lock", timeout=0):
         pass

@@ -48,6 +48,7 @@ class Machine:
         eight: Eight lanes.
         ready: The types of numbers that they are compiled for, in this process.
         direct: For each type of numbers the machine code, after the first call.
+        version: The version of their code.
         preparing: Held by the thread that compiles.
     """
 
@@ -57,6 +58,7 @@ class Machine:
     eight: Any
     ready: set[np.dtype[Any]] = field(default_factory=set)
     direct: dict[np.dtype[Any], Callable[..., None]] = field(default_factory=dict)
+    version: str = ""
     preparing: threading.Lock = field(default_factory=threading.Lock)
 
     def call(self, dtype: np.dtype[Any], *args: Any) -> None:
@@ -93,29 +95,45 @@ class Machine:
 
     def _compile(self, dtype: np.dtype[Any], given: Sequence[Any]) -> None:
         run: Any = self.run
-        start = time.perf_counter()
-        what = f"the kernels of the engine 'sparse' for {dtype}"
-        timer = threading.Timer(PATIENCE, copy_context().run, (_tell, f"compiling {what}, once for this version"))
+        types, folder, misses = tuple(map(run.typeof_pyval, given)), run.stats.cache_path, _misses(run)
+        # beside the machine code, so that it disappears with it
+        done = Path(folder) / f"{dtype}-{self.version}.compiled" if folder and os.access(folder, os.W_OK) else None
+        with self._told(dtype, lambda: _misses(run) > misses):
+            if done and not done.exists():
+                with _alone(done.parent / "kernels.lock"):
+                    if not done.exists():
+                        run.compile(types)
+                        with suppress(OSError):  # of a full disk, say
+                            done.touch()
+            run.compile(types)  # which loads what another process has compiled
+        self.ready.add(dtype)
+
+    @contextmanager
+    def _told(self, dtype: np.dtype[Any], is_compiled: Callable[[], bool]) -> Iterator[None]:
+        """Tells the user what takes so long."""
+        start, what = time.perf_counter(), f"the kernels of the engine 'sparse' for {dtype}"
+        told = copy_context().run
+        timer = threading.Timer(PATIENCE, told, (_tell, f"waiting for {what}, which are compiled once for this version"))
         timer.daemon = True
         timer.start()
         try:
-            with _alone(run.stats.cache_path, dtype):
-                run.compile(tuple(map(run.typeof_pyval, given)))
+            yield
         finally:
             timer.cancel()
-        self.ready.add(dtype)
-        if (seconds := time.perf_counter() - start) > PATIENCE:
+        if (seconds := time.perf_counter() - start) > PATIENCE and is_compiled():
             _tell(f"compiled {what} in {seconds:.0f} s")
 
 
+def _misses(run: Any) -> int:
+    return sum(run.stats.cache_misses.values())
+
+
 @contextmanager
-def _alone(folder: str | None, dtype: np.dtype[Any]) -> Iterator[None]:
-    """Waits until no other process compiles for a type of numbers; not where there is no folder that both can write."""
-    lock = FileLock(Path(folder) / f"{dtype}.lock", timeout=WAIT) if folder and os.access(folder, os.W_OK) else None
+def _alone(path: Path) -> Iterator[None]:
+    """Waits until no other process holds a lock, but not for ever; goes ahead where there can be none."""
     with ExitStack() as stack:
-        if lock:
-            with suppress(OSError, NotImplementedError):  # Timeout is an OSError; a folder in a network may have no locks
-                stack.enter_context(lock)
+        with suppress(OSError, NotImplementedError):  # Timeout is an OSError; a folder in a network may have no locks
+            stack.enter_context(FileLock(path, timeout=WAIT))
         yield
 
 
@@ -154,7 +172,7 @@ def machine() -> Machine:
     sources = sorted(Path(kernels.__file__).parent.glob("*.py"))
     version = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     lanes = {dtype: Lanes(64 // dtype.itemsize, version) for dtype in DTYPES.values()}
-    return Machine(run, lanes, Lanes(4, version), Lanes(8, version))
+    return Machine(run, lanes, Lanes(4, version), Lanes(8, version), version=version)
 
 
 def network_of(problem: Problem) -> Network:

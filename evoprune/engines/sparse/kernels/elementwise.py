@@ -70,6 +70,13 @@ def rectified(x: Any) -> Any:
     return where(x < zero, zero, x)
 
 
+@inlined
+def gated(d: Any, y: Any) -> Any:
+    """Returns the gradient d behind a ReLU whose input or output is y: zero where that is not positive; NaN passes d on."""
+    zero = like(0.0, d)
+    return where(y <= zero, zero, d)
+
+
 @compiled
 def exp(x: Any) -> Any:
     """Returns the exponential of a vector, to a unit or two in the last place: 2**n times a Taylor series around 0."""
@@ -129,7 +136,7 @@ def vector_derivative(which: int, x: Any, y: Any, a: float) -> Any:
     """Returns the derivative of an activation y of a vector x."""
     one = like(1.0, x)
     if which == RECTIFIED:
-        return where(x > like(0.0, x), one, like(0.0, x))
+        return gated(one, x)
     if which == LEAKY:
         return where(x > like(0.0, x), one, like(a, x))
     if which == SIGMOID:
@@ -190,13 +197,13 @@ def derivative(which: int, x: float, a: float, b: float) -> float:
     if which == ELU:
         return 1.0 if x > 0 else a / b * math.exp(x / b)
     if which == HARDTANH:
-        return 1.0 if a < x < b else 0.0
+        return 0.0 if x <= a or x >= b else 1.0
     if which == HARDSIGMOID:
         return 1 / 6 if -3 < x < 3 else 0.0
     if which == HARDSWISH:
-        return 0.0 if x <= -3 else (x / 3 + 0.5 if x < 3 else 1.0)
+        return 0.0 if x <= -3 else (1.0 if x >= 3 else x / 3 + 0.5)
     if which in (HARDSHRINK, SOFTSHRINK):
-        return 1.0 if abs(x) > a else 0.0
+        return 0.0 if abs(x) <= a else 1.0
     if which == SOFTSIGN:
         return 1 / ((1 + abs(x)) * (1 + abs(x)))
     if which == TANHSHRINK:
@@ -296,7 +303,7 @@ def addition_backward(
         for j in range(0, n, width):
             d = load(dy, q + dy_shift + j, unit)
             if op[RELU]:
-                d = where(load(y, q + j, unit) > like(0.0, d), d, like(0.0, d))
+                d = gated(d, load(y, q + j, unit))
             if op[WANTED]:
                 add(dx, p + dx_shift + j, d, op[FRESH], unit)
             if op[SECOND_WANTED]:

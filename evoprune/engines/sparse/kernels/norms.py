@@ -21,8 +21,8 @@ from evoprune.engines.sparse.kernels.codes import (
     SHIFT,
     WANTED,
 )  # fmt: skip
-from evoprune.engines.sparse.kernels.compiled import compiled
-from evoprune.engines.sparse.kernels.elementwise import add, rectified
+from evoprune.engines.sparse.kernels.compiled import compiled, inlined
+from evoprune.engines.sparse.kernels.elementwise import add, gated, rectified
 from evoprune.engines.sparse.kernels.vectors import fma, like, load, sqrt, store, total, where
 
 
@@ -109,7 +109,7 @@ def batch_norm_backward(
                 for j in range(0, n, width):
                     d, centred = load(dy, q + j, unit), load(x, p + j, unit) - like(mean, of_shift)
                     if op[RELU]:  # as the forward pass computed it, which is quicker than to load it
-                        d = where(fma(centred, like(inverse * scale, d), like(shift, d)) > like(0.0, d), d, like(0.0, d))
+                        d = gated(d, fma(centred, like(inverse * scale, d), like(shift, d)))
                     counts = counts + load(real, b * batch + j % batch, unit)
                     of_shift = of_shift + d
                     of_scale = fma(d, centred * like(inverse, d), of_scale)
@@ -131,10 +131,19 @@ def batch_norm_backward(
                 for j in range(0, n, width):
                     d, centred = load(dy, q + j, unit), load(x, p + j, unit) - like(mean, of_shift)
                     if op[RELU]:
-                        d = where(fma(centred, like(inverse * scale, d), like(shift, d)) > like(0.0, d), d, like(0.0, d))
-                    g = (d - like(share, d) - centred * like(slope, d)) * like(inverse * scale, d)
+                        d = gated(d, fma(centred, like(inverse * scale, d), like(shift, d)))
+                    if by_batch:
+                        d = d - like(share, d) - centred * like(slope, d)
+                    g = d * like(inverse * scale, d)
                     g = g * load(real, b * batch + j % batch, unit)
                     add(dx, to + j, g, op[FRESH], unit)
+
+
+@inlined
+def _inverse(variance: Any, eps: float) -> Any:
+    """Returns one over the standard deviations; NaN for a variance that overflows, of which zero would make a constant."""
+    found = like(1.0, variance) / sqrt(variance + like(eps, variance))
+    return where(variance < like(math.inf, variance), found, like(math.nan, variance))
 
 
 @compiled
@@ -154,7 +163,7 @@ def layer_norm_forward(
             for i in range(features):
                 d = load(x, x_base + tables[at + 2 * i] * batch + j, unit) - mean
                 square = fma(d, d, square)
-            inverse = like(1.0, mean) / sqrt(square * like(1.0 / features, mean) + like(numbers[EPS], mean))
+            inverse = _inverse(square * like(1.0 / features, mean), numbers[EPS])
             for i in range(features):
                 v = (load(x, x_base + tables[at + 2 * i] * batch + j, unit) - mean) * inverse
                 if op[SCALE] >= 0:
@@ -183,7 +192,7 @@ def layer_norm_backward(
             for i in range(features):
                 d = load(x, x_base + tables[at + 2 * i] * batch + j, unit) - mean
                 square = fma(d, d, square)
-            inverse = like(1.0, mean) / sqrt(square * like(part, mean) + like(numbers[EPS], mean))
+            inverse = _inverse(square * like(part, mean), numbers[EPS])
             for i in range(features):
                 v = (load(x, x_base + tables[at + 2 * i] * batch + j, unit) - mean) * inverse
                 d = load(dy, y_base + dy_shift + tables[at + 2 * i + 1] * batch + j, unit)

@@ -71,9 +71,11 @@ def maximum_backward(
                 d = load(dy, q + dy_shift + tables[at] * batch + j, unit)
                 for k in range(at + 3, at + 3 + tables[at + 1]):
                     i = p + tables[k] * batch + j
-                    is_best = load(x, i, unit) == best
-                    store(dx, i + dx_shift, load(dx, i + dx_shift, unit) + where(is_best, d, like(0.0, d)))
-                    d = where(is_best, like(0.0, d), d)
+                    v, zero = load(x, i, unit), like(0.0, d)
+                    given = where(v == v, where(v == best, d, zero), d)  # NaN is the maximum where there is one
+                    left = where(v == v, where(v == best, zero, d), zero)
+                    store(dx, i + dx_shift, load(dx, i + dx_shift, unit) + given)
+                    d = left
             at += 3 + tables[at + 1]
 
 

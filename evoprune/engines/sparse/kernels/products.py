@@ -24,8 +24,8 @@ from evoprune.engines.sparse.kernels.codes import (
     WANTED,
 )  # fmt: skip
 from evoprune.engines.sparse.kernels.compiled import compiled, inlined
-from evoprune.engines.sparse.kernels.elementwise import clear, rectified
-from evoprune.engines.sparse.kernels.vectors import fma, like, load, peek, splat, store, total, totals, where
+from evoprune.engines.sparse.kernels.elementwise import clear, gated, rectified
+from evoprune.engines.sparse.kernels.vectors import fma, load, peek, splat, store, total, totals
 
 
 @compiled
@@ -106,7 +106,7 @@ def _close_row(
         for j in range(0, units * width, width):
             d = load(dy, q + dy_shift + j, unit)
             if op[RELU]:
-                d = where(load(y, q + j, unit) > like(0.0, d), d, like(0.0, d))
+                d = gated(d, load(y, q + j, unit))
                 store(dy, q + dy_shift + j, d)
             sums = sums + d
         if bias >= 0:
@@ -190,11 +190,8 @@ def _four_units(
             load(dy, t + 3 * width, unit),
         )
         if op[RELU]:
-            zero = like(0.0, d0)
-            d0 = where(load(y, q, unit) > zero, d0, zero)
-            d1 = where(load(y, q + width, unit) > zero, d1, zero)
-            d2 = where(load(y, q + 2 * width, unit) > zero, d2, zero)
-            d3 = where(load(y, q + 3 * width, unit) > zero, d3, zero)
+            d0, d1 = gated(d0, load(y, q, unit)), gated(d1, load(y, q + width, unit))
+            d2, d3 = gated(d2, load(y, q + 2 * width, unit)), gated(d3, load(y, q + 3 * width, unit))
             store(dy, t, d0)
             store(dy, t + width, d1)
             store(dy, t + 2 * width, d2)

@@ -32,7 +32,7 @@ def clip(one: Any, norm: float, value: float) -> None:
         for i in range(len(gradients)):
             total += np.float64(gradients[i]) * np.float64(gradients[i])
         factor = norm / (math.sqrt(total) + 1e-6)
-        if factor < 1:
+        if not factor >= 1:  # NaN makes all gradients NaN, as in torch
             scale = kind(factor)
             for i in range(len(gradients)):
                 gradients[i] *= scale

@@ -105,7 +105,7 @@ def _register_comparison(function: Any, sign: str) -> None:
 
 for _function, _name in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul"), (operator.truediv, "fdiv")):
     _register_operation(_function, _name)
-for _function, _sign in ((operator.gt, ">"), (operator.lt, "<"), (operator.eq, "==")):
+for _function, _sign in ((operator.gt, ">"), (operator.lt, "<"), (operator.le, "<="), (operator.eq, "==")):
     _register_comparison(_function, _sign)
 
 
