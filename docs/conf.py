@@ -98,7 +98,7 @@ def write_reference() -> None:
     folder.mkdir(exist_ok=True)
     texts = {"names.inc": table_of_names(), **{f"{package}.rst": text for package, text in pages().items()}}
     for path in folder.iterdir():
-        if path.name not in texts:
+        if path.is_file() and path.name not in texts:
             path.unlink()
     for name, text in texts.items():
         path = folder / name

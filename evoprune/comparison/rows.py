@@ -94,7 +94,7 @@ def cell_row(cell: Cell, runs: Path, reason: str = "") -> Row:
     config = read_config(runs / cell.folder) or {"settings": {}}
     metrics = [column(name, "test") for name in config["settings"].get("problem", {}).get("metrics", ())]
     values = {name: "" if result.get(name) is None else result[name] for name in (*COLUMNS, *metrics)}
-    return values | _keys(cell) | {"note": "; ".join(filter(None, (result["collapse"], _chance(result))))}
+    return values | _keys(cell) | {"note": ", and ".join(filter(None, (result["collapse"], _chance(result))))}
 
 
 def _chance(result: Mapping[str, Any]) -> str:

@@ -49,7 +49,8 @@ _MORE_MARKERS = (
 )  # seven and five colours: 35 pairs pass before one repeats
 _ERROR_TICKS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0)
 _LETTERS = 12.0  # an inch, of the usual size
-_NAMES = 10.0  # an inch, on end, in small letters
+_NAMES = 10.0  # an inch, vertically, in small letters
+_LONGEST = 50  # letters
 _LEAST_ERROR = 0.01  # percent; the scale has no place for an error of zero
 
 Look = dict[str, dict[str, Any]]
@@ -132,7 +133,7 @@ def scale_density(ax: Axes, low: float, high: float, with_zero: bool) -> None:
 
 
 def name_layers(ax: Axes, sizes: Mapping[str, int], width: float) -> None:
-    """Names layers along the x axis, with the number of their weights: upright if that fits, otherwise slanted or on end.
+    """Names layers along the x axis, with the number of their weights: horizontally, or slanted or vertically if they are long.
 
     Args:
         ax: The axes, with the layers at 0, 1, 2, ...
@@ -143,16 +144,21 @@ def name_layers(ax: Axes, sizes: Mapping[str, int], width: float) -> None:
         ax.set_xticks(range(len(sizes)), [f"{name}\nof {n:,}" for name, n in sizes.items()])
         return
     step = math.ceil(len(sizes) / (_NAMES * width))  # in very deep networks, only every other layer or fewer have room
-    names = [f"{name.removesuffix('.weight')} ({n:,})" for name, n in sizes.items()][::step]
+    names = [f"{_shortened(name.removesuffix('.weight'))} ({n:,})" for name, n in sizes.items()][::step]
     slant: dict[str, Any] = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
     many = len(names) > 3 * width
     ax.set_xticks(range(0, len(sizes), step), names, fontsize=6 if many else "small", **({"rotation": 90} if many else slant))
 
 
 def has_long_names(sizes: Mapping[str, int], width: float) -> bool:
-    """Tells whether the names of layers are too long to stand upright side by side; they need room below the axes then."""
+    """Tells whether names of layers are too long to stand side by side horizontally; they need room below the axes then."""
     longest = max((len(line) for name, n in sizes.items() for line in (name, f"of {n:,}")), default=0)
     return longest * len(sizes) > _LETTERS * width
+
+
+def _shortened(name: str) -> str:
+    """Returns a name without its middle if it is very long; its end tells layers apart best."""
+    return name if len(name) <= _LONGEST else f"{name[:5]}…{name[6 - _LONGEST :]}"
 
 
 def _set_ticks(ax: Axes, ticks: list[float], text: str) -> None:

@@ -70,9 +70,9 @@ def test_inherited_weights_on_other_workers(tmp_path: Path, workers: str) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [(), SCOOP], ids=["serial", "scoop"])
 def test_inherited_weights_killed_at_ten_random_moments(tmp_path: Path, launcher: tuple[object, ...]) -> None:
-    whole = tmp_path / "whole"
-    assert python(EVOLVE, *INHERIT, "--out", whole)[0] == 0
-    kill_at_random(whole, tmp_path / "run", launcher, INHERIT, 10, ("bests.csv",))
+    whole, longer = tmp_path / "whole", (*INHERIT, "--epochs", 150, "--generations", 120)
+    assert python(EVOLVE, *longer, "--out", whole)[0] == 0
+    kill_at_random(whole, tmp_path / "run", launcher, longer, 10, ("bests.csv",))
 
 
 @pytest.mark.slow

@@ -183,6 +183,23 @@ def test_names_of_layers_stand_clear_of_each_other(count: int, width: float) -> 
             assert a.x1 < b.x0
 
 
+def test_very_long_names_of_layers_leave_room_for_the_axes() -> None:
+    figure = Figure(figsize=(6.5, 5.4), layout="constrained")
+    ax = figure.subplots()
+    plot_styles.name_layers(ax, {f"a.very.long.path{'.of.another' * 8}.layers.{i}.linear.weight": 9 for i in range(8)}, 6.5)
+    figure.draw_without_rendering()
+    assert ax.get_window_extent().height > 1.5 * figure.dpi
+    assert len({label.get_text() for label in ax.get_xticklabels()}) == 8
+
+
+def test_a_cost_of_zero_stands_on_a_linear_scale() -> None:
+    cells = comparison.cells(METHODS, 2)
+    cells.loc[cells["method"] == "random", "multiply_adds"] = 0
+    ax = Figure().subplots()
+    cost.plot_cost(ax, cells[cells["sparsity"].isin([0.0, 0.9])], epoch=None)
+    assert ax.get_xscale() == "linear"
+
+
 def test_controls_have_no_place_in_cost(tmp_path: Path) -> None:
     cells = comparison.cells(METHODS, 2)
     again = cells[cells["method"] == "dissipate"].assign(method="dissipate-restart", multiply_adds=1.0)

@@ -68,7 +68,7 @@ def plot_cost(ax: Axes, cells: pd.DataFrame, epoch: float | None, look: Look | N
     if front:
         ax.plot(*zip(*front, strict=True), color=GREY, linewidth=0.8, linestyle="--", zorder=0)
     costs = summary["multiply_adds"] / (epoch or 1e9)
-    if not summary.empty and costs.max() > 4 * costs.min():  # a narrower range reads better on a linear scale
+    if not summary.empty and costs.max() > 4 * costs.min() > 0:  # a narrower range reads better on a linear scale
         scale_cost(ax, costs.min(), costs.max())
     ax.set_xlabel("multiply-adds (1e9)" if epoch is None else "multiply-adds (epochs of dense training)")
     scale_quality(ax, cells, summary)

@@ -12,6 +12,8 @@ from evoprune.figures.of_run.reading import is_finished, read_finished
 from evoprune.figures.styles import ROLE_COLORS, ROLE_LABELS, has_long_names, name_layers
 
 WIDEST = 20.0  # inches
+# layers whose densities have room as text
+LABELLED = 80
 
 
 def suits(folder: Path) -> bool:
@@ -46,7 +48,7 @@ def plot_layers(ax: Axes, layers: Mapping[str, Mapping[str, tuple[int, int]]]) -
     for i, (role, counts) in enumerate(shown.items()):
         positions = [j + 0.25 * (i - (len(shown) - 1) / 2) for j in range(len(counts))]
         ax.plot(positions, [kept for kept, _ in counts.values()], "o", color=ROLE_COLORS[role], label=ROLE_LABELS[role])
-        for position, (kept, size) in zip(positions, counts.values(), strict=True):
+        for position, (kept, size) in zip(positions, counts.values(), strict=True) if len(counts) <= LABELLED else ():
             text = f"{100 * kept / size:.3g} %"
             ax.annotate(text, (position, kept), (0, 7), textcoords="offset points", rotation=90, ha="center", fontsize="small")
     sizes = {name: size for name, (_, size) in next(iter(layers.values())).items()}
