@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from itertools import count
 from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from evoprune.errors import InputError, WorkersError
@@ -60,12 +61,14 @@ class Pool:
         """
         self._give_out()
         done = wait(self._busy, return_when=FIRST_COMPLETED).done.pop()
-        ticket, process = self._busy.pop(done)
+        ticket, process = self._busy[done]
         error = done.exception()
         if error is None:
             self._free.append(process)
+            del self._busy[done]
             return ticket, done.result()
         self._end(process)
+        del self._busy[done]
         if process.ready.exception() is not None:
             raise WorkersError(f"a process of {self.name} ended as it started; its message is above.")
         return ticket, Lost(f"the process that evaluated it ended: {error}")
@@ -76,20 +79,27 @@ class Pool:
 
     def close(self) -> None:
         """Ends the processes; when they are next needed, others are started."""
-        for process in [*self._free, *(process for _, process in self._busy.values())]:
+        for process in {*self._free, *(process for _, process in self._busy.values())}:
             self._end(process)
         for content in (self._tasks, self._free, self._busy):
             content.clear()
 
     def _give_out(self) -> None:
+        # a process is in one of the two places at any moment, so that close finds it whenever Ctrl-C comes
         while self._tasks and len(self._busy) < self.size:
-            process = self._free.pop() if self._free else _Process(self._devices.pop(0) if self._devices else {})
+            if not self._free:
+                self._free.append(_Process(self._devices.pop(0) if self._devices else {}))
+            process = self._free[-1]
             try:
+                process.start()
                 future = process.executor.submit(attempt, self._tasks[0][1])
             except BrokenExecutor:  # it was killed while it was idle
                 self._end(process)
+                self._free.pop()
             else:
-                self._busy[future] = self._tasks.popleft()[0], process
+                self._busy[future] = self._tasks[0][0], process
+                self._free.pop()
+                self._tasks.popleft()
 
     def _end(self, process: _Process) -> None:
         process.end()
@@ -108,14 +118,20 @@ class _Process:
         require_importable_script()
         self.device = dict(device)
         self.executor = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin)
-        before = multiprocessing.active_children()
-        with without_interrupts(), children_use_one_thread(device):  # Ctrl-C is for the main process
-            self.ready = self.executor.submit(os.getpid)
-        self.process = next(child for child in multiprocessing.active_children() if child not in before)
+        self.process: BaseProcess | None = None
+
+    def start(self) -> None:
+        """Starts the process if it has not been started."""
+        if self.process is None:
+            before = multiprocessing.active_children()
+            with without_interrupts(), children_use_one_thread(self.device):  # Ctrl-C is for the main process
+                self.ready = self.executor.submit(os.getpid)
+            self.process = next(child for child in multiprocessing.active_children() if child not in before)
 
     def end(self) -> None:
         """Ends the process, whatever it does."""
-        self.process.kill()
+        if self.process is not None:
+            self.process.kill()
         self.executor.shutdown()
 
 

@@ -1,9 +1,11 @@
 """Evaluation on spawned processes, some of which are killed, hang, or cannot start."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -104,6 +106,29 @@ def square(i: int) -> int:
 
 def end(status: int) -> None:
     os._exit(status)
+
+
+def interrupted(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", ["as it starts", "as it is given a task"])
+def test_an_interrupt_loses_no_process(at: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its thread would be left to the end of Python, which it disturbs."""
+    before = multiprocessing.active_children()
+    pool = Pool("pool:2")
+    if at != "as it starts":
+        pool.submit(square, 3)
+        assert pool.wait() == (0, Returned(9))
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.submit(square, 4)
+    monkeypatch.undo()
+    pool.close()
+    assert multiprocessing.active_children() == before
+    pool.submit(square, 5)
+    assert pool.wait()[1] == Returned(25)
+    pool.close()
 
 
 @pytest.mark.slow
