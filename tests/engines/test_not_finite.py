@@ -39,6 +39,7 @@ def assert_as_torch(problem: ep.Problem, bad: float, places: list[int]) -> None:
     assert torch.isfinite(found[[0, 1, 2, 4, 5]]).all()
 
 
+@pytest.mark.sampled(40)
 @pytest.mark.parametrize("bad", BAD, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kind", ACTIVATIONS, ids=lambda kind: kind.__name__)
@@ -101,6 +102,7 @@ BEHIND: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+@pytest.mark.sampled(30)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("place", [0, 1, 4])
 @pytest.mark.parametrize("name", BEHIND)

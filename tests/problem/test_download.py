@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import os
 import threading
+from types import SimpleNamespace
 
 import pooch
 import pytest
@@ -29,6 +30,7 @@ def no_data_from_outside(monkeypatch, tmp_path):
     monkeypatch.delenv("EVOPRUNE_DATA", raising=False)
     monkeypatch.delenv("EVOPRUNE_CACHE", raising=False)
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda seconds: None))  # it waits before it tries again
 
 
 # Downloading, from a server of our own
