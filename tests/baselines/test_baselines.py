@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from support.baselines import LEARNED, SPARSITIES
+from support.baselines import SPARSITIES
 from torch import nn
 
 from evoprune import baselines, seeds
@@ -22,11 +22,6 @@ pytestmark = [
 ]
 
 DRAWN = ["erk", "force", "grasp", "iterative-snip", "random", "snip"]
-
-
-@pytest.fixture(params=LEARNED)
-def name(request):
-    return request.param
 
 
 def batchnorm_and_dropout(**options):
@@ -81,11 +76,6 @@ def test_problem_and_global_states_stay_as_they_were(name, make, digits):
 def test_sparsity_out_of_range_is_refused(name, digits):
     with pytest.raises(InputError, match="fraction of weights to remove"):
         BASELINES[name].prune(digits, sparsity=1.0)
-
-
-@pytest.fixture(scope="module")
-def lenet():
-    return Problem("lenet-300-100", "digits", recipe=Recipe(epochs=2), seed=0)
 
 
 def test_what_a_mask_of_very_few_weights_cuts_off_is_reported(name, lenet):

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from support.baselines import LEARNED, w0
+from support.baselines import w0
 from torch import nn
 from torch.nn import functional as F
 
@@ -22,11 +22,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::evoprune.errors.CollapseWarning"),
     pytest.mark.filterwarnings("ignore:.*have a score of zero"),
 ]
-
-
-@pytest.fixture(params=LEARNED)
-def name(request):
-    return request.param
 
 
 # Sanity checks

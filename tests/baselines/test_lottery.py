@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from support.baselines import LEARNED, SPARSITIES, tiny_problem
+from support.baselines import SPARSITIES, tiny_problem
 from torch.nn import functional as F
 
 from evoprune import baselines, seeds
@@ -22,17 +22,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::evoprune.errors.CollapseWarning"),
     pytest.mark.filterwarnings("ignore:.*have a score of zero"),
 ]
-
-
-@pytest.fixture(params=LEARNED)
-def name(request):
-    return request.param
-
-
-@pytest.fixture(params=[True, False], ids=["biases", "no-biases"])
-def tiny(request):
-    """60 examples of 6 numbers in 3 classes, a network 6-5-4-3 in float64."""
-    return tiny_problem(request.param)
 
 
 def trained_plainly(problem, mask=None):

@@ -26,11 +26,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=LEARNED)
-def name(request):
-    return request.param
-
-
 # top_scores
 
 finite = st.floats(-10, 10, width=32) | st.sampled_from([0.0, -0.0, 1.0, -1.0])  # with ties

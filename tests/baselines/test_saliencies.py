@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from support.baselines import LEARNED, largest, tiny_problem, w0
+from support.baselines import largest, tiny_problem, w0
 from torch import nn
 from torch.nn import functional as F
 
@@ -14,24 +14,12 @@ from evoprune.baselines import BASELINES
 from evoprune.masks.mask import Mask
 from evoprune.problem.data import Data
 from evoprune.problem.problem import Problem
-from evoprune.problem.recipe import Recipe
 
 # at sparsities and on networks that are as small as these; tested below
 pytestmark = [
     pytest.mark.filterwarnings("ignore::evoprune.errors.CollapseWarning"),
     pytest.mark.filterwarnings("ignore:.*have a score of zero"),
 ]
-
-
-@pytest.fixture(params=LEARNED)
-def name(request):
-    return request.param
-
-
-@pytest.fixture(params=[True, False], ids=["biases", "no-biases"])
-def tiny(request):
-    """60 examples of 6 numbers in 3 classes, a network 6-5-4-3 in float64."""
-    return tiny_problem(request.param)
 
 
 def assert_follows(scores, problem, prune):
@@ -41,11 +29,6 @@ def assert_follows(scores, problem, prune):
         mask = prune(sparsity=1 - count / n)
         assert mask.survivors == count
         assert np.array_equal(mask.bits, largest(scores, count)), count
-
-
-@pytest.fixture(scope="module")
-def lenet():
-    return Problem("lenet-300-100", "digits", recipe=Recipe(epochs=2), seed=0)
 
 
 def test_magnitude_sorts_w0(tiny):

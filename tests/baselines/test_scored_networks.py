@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from support.baselines import LEARNED, largest
+from support.baselines import largest
 from support.kinds import problem_of
 from torch import nn
 from torch.nn import functional as F
@@ -24,11 +24,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::evoprune.errors.CollapseWarning"),
     pytest.mark.filterwarnings("ignore:.*have a score of zero"),
 ]
-
-
-@pytest.fixture(params=LEARNED)
-def name(request):
-    return request.param
 
 
 # Scores that rank nothing

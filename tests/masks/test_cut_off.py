@@ -19,11 +19,6 @@ from evoprune.problem.data import Data
 from evoprune.problem.problem import Problem
 
 
-@pytest.fixture(scope="module")
-def small():
-    return problem_of(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
-
-
 def cut(problem, **layers):
     """The full mask of a problem, with layers (by position in the network) replaced."""
     shapes = {name: tuple(shape) for name, shape in problem.shapes.items()}

@@ -5,8 +5,7 @@ import pickle
 import numpy as np
 import pytest
 from hypothesis import given
-from support.masks import LENET, few, mask_of, masks, problem_of, random_bits
-from torch import nn
+from support.masks import LENET, few, mask_of, masks, random_bits
 
 from evoprune.errors import InputError
 from evoprune.masks.mask import Mask
@@ -96,11 +95,6 @@ def test_an_npz_that_is_no_mask_is_refused(tmp_path, arrays):
     np.savez(tmp_path / "mask.npz", **arrays)
     with pytest.raises(InputError, match=r"mask\.npz"):
         Mask.load(tmp_path / "mask.npz")
-
-
-@pytest.fixture(scope="module")
-def small():
-    return problem_of(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
 
 
 def test_a_mask_that_fits_its_network_is_loaded(tmp_path, small):

@@ -1,27 +1,11 @@
 """Pairs of inputs and targets, and how they are split."""
 
 import numpy as np
-import pooch
 import pytest
 import torch
 
 from evoprune.errors import InputError
 from evoprune.problem.data import Data
-
-pytestmark = [
-    # urllib3 leaves a socket to the garbage collector where a download fails
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-    # the files made up here; test_unknown_content_warns_and_is_recorded_by_its_digest expects it
-    pytest.mark.filterwarnings("ignore:.* is not the published data set:UserWarning"),
-]
-
-
-@pytest.fixture(autouse=True)
-def no_data_from_outside(monkeypatch, tmp_path):
-    monkeypatch.delenv("EVOPRUNE_DATA", raising=False)
-    monkeypatch.delenv("EVOPRUNE_CACHE", raising=False)
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
-
 
 # The split and a user's own tensors
 

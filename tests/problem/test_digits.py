@@ -1,26 +1,13 @@
 """The digits of scikit-learn."""
 
 import numpy as np
-import pooch
 import pytest
 import torch
 
 from evoprune.problem import load as load_module
 from evoprune.problem.load import load
 
-pytestmark = [
-    # urllib3 leaves a socket to the garbage collector where a download fails
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-    # the files made up here; test_unknown_content_warns_and_is_recorded_by_its_digest expects it
-    pytest.mark.filterwarnings("ignore:.* is not the published data set:UserWarning"),
-]
-
-
-@pytest.fixture(autouse=True)
-def no_data_from_outside(monkeypatch, tmp_path):
-    monkeypatch.delenv("EVOPRUNE_DATA", raising=False)
-    monkeypatch.delenv("EVOPRUNE_CACHE", raising=False)
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
+pytestmark = pytest.mark.usefixtures("no_data_from_outside")
 
 
 # Digits

@@ -8,7 +8,6 @@ import os
 import threading
 from types import SimpleNamespace
 
-import pooch
 import pytest
 import torch
 from support.idx import IDX_NAMES, STEMS, TRAIN_IMAGES, TRAIN_LABELS, arrays, write
@@ -18,22 +17,21 @@ from evoprune.problem.idx import _PUBLISHED, _Published
 from evoprune.problem.load import load
 
 pytestmark = [
+    pytest.mark.usefixtures("no_data_from_outside"),
     # urllib3 leaves a socket to the garbage collector where a download fails
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-    # the files made up here; test_unknown_content_warns_and_is_recorded_by_its_digest expects it
+    # the files made up here; a test of test_idx_folders.py expects it
     pytest.mark.filterwarnings("ignore:.* is not the published data set:UserWarning"),
 ]
 
 
-@pytest.fixture(autouse=True)
-def no_data_from_outside(monkeypatch, tmp_path):
-    monkeypatch.delenv("EVOPRUNE_DATA", raising=False)
-    monkeypatch.delenv("EVOPRUNE_CACHE", raising=False)
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
-    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda seconds: None))  # it waits before it tries again
-
-
 # Downloading, from a server of our own
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    """Pooch waits before it tries again."""
+    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda seconds: None))
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

@@ -4,12 +4,11 @@ import os
 import subprocess
 import sys
 import types
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.identity import HELPERS, NUMBERS, SCRIPT, X, Y, load
+from support.identity import HELPERS, SCRIPT, X, Y, load
 
 import evoprune as ep
 from evoprune.problem.identity import digest_of
@@ -90,26 +89,6 @@ EQUAL = {
     "a helper module's function that is not read": ("return x + 1", "return x + 2"),
     "a helper module's global that is not read": ("UNREAD = 1\ndef", "UNREAD = 2\ndef"),
 }
-
-
-@pytest.fixture
-def edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ep.Problem]:
-    """Makes the script's problem, with something replaced in it or in what it imports."""
-
-    def make(old: str = "", new: str = "") -> ep.Problem:
-        folder = tmp_path / str(next(NUMBERS))
-        folder.mkdir()
-        assert old in SCRIPT or old in HELPERS
-        (folder / "helpers_of_identity.py").write_text(HELPERS.replace(old, new) if old else HELPERS)
-        (folder / "script.py").write_text(SCRIPT.replace(old, new) if old else SCRIPT)
-        with monkeypatch.context() as patch:
-            patch.syspath_prepend(folder)
-            patch.delitem(sys.modules, "helpers_of_identity", raising=False)
-            patch.setattr(sys, "dont_write_bytecode", True)
-            script = load(folder / "script.py")
-        return ep.Problem(model=script.Net(), data=ep.Data(train=(X, Y)), loss=script.Loss())
-
-    return make
 
 
 @pytest.mark.parametrize("edit", DIFFERENT.values(), ids=DIFFERENT.keys())

@@ -15,32 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.identity import HELPERS, NUMBERS, SCRIPT, X, Y, load
+from support.identity import X, Y
 from torch import nn
 
 import evoprune as ep
 from evoprune.problem.identity import digest_of
 from evoprune.problem.walk import UnidentifiedError
-
-
-@pytest.fixture
-def edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], ep.Problem]:
-    """Makes the script's problem, with something replaced in it or in what it imports."""
-
-    def make(old: str = "", new: str = "") -> ep.Problem:
-        folder = tmp_path / str(next(NUMBERS))
-        folder.mkdir()
-        assert old in SCRIPT or old in HELPERS
-        (folder / "helpers_of_identity.py").write_text(HELPERS.replace(old, new) if old else HELPERS)
-        (folder / "script.py").write_text(SCRIPT.replace(old, new) if old else SCRIPT)
-        with monkeypatch.context() as patch:
-            patch.syspath_prepend(folder)
-            patch.delitem(sys.modules, "helpers_of_identity", raising=False)
-            patch.setattr(sys, "dont_write_bytecode", True)
-            script = load(folder / "script.py")
-        return ep.Problem(model=script.Net(), data=ep.Data(train=(X, Y)), loss=script.Loss())
-
-    return make
 
 
 class Plain(nn.Module):

@@ -4,7 +4,6 @@ import hashlib
 from dataclasses import replace
 
 import numpy as np
-import pooch
 import pytest
 import torch
 from support.datasets import write_cifar, write_emnist
@@ -16,18 +15,10 @@ from evoprune.problem.idx import _KMNIST_MD5, _PUBLISHED, _Published, find_idx_f
 from evoprune.problem.load import DATA, load, load_raw
 
 pytestmark = [
-    # urllib3 leaves a socket to the garbage collector where a download fails
-    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
-    # the files made up here; test_unknown_content_warns_and_is_recorded_by_its_digest expects it
+    pytest.mark.usefixtures("no_data_from_outside"),
+    # the files made up here; a test of test_idx_folders.py expects it
     pytest.mark.filterwarnings("ignore:.* is not the published data set:UserWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def no_data_from_outside(monkeypatch, tmp_path):
-    monkeypatch.delenv("EVOPRUNE_DATA", raising=False)
-    monkeypatch.delenv("EVOPRUNE_CACHE", raising=False)
-    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
 
 
 # IDX files

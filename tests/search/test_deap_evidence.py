@@ -14,17 +14,6 @@ from support.toolboxes import GLOBAL, SEEDED, evaluate_global, make_toolbox
 import evoprune as ep
 from evoprune.operators import Evidence
 
-
-@pytest.fixture(scope="module")
-def problem() -> ep.Problem:
-    return ep.Problem(model="mlp", widths=(24, 16), data="digits", recipe=ep.Recipe(epochs=1), seed=0)
-
-
-@pytest.fixture
-def toolbox(problem: ep.Problem) -> base.Toolbox:
-    return make_toolbox(problem)
-
-
 # Evidence, whatever the map
 
 

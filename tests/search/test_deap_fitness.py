@@ -26,16 +26,6 @@ class Undeclared(ep.Fitness):
 creator.create("CreatedMin", ep.Fitness, weights=(-1.0,))
 
 
-@pytest.fixture(scope="module")
-def problem() -> ep.Problem:
-    return ep.Problem(model="mlp", widths=(24, 16), data="digits", recipe=ep.Recipe(epochs=1), seed=0)
-
-
-@pytest.fixture
-def toolbox(problem: ep.Problem) -> base.Toolbox:
-    return make_toolbox(problem)
-
-
 # Fitness classes
 
 CLASSES = {

@@ -19,16 +19,6 @@ from evoprune.system import forks
 from evoprune.training.threads import torch_threads
 
 
-@pytest.fixture(scope="module")
-def problem() -> ep.Problem:
-    return ep.Problem(model="mlp", widths=(24, 16), data="digits", recipe=ep.Recipe(epochs=1), seed=0)
-
-
-@pytest.fixture
-def toolbox(problem: ep.Problem) -> base.Toolbox:
-    return make_toolbox(problem)
-
-
 @pytest.fixture
 def busy() -> None:
     """The parent has used several threads, which a forked child has not."""

@@ -11,17 +11,6 @@ from support.toolboxes import SEEDED, make_toolbox, run, through_global, through
 import evoprune as ep
 from evoprune.operators import CROSSOVERS, MUTATIONS, keep_survivors, repair
 
-
-@pytest.fixture(scope="module")
-def problem() -> ep.Problem:
-    return ep.Problem(model="mlp", widths=(24, 16), data="digits", recipe=ep.Recipe(epochs=1), seed=0)
-
-
-@pytest.fixture
-def toolbox(problem: ep.Problem) -> base.Toolbox:
-    return make_toolbox(problem)
-
-
 # The number of survivors
 
 FOREIGN_MATES = {"cxTwoPoint": (tools.cxTwoPoint, {}), "cxUniform": (tools.cxUniform, {"indpb": 0.3})}

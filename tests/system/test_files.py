@@ -122,11 +122,3 @@ def test_what_is_no_file_is_refused_and_does_not_hang(tmp_path: Path, make: Call
     for read in reads:
         with pytest.raises(ep.InputError, match="cannot read"):
             read()
-
-
-@pytest.fixture
-def victim(tmp_path: Path) -> Path:
-    """A folder outside, whose one file must stay as it is."""
-    (tmp_path / "outside").mkdir()
-    (tmp_path / "outside" / "file").write_text("{}")
-    return tmp_path / "outside"

@@ -5,26 +5,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.evolution import RISING, SMALL, SPARSITY, Watch
+from support.evolution import RISING, SPARSITY
 
 import evoprune as ep
 from evoprune.evaluation import brief
 from evoprune.search.evolution.state import State
-
-
-@pytest.fixture(scope="module")
-def watch() -> Watch:
-    return Watch()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("evolve") / "run"
-
-
-@pytest.fixture(scope="module")
-def result(digits: ep.Problem, folder: Path, watch: Watch) -> ep.Result:
-    return ep.evolve(digits, SMALL, sparsity=SPARSITY, trained_bests=2, callbacks=[watch], out=folder)
 
 
 def test_it_starts_from_what_others_found(digits: ep.Problem, folder: Path, result: ep.Result) -> None:

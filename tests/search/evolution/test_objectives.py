@@ -1,15 +1,12 @@
 """Several objectives, and fitness of one's own."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from support.comparing import assert_same
 from support.evolution import SMALL, SPARSITY, Watch
 
 import evoprune as ep
-from evoprune.evaluation.terms import FITNESS, TERMS
 from evoprune.figures import runs as plot
 from evoprune.runs.evaluations import read_evaluations
 
@@ -49,15 +46,6 @@ def test_combined_keeps_its_divisors(digits: ep.Problem, tmp_path: Path) -> None
         ep.evolve(digits, SMALL, callbacks=[Watch(1)], out=tmp_path / "run", **options)
     ep.evolve(digits, SMALL, out=tmp_path / "run", **options)
     assert_same(tmp_path / "whole", tmp_path / "run")
-
-
-@pytest.fixture
-def constant() -> Iterator[str]:
-    """A fitness that is the same for all masks."""
-    ep.register_fitness("constant", lambda trained, validation: np.ones(len(validation.loss)))
-    yield "constant"
-    TERMS.forget("constant")
-    FITNESS.forget("constant")
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """Evolution: what it keeps, records and resumes."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,25 +11,9 @@ from support.tables import read_table
 
 import evoprune as ep
 from evoprune.evaluation.evidence import evidence_cost
-from evoprune.evaluation.terms import FITNESS, TERMS
 from evoprune.figures import runs as plot
 from evoprune.operators import CROSSOVERS, MUTATIONS
 from evoprune.runs.evaluations import read_evaluations
-
-
-@pytest.fixture(scope="module")
-def watch() -> Watch:
-    return Watch()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("evolve") / "run"
-
-
-@pytest.fixture(scope="module")
-def result(digits: ep.Problem, folder: Path, watch: Watch) -> ep.Result:
-    return ep.evolve(digits, SMALL, sparsity=SPARSITY, trained_bests=2, callbacks=[watch], out=folder)
 
 
 def test_it_improves_and_keeps_the_survivors(result: ep.Result, digits: ep.Problem, watch: Watch) -> None:
@@ -257,15 +240,6 @@ def test_all_failed_is_an_error(tmp_path: Path) -> None:
     problem = ep.Problem(model="mlp", recipe=ep.Recipe(epochs=1, lr=1e9))
     with pytest.raises(ep.RunError, match="all 4 evaluations failed"):
         ep.evolve(problem, ep.Evolution(k=2), out=tmp_path / "run")
-
-
-@pytest.fixture
-def constant() -> Iterator[str]:
-    """A fitness that is the same for all masks."""
-    ep.register_fitness("constant", lambda trained, validation: np.ones(len(validation.loss)))
-    yield "constant"
-    TERMS.forget("constant")
-    FITNESS.forget("constant")
 
 
 def test_a_tie_is_no_progress(digits: ep.Problem, constant: str) -> None:

@@ -73,9 +73,8 @@ def maximum_backward(
                     i = p + tables[k] * batch + j
                     v, zero = load(x, i, unit), like(0.0, d)
                     given = where(v == v, where(v == best, d, zero), d)  # NaN is the maximum where there is one
-                    left = where(v == v, where(v == best, zero, d), zero)
                     store(dx, i + dx_shift, load(dx, i + dx_shift, unit) + given)
-                    d = left
+                    d = where(v == v, where(v == best, zero, d), zero)
             at += 3 + tables[at + 1]
 
 
