@@ -17,13 +17,6 @@ from evoprune.problem.data import Data
 from evoprune.problem.problem import Problem
 from evoprune.problem.recipe import Recipe
 
-# at sparsities and on networks that are as small as these; tested below
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::evoprune.errors.CollapseWarning"),
-    pytest.mark.filterwarnings("ignore:.*have a score of zero"),
-]
-
-
 # Sanity checks
 
 

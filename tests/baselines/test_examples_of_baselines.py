@@ -14,13 +14,6 @@ from evoprune.errors import InputError
 from evoprune.problem.data import Data
 from evoprune.problem.problem import Problem
 
-# at sparsities and on networks that are as small as these; tested below
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::evoprune.errors.CollapseWarning"),
-    pytest.mark.filterwarnings("ignore:.*have a score of zero"),
-]
-
-
 # The examples that SNIP and GraSP see
 
 
